@@ -1,0 +1,160 @@
+//! axum's extractors with problem documents instead of axum's own rejections.
+
+use axum::{
+    body::Bytes,
+    extract::{
+        FromRequest, FromRequestParts, Request,
+        rejection::{BytesRejection, FailedToBufferBody},
+    },
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, header, request::Parts};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Error, Result, error::FieldError};
+
+/// A JSON body, in or out.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+/// Parameters from the path. One that does not parse is a 404: no such thing can exist.
+#[derive(Clone, Copy, Debug)]
+pub struct Path<T>(pub T);
+
+/// Parameters from the query string.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<T>(pub T);
+
+/// The whole body, within the route's limit.
+#[derive(Clone, Debug)]
+pub struct Body(pub Bytes);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_))) => {
+                Err(Error::too_large("the body is larger than this route takes"))
+            }
+            Err(_) => Err(Error::malformed("incomplete_body", "the body did not arrive whole")),
+        }
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        require_json(request.headers())?;
+        let Body(bytes) = Body::from_request(request, state).await?;
+        parse_json(&bytes).map(Self)
+    }
+}
+
+/// 415 unless the content type is JSON (or absent, as from a plain client).
+///
+/// # Errors
+/// 415 `unsupported_media_type`.
+pub fn require_json(headers: &HeaderMap) -> Result<()> {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
+    {
+        return Ok(());
+    }
+    Err(Error::new(
+        http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        "send `content-type: application/json`",
+    ))
+}
+
+/// Parses JSON: not JSON at all is 400 `malformed_json`, JSON of the wrong shape is 422 with the
+/// path of the field. A NUL character or half a surrogate pair, which PostgreSQL cannot store, is
+/// 422 too.
+///
+/// # Errors
+/// 400 or 422.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    if has_nul_escape(bytes) {
+        return Err(Error::invalid(
+            "",
+            "the text holds a NUL character (\\u0000), which cannot be stored",
+        ));
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        json_error(&path, error.inner())
+    })?;
+    json.end().map_err(|error| json_error("", &error))?;
+    Ok(value)
+}
+
+fn json_error(path: &str, error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    if error.is_data() {
+        let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+        let path = if path == "." { String::new() } else { path.to_owned() };
+        return Error::invalid_fields(vec![FieldError { path, message }]);
+    }
+    if text.contains("surrogate") || text.contains("unexpected end of hex escape") {
+        return Error::invalid(
+            "",
+            format!("the text holds half of a UTF-16 surrogate pair: {text}"),
+        );
+    }
+    Error::malformed("malformed_json", format!("the body is not valid JSON: {text}"))
+}
+
+/// Is there an escape `\u0000` in a JSON text? A backslash that is itself escaped does not count.
+fn has_nul_escape(json: &[u8]) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.windows(6).position(|window| window == b"\\u0000") {
+        let before = rest.get(..at).unwrap_or_default();
+        let slashes = before.iter().rev().take_while(|byte| **byte == b'\\').count();
+        if slashes % 2 == 0 {
+            return true;
+        }
+        rest = rest.get(at + 6..).unwrap_or_default();
+    }
+    false
+}
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        axum::extract::Path::<T>::from_request_parts(parts, state)
+            .await
+            .map(|path| Self(path.0))
+            .map_err(|rejection| Error::not_found("thing under this path").because(rejection))
+    }
+}
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        axum::extract::Query::<T>::from_request_parts(parts, state)
+            .await
+            .map(|query| Self(query.0))
+            .map_err(|rejection| {
+                let text = rejection.body_text();
+                let text =
+                    text.rsplit_once("query string: ").map_or(text.as_str(), |(_, what)| what);
+                Error::malformed(
+                    "invalid_query",
+                    format!("the query string is not as it should be: {text}"),
+                )
+            })
+    }
+}

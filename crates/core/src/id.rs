@@ -1,0 +1,108 @@
+//! Typed ids: UUIDv7 in text, one type for each kind of thing.
+
+use chrono::{DateTime, Utc};
+use uuid::{NoContext, Timestamp, Uuid};
+
+/// A new UUIDv7 for this moment (RFC 9562, section 5.7).
+pub fn new_uuid(now: DateTime<Utc>) -> Uuid {
+    let secs = u64::try_from(now.timestamp()).unwrap_or_default();
+    Uuid::new_v7(Timestamp::from_unix(NoContext, secs, now.timestamp_subsec_nanos()))
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord,
+            serde::Serialize, serde::Deserialize, sqlx::Type, utoipa::ToSchema,
+        )]
+        #[serde(transparent)]
+        #[sqlx(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            pub fn new(now: DateTime<Utc>) -> Self {
+                Self(new_uuid(now))
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = uuid::Error;
+            fn from_str(text: &str) -> std::result::Result<Self, uuid::Error> {
+                text.parse().map(Self)
+            }
+        }
+    )+};
+}
+
+ids! {
+    /// An API key (its secret is something else).
+    ApiKeyId,
+    /// A stored provider credential.
+    CredentialId,
+    /// One request to a model.
+    LlmRequestId,
+    /// An organisation: the tenant.
+    OrgId,
+    /// One run of a job.
+    RunId,
+    /// A person.
+    UserId,
+    /// A weaver.
+    WeaverId,
+}
+
+/// The UUID behind a thread's id, which is written `T-<uuid>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct ThreadId(pub Uuid);
+
+impl std::fmt::Display for ThreadId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "T-{}", self.0)
+    }
+}
+
+impl std::str::FromStr for ThreadId {
+    type Err = String;
+
+    /// Takes `T-<uuid>`, the uuid in its usual form with dashes.
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.strip_prefix("T-")
+            .filter(|uuid| uuid.len() == 36)
+            .and_then(|uuid| uuid.parse().ok())
+            .map(Self)
+            .ok_or_else(|| "a thread id is `T-` and a UUID".to_owned())
+    }
+}
+
+impl serde::Serialize for ThreadId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ThreadId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl utoipa::PartialSchema for ThreadId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("`T-` and a UUIDv7"))
+            .pattern(Some("^T-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for ThreadId {}

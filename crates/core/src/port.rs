@@ -1,0 +1,41 @@
+//! What one feature needs of another: small traits, implemented by the one and handed to the other
+//! by the server. The whole list of couplings is in docs/architecture.md.
+
+use std::{future::Future, pin::Pin};
+
+use serde_json::Value;
+
+use crate::{Principal, Result, id::OrgId, principal::RequestInfo};
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An act worth remembering.
+#[derive(Clone, Debug)]
+pub struct Act {
+    /// `object.verb`, as `api_key.create`.
+    pub action: &'static str,
+    /// What it was done to: an id or a name, never a secret.
+    pub target: String,
+    pub outcome: Outcome,
+    /// Further facts, never a secret.
+    pub details: Value,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    Denied,
+    Failed,
+}
+
+/// Records security-relevant acts. Implemented by `auth`, used by all.
+pub trait Audit: Send + Sync {
+    /// Resolves when the record is committed.
+    fn record<'a>(
+        &'a self,
+        by: Option<&'a Principal>,
+        org: Option<OrgId>,
+        from: Option<&'a RequestInfo>,
+        act: Act,
+    ) -> BoxFuture<'a, Result<()>>;
+}

@@ -1,0 +1,233 @@
+//! Who is asking. Authentication (the crate `auth`) puts an [`Authentication`] into each request;
+//! handlers take a [`Principal`].
+
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
+
+use axum::{
+    extract::{FromRequestParts, Request},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::request::Parts;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error,
+    id::{ApiKeyId, OrgId, UserId, WeaverId},
+};
+
+/// Somebody or something that was authenticated, acting in one organisation.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    pub actor: Actor,
+    pub via: Via,
+    /// The organisation that this request acts in.
+    pub org: OrgId,
+    pub role: OrgRole,
+    pub scopes: Scopes,
+    pub system_admin: bool,
+    pub auditor: bool,
+    /// For logs and the audit: an e-mail address or a key's name.
+    pub name: Arc<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Actor {
+    User(UserId),
+    /// A key of the organisation itself.
+    Service(ApiKeyId),
+    Weaver(WeaverId),
+}
+
+/// By which credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    ApiKey(ApiKeyId),
+    DevMode,
+}
+
+/// A member's role in an organisation; each includes the ones before.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    sqlx::Type,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum OrgRole {
+    Member,
+    Admin,
+    Owner,
+}
+
+impl Principal {
+    pub fn user_id(&self) -> Option<UserId> {
+        match self.actor {
+            Actor::User(id) => Some(id),
+            Actor::Service(_) | Actor::Weaver(_) => None,
+        }
+    }
+
+    pub fn api_key_id(&self) -> Option<ApiKeyId> {
+        match self.via {
+            Via::ApiKey(id) => Some(id),
+            Via::DevMode => None,
+        }
+    }
+}
+
+macro_rules! scopes {
+    ($($variant:ident = $text:literal),+ $(,)?) => {
+        /// What a credential may be used for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        pub enum Scope { $(#[serde(rename = $text)] $variant),+ }
+
+        impl Scope {
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+scopes! {
+    LlmUse = "llm:use",
+    ThreadsRead = "threads:read",
+    ThreadsWrite = "threads:write",
+    WeaversRead = "weavers:read",
+    WeaversWrite = "weavers:write",
+    ReposRead = "repos:read",
+    ReposWrite = "repos:write",
+    CrashesRead = "crashes:read",
+    CrashesWrite = "crashes:write",
+    CronsRead = "crons:read",
+    CronsWrite = "crons:write",
+    SessionsRead = "sessions:read",
+    SessionsWrite = "sessions:write",
+    AdminRead = "admin:read",
+    AdminWrite = "admin:write",
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.iter().copied().find(|scope| scope.as_str() == text).ok_or_else(|| {
+            let all: Vec<_> = Self::ALL.iter().map(|scope| scope.as_str()).collect();
+            format!("`{text}` is not a scope; there are {}", all.join(", "))
+        })
+    }
+}
+
+/// A set of scopes.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scopes(u32);
+
+impl Scopes {
+    pub fn all() -> Self {
+        Scope::ALL.iter().copied().collect()
+    }
+
+    pub fn contains(self, scope: Scope) -> bool {
+        self.0 & (1 << scope as u32) != 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.iter().copied().filter(move |scope| self.contains(*scope))
+    }
+
+    pub fn is_subset_of(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        Self(scopes.into_iter().fold(0, |set, scope| set | 1 << scope as u32))
+    }
+}
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(Scope::as_str)).finish()
+    }
+}
+
+/// What became of a request's credentials. Always present behind the server's middleware.
+#[derive(Clone)]
+pub enum Authentication {
+    Anonymous,
+    Known(Principal),
+    /// A credential was shown and is not good; asking for a [`Principal`] gives this error.
+    Refused(Error),
+}
+
+impl Authentication {
+    fn principal(&self) -> Result<&Principal, Error> {
+        match self {
+            Self::Known(principal) => Ok(principal),
+            Self::Refused(error) => Err(error.clone()),
+            Self::Anonymous => Err(Error::unauthenticated(
+                "send an API key as `Authorization: Bearer loom_…` or `x-api-key: loom_…`; \
+                 `loom-server admin create <email>` makes the first one",
+            )),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Principal {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        parts
+            .extensions
+            .get::<Authentication>()
+            .unwrap_or(&Authentication::Anonymous)
+            .principal()
+            .cloned()
+    }
+}
+
+/// A layer for a feature's routes: nobody gets in without a [`Principal`], whatever the handler asks.
+pub async fn required(request: Request, next: Next) -> Response {
+    let authentication = request.extensions().get::<Authentication>();
+    if let Err(error) = authentication.unwrap_or(&Authentication::Anonymous).principal() {
+        return error.into_response();
+    }
+    next.run(request).await
+}
+
+/// Where a request comes from, as far as it can be trusted, and its id. In every request.
+#[derive(Clone, Debug)]
+pub struct RequestInfo {
+    pub id: Arc<str>,
+    /// The peer's address.
+    pub ip: IpAddr,
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestInfo {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Error::internal("no RequestInfo layer"))
+    }
+}

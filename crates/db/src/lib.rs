@@ -1,0 +1,1 @@
+//! The PostgreSQL pool, migrations, and a private PostgreSQL.

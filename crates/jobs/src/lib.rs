@@ -1,0 +1,1 @@
+//! The job scheduler: PostgreSQL is the truth, tokio-cron-scheduler the clock.

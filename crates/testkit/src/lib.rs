@@ -1,0 +1,1 @@
+//! Test support: databases, a running server, a scriptable LLM upstream, chaos.

@@ -1,0 +1,1 @@
+//! Agent conversations, stored and synced.
