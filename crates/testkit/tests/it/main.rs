@@ -1,0 +1,4 @@
+//! The test support, tested.
+
+mod chaos;
+mod llm;
