@@ -85,7 +85,8 @@ impl Api {
 pub(crate) async fn serve(listener: TcpListener) -> Result<()> {
     loop {
         let (socket, _) = listener.accept().await?;
-        socket.set_nodelay(true)?;
+        // The socket can be gone by now; serving it will tell.
+        let _ = socket.set_nodelay(true);
         tokio::spawn(
             http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(answer)),
         );

@@ -89,10 +89,24 @@ impl Case {
         self.rows.iter().find(|row| row.target == target)
     }
 
-    /// Compares a row with the forwarder's, round by round, so that the machine's drift is in both.
-    fn compared(&self, row: &Row, compare: impl Fn(&Summary, &Summary) -> f64) -> Option<f64> {
-        let forwarder = self.row(Target::Forwarder).filter(|_| row.target == Target::Loom)?;
-        median(row.rounds.iter().zip(&forwarder.rounds).map(|(own, bare)| compare(own, bare)))
+    /// Compares Loom's row with the forwarder's, round by round, so that the machine's drift is in both.
+    fn compared(&self, row: &Row, compare: impl Fn(&Summary, &Summary) -> f64) -> Vec<f64> {
+        let forwarder = self.row(Target::Forwarder).filter(|_| row.target == Target::Loom);
+        let rounds =
+            forwarder.iter().flat_map(|forwarder| row.rounds.iter().zip(&forwarder.rounds));
+        rounds.map(|(own, bare)| compare(own, bare)).collect()
+    }
+
+    fn added_p50(&self, row: &Row) -> Vec<f64> {
+        self.compared(row, |own, bare| own.p50_us - bare.p50_us)
+    }
+
+    fn added_first_byte(&self, row: &Row) -> Vec<f64> {
+        self.compared(row, |own, bare| own.first_p50_us - bare.first_p50_us)
+    }
+
+    fn throughput(&self, row: &Row) -> Vec<f64> {
+        self.compared(row, |own, bare| own.rate / bare.rate)
     }
 }
 
@@ -153,16 +167,16 @@ fn sections() -> [(Work, String, Vec<&'static str>); 3] {
 }
 
 fn cells(case: &Case, row: &Row) -> Vec<String> {
-    let first_added = case.compared(row, |own, bare| own.first_p50_us - bare.first_p50_us);
+    let first_byte =
+        [number(row.median(|s| s.first_p50_us), 0), spread(case.added_first_byte(row), 0)];
     let mut cells = vec![
         case.connections.to_string(),
         row.target.name().to_owned(),
         number(row.median(|s| s.rate), 0),
     ];
     if case.work == Work::Paced {
+        cells.extend(first_byte);
         cells.extend([
-            number(row.median(|s| s.first_p50_us), 0),
-            number(first_added, 0),
             number(row.median(|s| s.gap_p50_us / 1e3), 2),
             number(row.median(|s| s.gap_p99_us / 1e3), 2),
             number(row.median(|s| s.merged_percent), 2),
@@ -171,11 +185,11 @@ fn cells(case: &Case, row: &Row) -> Vec<String> {
         cells.extend([
             number(row.median(|s| s.p50_us), 0),
             number(row.median(|s| s.p99_us), 0),
-            number(case.compared(row, |own, bare| own.p50_us - bare.p50_us), 0),
-            number(case.compared(row, |own, bare| own.rate / bare.rate), 2),
+            spread(case.added_p50(row), 0),
+            spread(case.throughput(row), 2),
         ]);
         if case.work == Work::Stream {
-            cells.extend([number(row.median(|s| s.first_p50_us), 0), number(first_added, 0)]);
+            cells.extend(first_byte);
         }
     }
     cells.extend([
@@ -190,6 +204,17 @@ fn cells(case: &Case, row: &Row) -> Vec<String> {
 
 fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// The median, with the least and the most of the rounds.
+fn spread(values: Vec<f64>, digits: usize) -> String {
+    let [least, most] = [f64::min, f64::max].map(|pick| values.iter().copied().reduce(pick));
+    match (values.len(), least, most) {
+        (2.., Some(least), Some(most)) => {
+            format!("{} ({least:.digits$} to {most:.digits$})", number(median(values), digits))
+        }
+        _ => number(median(values), digits),
+    }
 }
 
 fn errors(cases: &[Case]) -> String {
@@ -211,68 +236,51 @@ fn errors(cases: &[Case]) -> String {
 }
 
 fn goals(cases: &[Case]) -> String {
-    let find = |work, connections| {
-        cases.iter().find(|case| case.work == work && case.connections == connections)
+    let cpu = |_: &Case, row: &Row| row.rounds.iter().map(|round| round.cpu_us).collect();
+    let first_byte = |case| {
+        let text = format!("first byte p50 ≤ {ADDED_FIRST_BYTE_US} µs over the forwarder's");
+        goal(case, &text, Case::added_first_byte, |us| us <= ADDED_FIRST_BYTE_US)
     };
-    let loom = |case: &Case, value: &dyn Fn(&Case, &Row) -> Option<f64>| {
-        value(case, case.row(Target::Loom)?)
+    let throughput = |case| {
+        let text = format!("≥ {THROUGHPUT} × the forwarder's throughput");
+        goal(case, &text, Case::throughput, |ratio| ratio >= THROUGHPUT)
     };
-    let mut out = String::new();
-    let mut line = |case: Option<&Case>,
-                    text: &str,
-                    digits: usize,
-                    value: &dyn Fn(&Case, &Row) -> Option<f64>,
-                    good: &dyn Fn(f64) -> bool| {
-        if let Some((case, value)) = case.and_then(|case| Some((case, loom(case, value)?))) {
-            let reached = if good(value) { "yes" } else { "no" };
-            let _ = writeln!(
-                out,
-                "| {}, {}: {text} | {value:.digits$} | {reached} |",
-                case.work.name(),
-                case.connections
-            );
+    let lines = cases.iter().filter_map(|case| match (case.work, case.connections) {
+        (Work::Json, 1) => {
+            let text = format!("p50 ≤ {ADDED_P50_US} µs over the forwarder's");
+            goal(case, &text, Case::added_p50, |us| us <= ADDED_P50_US)
         }
-    };
-    let cpu = |_: &Case, row: &Row| row.median(|s| s.cpu_us);
-    let added = |case: &Case, row: &Row| case.compared(row, |own, bare| own.p50_us - bare.p50_us);
-    let ratio = |case: &Case, row: &Row| case.compared(row, |own, bare| own.rate / bare.rate);
-    let first = |case: &Case, row: &Row| {
-        case.compared(row, |own, bare| own.first_p50_us - bare.first_p50_us)
-    };
-    line(find(Work::Json, 64), &format!("CPU ≤ {CPU_US} µs a request"), 1, &cpu, &|v| {
-        v <= CPU_US
+        (Work::Json, 64) => {
+            let cpu =
+                goal(case, &format!("CPU ≤ {CPU_US} µs a request"), cpu, |us| us <= CPU_US)?;
+            Some(cpu + &throughput(case)?)
+        }
+        (Work::Stream, 64) => throughput(case),
+        (Work::Stream, 1) | (Work::Paced, _) => first_byte(case),
+        _ => None,
     });
-    line(
-        find(Work::Json, 1),
-        &format!("p50 ≤ {ADDED_P50_US} µs over the forwarder"),
-        0,
-        &added,
-        &|v| v <= ADDED_P50_US,
-    );
-    line(
-        find(Work::Json, 64),
-        &format!("≥ {THROUGHPUT} × the forwarder's throughput"),
-        2,
-        &ratio,
-        &|v| v >= THROUGHPUT,
-    );
-    line(
-        find(Work::Stream, 64),
-        &format!("≥ {THROUGHPUT} × the forwarder's throughput"),
-        2,
-        &ratio,
-        &|v| v >= THROUGHPUT,
-    );
-    let text = format!("first byte p50 ≤ {ADDED_FIRST_BYTE_US} µs over the forwarder");
-    line(find(Work::Stream, 1), &text, 0, &first, &|v| v <= ADDED_FIRST_BYTE_US);
-    for case in cases.iter().filter(|case| case.work == Work::Paced) {
-        line(Some(case), &text, 0, &first, &|v| v <= ADDED_FIRST_BYTE_US);
-    }
-    if out.is_empty() {
-        out
+    let lines: String = lines.collect();
+    if lines.is_empty() {
+        lines
     } else {
-        format!("## Goals\n\n| goal | measured | reached |\n|---|--:|---|\n{out}")
+        format!("## Goals\n\n| goal | measured | reached |\n|---|--:|---|\n{lines}")
     }
+}
+
+/// One line on Loom's median; none without Loom.
+fn goal(
+    case: &Case,
+    text: &str,
+    measured: impl Fn(&Case, &Row) -> Vec<f64>,
+    good: impl Fn(f64) -> bool,
+) -> Option<String> {
+    let value = median(measured(case, case.row(Target::Loom)?))?;
+    let reached = if good(value) { "yes" } else { "no" };
+    Some(format!(
+        "| {}, {}: {text} | {value:.2} | {reached} |\n",
+        case.work.name(),
+        case.connections
+    ))
 }
 
 fn machine() -> String {
@@ -295,4 +303,63 @@ fn machine() -> String {
         read("/proc/loadavg").split(' ').next().unwrap_or_default(),
         command.join(" "),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Case, Row, Summary, Target, Work, cells, goals, spread};
+
+    fn row(target: Target, rates_and_p50: [(f64, f64); 3]) -> Row {
+        let rounds = rates_and_p50.map(|(rate, p50_us)| Summary {
+            rate,
+            p50_us,
+            p99_us: 500.0,
+            first_p50_us: f64::NAN,
+            gap_p50_us: f64::NAN,
+            gap_p99_us: f64::NAN,
+            merged_percent: f64::NAN,
+            cpu_us: 80.0,
+            database_us: f64::NAN,
+            rss_mib: 10.0,
+            peak_mib: 12.0,
+            errors: 1,
+            first_error: None,
+        });
+        Row { target, rounds: rounds.into() }
+    }
+
+    fn case(connections: usize) -> Case {
+        let forwarder = row(Target::Forwarder, [(1000.0, 100.0), (500.0, 200.0), (1000.0, 100.0)]);
+        let loom = row(Target::Loom, [(900.0, 150.0), (300.0, 260.0), (800.0, 240.0)]);
+        Case { work: Work::Json, connections, rows: vec![forwarder, loom] }
+    }
+
+    #[test]
+    fn rounds_are_compared_one_by_one() {
+        let case = case(64);
+        let loom = cells(&case, &case.rows[1]).join(" | ");
+        assert_eq!(
+            loom,
+            "64 | Loom | 800 | 240 | 500 | 60 (50 to 140) | 0.80 (0.60 to 0.90) | 80.0 | - | 10 | 12 | 3"
+        );
+        let forwarder = cells(&case, &case.rows[0]).join(" | ");
+        assert_eq!(
+            forwarder,
+            "64 | bare forwarder | 1000 | 100 | 500 | - | - | 80.0 | - | 10 | 12 | 3"
+        );
+        assert_eq!(spread(vec![1.0], 1), "1.0");
+    }
+
+    #[test]
+    fn goals_are_those_of_the_size() {
+        let of = |connections| goals(&[case(connections)]);
+        assert!(
+            of(1).contains("| JSON, 1: p50 ≤ 100 µs over the forwarder's | 60.00 | yes |"),
+            "{}",
+            of(1)
+        );
+        assert!(of(64).contains("CPU ≤ 100 µs a request | 80.00 | yes |"), "{}", of(64));
+        assert!(of(64).contains("≥ 0.7 × the forwarder's throughput | 0.80 | yes |"), "{}", of(64));
+        assert_eq!(of(16), "");
+    }
 }

@@ -70,10 +70,10 @@ struct Endpoint {
 
 /// Measures and reports; whatever comes in between, what was started is stopped.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let mut fleet = Fleet::new()?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    let mut fleet = Fleet::new()?;
     let result = tokio::select! {
         result = bench(options, &mut fleet) => result,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
@@ -134,10 +134,15 @@ async fn bench(options: &Options, fleet: &mut Fleet) -> Result<Vec<Case>> {
                     let plan = plan(options.api, work, endpoint, connections, window);
                     row.rounds.push(measure(plan, endpoint, &fleet.dir).await);
                     if let Some(ended) = fleet.ended(endpoint.pid) {
-                        bail!(
-                            "{} has ended: {ended}; {}",
-                            row.target.name(),
+                        let log = if row.target == Target::Loom {
                             loom::tail(&fleet.dir.join("loom.log"))
+                        } else {
+                            String::new()
+                        };
+                        bail!(
+                            "{} has ended: {ended}
+{log}",
+                            row.target.name()
                         );
                     }
                 }
