@@ -7,7 +7,7 @@ help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 15
 
 run: ## Install what is missing, build, and start the server (PROFILE=release: optimised)
-	@PROFILE="$(PROFILE)" .ci/serve
+	@.ci/serve
 
 test: ## Install what is missing and run all tests (ARGS: for `cargo nextest run`)
 	@.ci/test $(ARGS)
