@@ -1,5 +1,7 @@
 //! The vault from outside: sealing, tampering, rotation, and the key file.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 mod files;
 mod sealing;
 
