@@ -10,7 +10,7 @@ const RANDOM: usize = 30;
 const CHECK: usize = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenKind {
+pub(crate) enum TokenKind {
     /// A user's API key.
     Personal,
     /// An organisation's own key.
@@ -34,12 +34,12 @@ impl TokenKind {
 }
 
 /// What the database keeps of a token.
-pub fn digest(token: &str) -> [u8; 32] {
+pub(crate) fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
 /// A new token, about 178 bits of randomness.
-pub fn generate(kind: TokenKind) -> SecretString {
+pub(crate) fn generate(kind: TokenKind) -> SecretString {
     let mut rng = rand::rng();
     let mut token = String::with_capacity(kind.prefix().len() + RANDOM + CHECK);
     token.push_str(kind.prefix());
@@ -52,7 +52,7 @@ pub fn generate(kind: TokenKind) -> SecretString {
 }
 
 /// The kind of a token that is well-formed and whose checksum is right; nothing else is looked up.
-pub fn parse(token: &str) -> Option<TokenKind> {
+pub(crate) fn parse(token: &str) -> Option<TokenKind> {
     let kind = TokenKind::ALL.into_iter().find(|kind| token.starts_with(kind.prefix()))?;
     let secret = token.strip_prefix(kind.prefix())?;
     if secret.len() != RANDOM + CHECK || !secret.bytes().all(|byte| byte.is_ascii_alphanumeric()) {

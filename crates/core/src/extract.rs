@@ -76,7 +76,9 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             }
         }
         if seen > limit {
-            return Err(Error::too_large(format!("the body is larger than the {limit} bytes that this route takes")));
+            return Err(Error::too_large(format!(
+                "the body is larger than the {limit} bytes that this route takes"
+            )));
         }
         Ok(Self(whole.freeze()))
     }

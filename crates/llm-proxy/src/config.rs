@@ -60,18 +60,30 @@ impl Config {
         ];
         let list = "LOOM_SERVER_LLM_PROVIDERS";
         for name in env.list(list) {
-            let is_name = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            let is_name =
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
             if !is_name || name.len() > 40 || name == "demo" || name == "vertex" {
-                env.problem(list, format!("`{name}`: a name is up to 40 of a-z, 0-9, -, and not `demo` or `vertex`"));
+                env.problem(
+                    list,
+                    format!(
+                        "`{name}`: a name is up to 40 of a-z, 0-9, -, and not `demo` or `vertex`"
+                    ),
+                );
                 continue;
             }
             if providers.iter().any(|provider| provider.name == name) {
-                env.problem(list, format!("`{name}` is there twice, or is a provider that has settings of its own"));
+                env.problem(
+                    list,
+                    format!(
+                        "`{name}` is there twice, or is a provider that has settings of its own"
+                    ),
+                );
                 continue;
             }
             let prefix = format!("LOOM_SERVER_LLM_{}", name.to_uppercase().replace('-', "_"));
             let base_name = format!("{prefix}_BASE_URL");
-            let base_url = env.optional::<Url>(&base_name, "an http(s) URL that ends before /chat/completions");
+            let base_url = env
+                .optional::<Url>(&base_name, "an http(s) URL that ends before /chat/completions");
             let api_key = env.secret(&format!("{prefix}_API_KEY"));
             let models = env.list(&format!("{prefix}_MODELS"));
             let Some(base_url) = base_url.filter(is_http) else {
@@ -79,7 +91,14 @@ impl Config {
                 continue;
             };
             let keyless = api_key.is_none();
-            providers.push(ProviderConfig { name, dialect: Dialect::OpenAi, base_url, api_key, keyless, models });
+            providers.push(ProviderConfig {
+                name,
+                dialect: Dialect::OpenAi,
+                base_url,
+                api_key,
+                keyless,
+                models,
+            });
         }
         let timeouts = Timeouts {
             connect: env.secs("LOOM_SERVER_LLM_CONNECT_TIMEOUT_SECS", 10, 1, 300),

@@ -33,13 +33,17 @@ impl LlmProxy {
         let mut by_provider: HashMap<String, Vec<Credential>> = HashMap::new();
         for row in store::credentials(&self.pool).await? {
             let Some(provider) = self.providers.named(&row.provider) else { continue };
-            match self.vault.open(&context(row.id), &row.sealed_secret) {
+            match self.vault.unseal(&context(row.id), &row.sealed_secret) {
                 Ok(secret) => {
-                    let credential = Credential::new(Some(row.id), row.name, secret, provider.dialect);
+                    let credential =
+                        Credential::new(Some(row.id), row.name, secret, provider.dialect);
                     by_provider.entry(row.provider).or_default().extend(credential);
                 }
                 Err(error) => tracing::error!(
-                    provider = row.provider, credential = row.name, ?error, "a stored credential cannot be opened"
+                    provider = row.provider,
+                    credential = row.name,
+                    ?error,
+                    "a stored credential cannot be opened"
                 ),
             }
         }
@@ -51,14 +55,18 @@ impl LlmProxy {
 
     /// Reads them again in the background when the last reading is a few seconds old.
     pub(crate) fn refresh_credentials_if_old(&self) {
-        let age = self.clock.now().timestamp_millis() - self.credentials_read.load(Ordering::Relaxed);
+        let age =
+            self.clock.now().timestamp_millis() - self.credentials_read.load(Ordering::Relaxed);
         if age < MAX_AGE_MS || self.credentials_reading.swap(true, Ordering::AcqRel) {
             return;
         }
         let proxy = self.clone();
         tokio::spawn(async move {
             if let Err(error) = proxy.read_credentials().await {
-                tracing::warn!(?error, "the stored credentials could not be read; the ones read before stay in use");
+                tracing::warn!(
+                    ?error,
+                    "the stored credentials could not be read; the ones read before stay in use"
+                );
             }
             proxy.credentials_reading.store(false, Ordering::Release);
         });
@@ -68,9 +76,15 @@ impl LlmProxy {
     ///
     /// # Errors
     /// 404 for a provider that is not configured, 409 for a name that is taken, 422.
-    pub async fn add_credential(&self, provider: &str, name: &str, secret: &SecretString) -> Result<CredentialId> {
+    pub async fn add_credential(
+        &self,
+        provider: &str,
+        name: &str,
+        secret: &SecretString,
+    ) -> Result<CredentialId> {
         let known = self.providers.named(provider).filter(|p| !p.is_demo()).ok_or_else(|| {
-            let names: Vec<_> = self.providers.iter().filter(|p| !p.is_demo()).map(|p| &*p.name).collect();
+            let names: Vec<_> =
+                self.providers.iter().filter(|p| !p.is_demo()).map(|p| &*p.name).collect();
             Error::not_found(&format!("provider; there are {}", names.join(", ")))
         })?;
         if !text::is_plain_line(name, 100) {
@@ -114,7 +128,14 @@ impl LlmProxy {
             }
             for credential in provider.all_credentials() {
                 let started = Instant::now();
-                let answer = self.fetch_with(provider, provider.models_url(None), &HeaderMap::new(), credential.as_ref()).await;
+                let answer = self
+                    .fetch_with(
+                        provider,
+                        provider.models_url(None),
+                        &HeaderMap::new(),
+                        credential.as_ref(),
+                    )
+                    .await;
                 let (ok, message) = match answer {
                     Ok(answer) if answer.status().is_success() => (true, "it answers".to_owned()),
                     Ok(answer) => {
@@ -126,7 +147,8 @@ impl LlmProxy {
                 };
                 results.push(Tested {
                     provider: provider.name.to_string(),
-                    name: credential.map_or_else(|| "(none)".to_owned(), |credential| credential.name),
+                    name: credential
+                        .map_or_else(|| "(none)".to_owned(), |credential| credential.name),
                     ok,
                     message,
                     latency_ms: started.elapsed().as_millis(),

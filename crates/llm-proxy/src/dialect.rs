@@ -68,7 +68,13 @@ impl Dialect {
     }
 
     /// The error object that this wire's clients understand.
-    pub(crate) fn error_body(self, status: StatusCode, code: &str, message: &str, request_id: &str) -> Value {
+    pub(crate) fn error_body(
+        self,
+        status: StatusCode,
+        code: &str,
+        message: &str,
+        request_id: &str,
+    ) -> Value {
         match self {
             Self::Anthropic => json!({
                 "type": "error",
@@ -82,16 +88,27 @@ impl Dialect {
     }
 
     /// An error in the middle of a stream, as this wire's clients expect it.
-    pub(crate) fn error_frame(self, operation: Operation, code: &str, message: &str, request_id: &str) -> Bytes {
+    pub(crate) fn error_frame(
+        self,
+        operation: Operation,
+        code: &str,
+        message: &str,
+        request_id: &str,
+    ) -> Bytes {
         let status = StatusCode::BAD_GATEWAY;
         let frame = match (self, operation) {
             (Self::OpenAi, Operation::Responses) => {
                 let data = json!({"type": "error", "code": code, "message": message, "param": null, "sequence_number": 0});
                 format!("event: error\ndata: {data}\n\n")
             }
-            (Self::OpenAi, _) => format!("data: {}\n\n", self.error_body(status, code, message, request_id)),
+            (Self::OpenAi, _) => {
+                format!("data: {}\n\n", self.error_body(status, code, message, request_id))
+            }
             (Self::Anthropic, _) => {
-                format!("event: error\ndata: {}\n\n", self.error_body(status, code, message, request_id))
+                format!(
+                    "event: error\ndata: {}\n\n",
+                    self.error_body(status, code, message, request_id)
+                )
             }
         };
         frame.into()
@@ -135,11 +152,16 @@ fn openai_code(status: StatusCode, code: &str) -> &str {
 /// A layer: gives every error that arises inside (ours, not the provider's) the shape of its surface.
 pub(crate) async fn surface(request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path(), request.headers());
-    let request_id = request.extensions().get::<RequestInfo>().map(|info| info.id.clone()).unwrap_or_default();
+    let request_id =
+        request.extensions().get::<RequestInfo>().map(|info| info.id.clone()).unwrap_or_default();
     let mut response = next.run(request).await;
     let error = response.extensions().get::<Error>().cloned().or_else(|| {
         (response.status() == StatusCode::METHOD_NOT_ALLOWED).then(|| {
-            Error::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route takes another method")
+            Error::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this route takes another method",
+            )
         })
     });
     if let Some(error) = error {

@@ -55,7 +55,12 @@ impl LlmProxy {
     }
 
     /// GET of something that is not accounted (the lists of models).
-    pub(crate) async fn fetch(&self, provider: &Provider, url: Url, headers: &HeaderMap) -> Result<Incoming> {
+    pub(crate) async fn fetch(
+        &self,
+        provider: &Provider,
+        url: Url,
+        headers: &HeaderMap,
+    ) -> Result<Incoming> {
         let credential = provider.credential()?;
         self.fetch_with(provider, url, headers, credential.as_ref()).await
     }
@@ -72,7 +77,11 @@ impl LlmProxy {
         conceal(answer, provider, credential).await
     }
 
-    async fn exchange(&self, provider: &Provider, request: reqwest::RequestBuilder) -> Result<Incoming> {
+    async fn exchange(
+        &self,
+        provider: &Provider,
+        request: reqwest::RequestBuilder,
+    ) -> Result<Incoming> {
         let limit = self.timeouts.first_byte;
         let outcome = match timeout(limit, request.send()).await {
             Ok(Ok(response)) => Ok(http::Response::from(response)),
@@ -97,16 +106,25 @@ fn no_answer(provider: &Provider, error: reqwest::Error) -> Error {
         )
         .because(error);
     }
-    let what = if error.is_connect() { "could not be connected" } else { "broke off before it answered" };
-    Error::new(StatusCode::BAD_GATEWAY, "upstream_error", format!("the provider `{name}` {what}; try again"))
-        .because(error)
+    let what =
+        if error.is_connect() { "could not be connected" } else { "broke off before it answered" };
+    Error::new(
+        StatusCode::BAD_GATEWAY,
+        "upstream_error",
+        format!("the provider `{name}` {what}; try again"),
+    )
+    .because(error)
 }
 
 fn too_late(provider: &Provider, limit: Duration) -> Error {
     Error::new(
         StatusCode::GATEWAY_TIMEOUT,
         "upstream_timeout",
-        format!("the provider `{}` did not begin to answer within {} s", provider.name, limit.as_secs()),
+        format!(
+            "the provider `{}` did not begin to answer within {} s",
+            provider.name,
+            limit.as_secs()
+        ),
     )
 }
 
@@ -141,10 +159,16 @@ fn stays_here(name: &HeaderName) -> bool {
     ];
     let name = name.as_str();
     OURS.contains(&name)
-        || ["x-loom-", "x-forwarded-", "sec-", "access-control-"].iter().any(|prefix| name.starts_with(prefix))
+        || ["x-loom-", "x-forwarded-", "sec-", "access-control-"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
 }
 
-fn request_headers(from: &HeaderMap, dialect: Dialect, credential: Option<&Credential>) -> HeaderMap {
+fn request_headers(
+    from: &HeaderMap,
+    dialect: Dialect,
+    credential: Option<&Credential>,
+) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(from.len() + 3);
     for (name, value) in from {
         if !stays_here(name) {
@@ -169,7 +193,8 @@ fn request_headers(from: &HeaderMap, dialect: Dialect, credential: Option<&Crede
 
 /// The query without our own `org`.
 fn without_org(query: &str) -> Option<String> {
-    let kept: Vec<_> = query.split('&').filter(|pair| !pair.starts_with("org=") && !pair.is_empty()).collect();
+    let kept: Vec<_> =
+        query.split('&').filter(|pair| !pair.starts_with("org=") && !pair.is_empty()).collect();
     (!kept.is_empty()).then(|| kept.join("&"))
 }
 
@@ -203,7 +228,11 @@ pub(crate) fn response_headers(from: &HeaderMap) -> HeaderMap {
 
 /// An error of the provider's passes on as it is, but never with our key in it: providers repeat (parts
 /// of) a key that they refuse, so a 401 is told in our words.
-async fn conceal(answer: Incoming, provider: &Provider, credential: Option<&Credential>) -> Result<Incoming> {
+async fn conceal(
+    answer: Incoming,
+    provider: &Provider,
+    credential: Option<&Credential>,
+) -> Result<Incoming> {
     let status = answer.status();
     let Some(credential) = credential else { return Ok(answer) };
     if status.is_success() || !(status.is_client_error() || status.is_server_error()) {
@@ -212,7 +241,11 @@ async fn conceal(answer: Incoming, provider: &Provider, credential: Option<&Cred
     let (mut parts, body) = answer.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     if status == StatusCode::UNAUTHORIZED {
-        tracing::error!(provider = &*provider.name, credential = credential.name, "the provider refuses this credential");
+        tracing::error!(
+            provider = &*provider.name,
+            credential = credential.name,
+            "the provider refuses this credential"
+        );
         let message = format!(
             "the provider `{}` refuses the credential that this server holds; its administrator has to renew it",
             provider.name
@@ -224,7 +257,9 @@ async fn conceal(answer: Incoming, provider: &Provider, credential: Option<&Cred
     let whole = read_to(body, MAX_ERROR_BODY).await;
     let secret = credential.secret.expose();
     let body = match std::str::from_utf8(&whole) {
-        Ok(text) if text.contains(secret) => Body::from(text.replace(secret, loom_common_secret::REDACTED)),
+        Ok(text) if text.contains(secret) => {
+            Body::from(text.replace(secret, loom_common_secret::REDACTED))
+        }
         _ => Body::from(whole),
     };
     Ok(http::Response::from_parts(parts, body))

@@ -67,7 +67,10 @@ async fn no_such_route(uri: Uri) -> Error {
     Error::new(
         StatusCode::NOT_FOUND,
         "not_found",
-        format!("there is no {} here; GET /api/openapi.json lists the routes", loom_core::text::cut(uri.path(), 200)),
+        format!(
+            "there is no {} here; GET /api/openapi.json lists the routes",
+            loom_core::text::cut(uri.path(), 200)
+        ),
     )
 }
 
@@ -97,9 +100,11 @@ impl LlmProxy {
     async fn pass(&self, incoming: Incoming, operation: Operation) -> Result<Response> {
         let Incoming { principal, info, headers, uri, body } = incoming;
         authorize(&principal, Action::Use(Scope::LlmUse))?;
-        let text = std::str::from_utf8(&body).map_err(|_| bad_request("the body is not valid UTF-8"))?;
-        let ask: Ask<'_> = serde_json::from_str(text)
-            .map_err(|error| bad_request(format!("the body is not a JSON object of the expected form: {error}")))?;
+        let text =
+            std::str::from_utf8(&body).map_err(|_| bad_request("the body is not valid UTF-8"))?;
+        let ask: Ask<'_> = serde_json::from_str(text).map_err(|error| {
+            bad_request(format!("the body is not a JSON object of the expected form: {error}"))
+        })?;
         let model = ask.model.ok_or_else(|| bad_request("`model` is missing"))?;
         let model_name: String = serde_json::from_str(model.get())
             .ok()
@@ -136,7 +141,13 @@ impl LlmProxy {
             streamed,
             request_bytes: body.len(),
         })?;
-        let outgoing = |body: Bytes| Outgoing { provider, operation, headers: &headers, query: uri.query(), body };
+        let outgoing = |body: Bytes| Outgoing {
+            provider,
+            operation,
+            headers: &headers,
+            query: uri.query(),
+            body,
+        };
         let first = counted.unwrap_or_else(|| plain.clone());
         let mut answer = match self.send(outgoing(first), &mut meter).await {
             Ok(answer) => answer,
@@ -170,7 +181,12 @@ impl LlmProxy {
         Ok(relay(answer, self.relay(operation, withheld, &info), meter))
     }
 
-    pub(crate) fn relay(&self, operation: Operation, withhold_usage: bool, info: &RequestInfo) -> Relay {
+    pub(crate) fn relay(
+        &self,
+        operation: Operation,
+        withhold_usage: bool,
+        info: &RequestInfo,
+    ) -> Relay {
         Relay {
             operation,
             withhold_usage,

@@ -18,7 +18,9 @@ pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
             let proxy = proxy.clone();
             Box::pin(async move {
                 let before = proxy.clock.now() - proxy.retention;
-                let deleted = store::delete_requests_before(&proxy.pool, before).await.map_err(JobError::Retry)?;
+                let deleted = store::delete_requests_before(&proxy.pool, before)
+                    .await
+                    .map_err(JobError::Retry)?;
                 Ok(JobReport { items_handled: deleted })
             })
         }),

@@ -96,11 +96,22 @@ impl Ledger {
     /// # Errors
     /// 400 for an attribution header that is none.
     pub(crate) fn open(&self, request: &Opening<'_>) -> Result<Meter> {
-        let Opening { principal, info, headers, operation, provider, model, streamed, request_bytes } = request;
+        let Opening {
+            principal,
+            info,
+            headers,
+            operation,
+            provider,
+            model,
+            streamed,
+            request_bytes,
+        } = request;
         let now = self.clock.now();
         let weaver = match principal.actor {
             Actor::Weaver(id) => Some(id),
-            Actor::User(_) | Actor::Service(_) => attribution::<WeaverId>(headers, "x-loom-weaver-id")?,
+            Actor::User(_) | Actor::Service(_) => {
+                attribution::<WeaverId>(headers, "x-loom-weaver-id")?
+            }
         };
         let row = Row {
             id: LlmRequestId::new(now).0,
@@ -158,7 +169,9 @@ fn tags(headers: &HeaderMap) -> Result<String> {
     if text.is_empty() || text.len() > 1000 || text.split(',').count() > MAX_TAGS {
         return Err(loom_core::Error::malformed(
             "invalid_request",
-            format!("`x-loom-tags` holds up to {MAX_TAGS} words with commas between, 1000 bytes in all"),
+            format!(
+                "`x-loom-tags` holds up to {MAX_TAGS} words with commas between, 1000 bytes in all"
+            ),
         ));
     }
     Ok(text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect::<Vec<_>>().join(","))
@@ -206,7 +219,8 @@ impl Meter {
             row.error_code.clone_from(&seen.error);
         }
         let model = row.response_model.as_deref().unwrap_or(&row.model);
-        let price = price::of(&row.provider, model).or_else(|| price::of(&row.provider, &row.model));
+        let price =
+            price::of(&row.provider, model).or_else(|| price::of(&row.provider, &row.model));
         row.cost_nanousd = price.and_then(|price| price.cost_nanousd(&seen.usage));
         row.cost_nanousd
     }
@@ -251,14 +265,16 @@ fn measure(row: &Row) {
     ];
     for (class, count) in tokens {
         if let Some(count) = count.filter(|count| *count > 0) {
-            counter!("loom_llm_tokens_total", "provider" => provider.to_string(), "class" => class).increment(count);
+            counter!("loom_llm_tokens_total", "provider" => provider.to_string(), "class" => class)
+                .increment(count);
         }
     }
     if let Some(nano) = row.cost_nanousd.and_then(|nano| u64::try_from(nano).ok()) {
         counter!("loom_llm_cost_nanousd_total", "provider" => provider.to_string()).increment(nano);
     }
     if let Some(ms) = row.first_token_ms {
-        histogram!("loom_llm_first_token_seconds", "provider" => provider.to_string()).record(ms / 1e3);
+        histogram!("loom_llm_first_token_seconds", "provider" => provider.to_string())
+            .record(ms / 1e3);
     }
     histogram!("loom_llm_request_seconds", "provider" => provider.to_string(), "operation" => row.operation)
         .record(row.latency_ms / 1e3);

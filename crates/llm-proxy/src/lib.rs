@@ -19,11 +19,9 @@ mod store;
 mod stream_options;
 mod usage;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use loom_core::{
@@ -44,7 +42,7 @@ pub use store::CredentialSummary;
 pub struct LlmProxy {
     pool: PgPool,
     clock: Clock,
-    vault: Vault,
+    vault: Arc<Vault>,
     client: reqwest::Client,
     providers: Arc<provider::Providers>,
     ledger: ledger::Ledger,
@@ -62,7 +60,7 @@ impl LlmProxy {
     pub async fn start(
         pool: PgPool,
         clock: Clock,
-        vault: Vault,
+        vault: Arc<Vault>,
         config: &Config,
         stop: CancellationToken,
     ) -> Result<Self> {

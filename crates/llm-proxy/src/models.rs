@@ -59,19 +59,29 @@ fn dialect(uri: &Uri, headers: &HeaderMap) -> Dialect {
 }
 
 impl LlmProxy {
-    async fn models(&self, principal: &Principal, uri: &Uri, headers: &HeaderMap) -> Result<Response> {
+    async fn models(
+        &self,
+        principal: &Principal,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
         let providers: Vec<_> = self.providers.speaking(dialect).collect();
         match providers.as_slice() {
-            [] => self.providers.serving(dialect, "").map(|_| StatusCode::NO_CONTENT.into_response()),
+            [] => {
+                self.providers.serving(dialect, "").map(|_| StatusCode::NO_CONTENT.into_response())
+            }
             [only] if !only.is_demo() => {
                 let mut url = only.models_url(None);
                 url.set_query(uri.query());
                 Ok(passed_on(self.fetch(only, url, headers).await?))
             }
             several => {
-                let lists = join_all(several.iter().map(|provider| self.models_of(provider, headers, dialect))).await;
+                let lists = join_all(
+                    several.iter().map(|provider| self.models_of(provider, headers, dialect)),
+                )
+                .await;
                 let models: Vec<Value> = lists.into_iter().flatten().collect();
                 Ok(axum::Json(list(dialect, models)).into_response())
             }
@@ -79,7 +89,12 @@ impl LlmProxy {
     }
 
     /// One provider's models. A provider that does not answer has none just now.
-    async fn models_of(&self, provider: &Provider, headers: &HeaderMap, dialect: Dialect) -> Vec<Value> {
+    async fn models_of(
+        &self,
+        provider: &Provider,
+        headers: &HeaderMap,
+        dialect: Dialect,
+    ) -> Vec<Value> {
         if provider.is_demo() {
             return vec![demo::model(dialect)];
         }
@@ -106,7 +121,13 @@ impl LlmProxy {
         models
     }
 
-    async fn model(&self, principal: &Principal, uri: &Uri, headers: &HeaderMap, id: &str) -> Result<Response> {
+    async fn model(
+        &self,
+        principal: &Principal,
+        uri: &Uri,
+        headers: &HeaderMap,
+        id: &str,
+    ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
         let target = self.providers.serving(dialect, id)?;

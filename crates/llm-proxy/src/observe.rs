@@ -156,7 +156,9 @@ fn anthropic_event(seen: &mut Seen, data: &[u8]) {
             }
         }
         "message_stop" => seen.complete = true,
-        "error" => seen.error = Some(event.error.map_or_else(|| "error".to_owned(), ErrorObject::name)),
+        "error" => {
+            seen.error = Some(event.error.map_or_else(|| "error".to_owned(), ErrorObject::name))
+        }
         _ => {}
     }
 }
@@ -198,7 +200,11 @@ fn chat_event(seen: &mut Seen, data: &[u8]) {
     if has(data, "\"finish_reason\":\"") || has(data, "\"finish_reason\": \"") {
         seen.complete = true;
     }
-    if seen.model.is_none() || has(data, "\"usage\":{") || has(data, "\"usage\": {") || has(data, "\"error\"") {
+    if seen.model.is_none()
+        || has(data, "\"usage\":{")
+        || has(data, "\"usage\": {")
+        || has(data, "\"error\"")
+    {
         let Ok(reply) = serde_json::from_slice::<OpenAiReply>(data) else { return };
         if reply.model.is_some() {
             seen.model = reply.model;
@@ -254,7 +260,8 @@ fn responses_event(seen: &mut Seen, data: &[u8]) {
     match event.kind.as_str() {
         "response.completed" | "response.incomplete" => seen.complete = true,
         "response.failed" => {
-            seen.error = Some(response.error.map_or_else(|| "failed".to_owned(), ErrorObject::name));
+            seen.error =
+                Some(response.error.map_or_else(|| "failed".to_owned(), ErrorObject::name));
         }
         _ => {}
     }

@@ -24,7 +24,8 @@ struct Table {
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "the file is part of the binary, and a test reads it")]
-    serde_json::from_str(include_str!("prices.json")).expect("prices.json has the form of a price table")
+    serde_json::from_str(include_str!("prices.json"))
+        .expect("prices.json has the form of a price table")
 });
 
 /// The price of a provider's model. A dated or `-latest` name has the price of its undated one.
@@ -71,7 +72,11 @@ impl Price {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "prices are small and positive")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "prices are small and positive"
+)]
 fn pico_per_token(usd_per_million: f64) -> u128 {
     (usd_per_million * 1e6).round() as u128
 }

@@ -49,7 +49,12 @@ pub(crate) struct Credential {
 }
 
 impl Credential {
-    pub(crate) fn new(id: Option<CredentialId>, name: String, secret: SecretString, dialect: Dialect) -> Option<Self> {
+    pub(crate) fn new(
+        id: Option<CredentialId>,
+        name: String,
+        secret: SecretString,
+        dialect: Dialect,
+    ) -> Option<Self> {
         let text = match dialect {
             Dialect::Anthropic => Cow::Borrowed(secret.expose()),
             Dialect::OpenAi => Cow::Owned(format!("Bearer {}", secret.expose())),
@@ -99,7 +104,10 @@ impl Provider {
 
     /// The address of the list of models, or of one of them.
     pub(crate) fn models_url(&self, id: Option<&str>) -> Url {
-        let mut url = join(&self.base_url, if self.dialect == Dialect::Anthropic { "/v1/models" } else { "/models" });
+        let mut url = join(
+            &self.base_url,
+            if self.dialect == Dialect::Anthropic { "/v1/models" } else { "/models" },
+        );
         if let (Some(id), Ok(mut segments)) = (id, url.path_segments_mut()) {
             segments.push(id);
         }
@@ -138,7 +146,8 @@ impl Provider {
 
     /// Every credential, for a test; one `None` when the provider wants none.
     pub(crate) fn all_credentials(&self) -> Vec<Option<Credential>> {
-        let all: Vec<_> = self.from_env.iter().chain(self.stored.load().iter()).cloned().map(Some).collect();
+        let all: Vec<_> =
+            self.from_env.iter().chain(self.stored.load().iter()).cloned().map(Some).collect();
         if all.is_empty() { vec![None] } else { all }
     }
 
@@ -174,7 +183,8 @@ pub(crate) struct Target {
 
 impl Providers {
     pub(crate) fn new(config: &Config) -> Self {
-        let mut all: Vec<_> = config.providers.iter().map(|provider| Arc::new(Provider::new(provider))).collect();
+        let mut all: Vec<_> =
+            config.providers.iter().map(|provider| Arc::new(Provider::new(provider))).collect();
         if config.demo {
             all.push(Arc::new(Provider::new(&demo::config())));
         }
@@ -201,7 +211,8 @@ impl Providers {
     /// # Errors
     /// 404 `model_not_found`, 503 `feature_disabled`.
     pub(crate) fn serving(&self, dialect: Dialect, model: &str) -> Result<Target> {
-        let target = |provider: &Arc<Provider>| Target { provider: Arc::clone(provider), rename: None };
+        let target =
+            |provider: &Arc<Provider>| Target { provider: Arc::clone(provider), rename: None };
         if model == demo::MODEL
             && let Some(provider) = self.named(demo::PROVIDER)
         {
@@ -209,12 +220,15 @@ impl Providers {
         }
         let is_vendor = |p: &Provider| matches!(&*p.name, "anthropic" | "openai");
         if let Some((name, rest)) = model.split_once('/')
-            && let Some(provider) = self.speaking(dialect).find(|p| &*p.name == name && !p.is_demo())
+            && let Some(provider) =
+                self.speaking(dialect).find(|p| &*p.name == name && !p.is_demo())
             && !rest.is_empty()
         {
             return Ok(Target { provider: Arc::clone(provider), rename: Some(rest.to_owned()) });
         }
-        if let Some(provider) = self.speaking(dialect).find(|p| p.models.iter().any(|known| known == model)) {
+        if let Some(provider) =
+            self.speaking(dialect).find(|p| p.models.iter().any(|known| known == model))
+        {
             return Ok(target(provider));
         }
         if let Some(provider) = self.speaking(dialect).find(|p| is_vendor(p)) {

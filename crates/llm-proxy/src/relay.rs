@@ -47,7 +47,8 @@ pub(crate) fn relay(answer: Incoming, how: Relay, mut meter: Meter) -> Response 
         .map(|id| loom_core::text::cut(id, 200).to_owned());
     meter.answered(parts.status, upstream_id);
     let streams = parts.status.is_success() && is_event_stream(&headers);
-    let observer = if streams { Observer::stream(how.operation) } else { Observer::json(how.operation) };
+    let observer =
+        if streams { Observer::stream(how.operation) } else { Observer::json(how.operation) };
     if streams {
         // A proxy before us must not gather what we pass on at once.
         headers.entry("x-accel-buffering").or_insert(HeaderValue::from_static("no"));
@@ -137,7 +138,8 @@ impl HttpBody for Tap {
                 Poll::Ready(None) => return this.finish(),
                 Poll::Pending => {
                     if this.stop.as_mut().poll(cx).is_ready() {
-                        let broken = Broken { code: "unavailable", message: "this server is going down" };
+                        let broken =
+                            Broken { code: "unavailable", message: "this server is going down" };
                         return this.break_off(&broken);
                     }
                     ready!(this.idle.as_mut().poll(cx));
@@ -210,7 +212,8 @@ impl Tap {
         self.settle(Outcome::Failed, Some(why.code));
         if self.streams && self.at_boundary {
             let dialect = self.operation.dialect();
-            let frame = dialect.error_frame(self.operation, why.code, why.message, &self.request_id);
+            let frame =
+                dialect.error_frame(self.operation, why.code, why.message, &self.request_id);
             return Poll::Ready(Some(Ok(Frame::data(frame))));
         }
         Poll::Ready(Some(Err(std::io::Error::other(why.message))))
@@ -228,7 +231,8 @@ impl Drop for Tap {
     /// The client has left: what was seen until now counts. Dropping the upstream body ends the
     /// request at the provider. A reply that had said it was complete is one.
     fn drop(&mut self) {
-        let outcome = if self.observer.seen.complete { Outcome::Succeeded } else { Outcome::Cancelled };
+        let outcome =
+            if self.observer.seen.complete { Outcome::Succeeded } else { Outcome::Cancelled };
         self.settle(outcome, None);
     }
 }

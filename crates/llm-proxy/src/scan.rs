@@ -140,11 +140,13 @@ mod tests {
     }
 
     fn event() -> impl Strategy<Value = String> {
-        ("[a-zäß🦀 {}\":]{0,30}", prop::bool::ANY, prop::bool::ANY).prop_map(|(text, named, crlf)| {
-            let name = if named { "event: x\n" } else { "" };
-            let frame = format!("{name}data: {text}\n\n");
-            if crlf { frame.replace('\n', "\r\n") } else { frame }
-        })
+        ("[a-zäß🦀 {}\":]{0,30}", prop::bool::ANY, prop::bool::ANY).prop_map(
+            |(text, named, crlf)| {
+                let name = if named { "event: x\n" } else { "" };
+                let frame = format!("{name}data: {text}\n\n");
+                if crlf { frame.replace('\n', "\r\n") } else { frame }
+            },
+        )
     }
 
     proptest! {

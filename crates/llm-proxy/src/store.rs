@@ -128,7 +128,12 @@ pub(crate) async fn credential_summaries(pool: &PgPool) -> Result<Vec<Credential
     .await?)
 }
 
-pub(crate) async fn insert_credential(pool: &PgPool, row: &CredentialRow, last_four: &str, now: DateTime<Utc>) -> Result<()> {
+pub(crate) async fn insert_credential(
+    pool: &PgPool,
+    row: &CredentialRow,
+    last_four: &str,
+    now: DateTime<Utc>,
+) -> Result<()> {
     sqlx::query!(
         "INSERT INTO llm_credentials (id, provider, name, sealed_secret, last_four, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
         row.id.0,

@@ -46,8 +46,9 @@ pub(crate) fn is_usage_chunk(frame: &[u8]) -> bool {
     }
     let text = String::from_utf8_lossy(frame);
     let Some(data) = text.lines().find_map(|line| line.strip_prefix("data:")) else { return false };
-    serde_json::from_str::<Chunk<'_>>(data)
-        .is_ok_and(|chunk| chunk.choices.is_empty() && chunk.usage.is_some_and(|usage| usage.get() != "null"))
+    serde_json::from_str::<Chunk<'_>>(data).is_ok_and(|chunk| {
+        chunk.choices.is_empty() && chunk.usage.is_some_and(|usage| usage.get() != "null")
+    })
 }
 
 #[cfg(test)]
@@ -62,7 +63,8 @@ mod tests {
 
     fn asked(body: &str) -> Option<String> {
         let head: Head<'_> = serde_json::from_str(body).unwrap();
-        ask_for_usage(body, head.stream_options).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+        ask_for_usage(body, head.stream_options)
+            .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     #[test]
@@ -75,7 +77,10 @@ mod tests {
             asked(r#"{"a":1,"stream_options": {"include_usage":false} ,"b":2.50}"#).unwrap(),
             r#"{"a":1,"stream_options": {"include_usage":true} ,"b":2.50}"#
         );
-        assert_eq!(asked(r#"{"stream_options":null}"#).unwrap(), r#"{"stream_options":{"include_usage":true}}"#);
+        assert_eq!(
+            asked(r#"{"stream_options":null}"#).unwrap(),
+            r#"{"stream_options":{"include_usage":true}}"#
+        );
         assert_eq!(asked(r#"{"stream_options":{"include_usage":true}}"#), None);
         assert_eq!(asked(r#"{"stream_options":"what"}"#), None);
     }
@@ -84,7 +89,9 @@ mod tests {
     fn only_the_chunk_with_usage_and_without_choices_is_the_usage_chunk() {
         assert!(is_usage_chunk(b"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n"));
         assert!(!is_usage_chunk(b"data: {\"choices\":[],\"usage\":null}\n\n"));
-        assert!(!is_usage_chunk(b"data: {\"choices\":[{\"delta\":{}}],\"usage\":{\"prompt_tokens\":1}}\n\n"));
+        assert!(!is_usage_chunk(
+            b"data: {\"choices\":[{\"delta\":{}}],\"usage\":{\"prompt_tokens\":1}}\n\n"
+        ));
         assert!(!is_usage_chunk(b"data: [DONE]\n\n"));
     }
 }

@@ -60,13 +60,17 @@ impl AnthropicUsage {
         set(&mut usage.input, self.input_tokens);
         set(&mut usage.output, self.output_tokens);
         set(&mut usage.cache_read, self.cache_read_input_tokens);
-        set(&mut usage.reasoning, self.output_tokens_details.and_then(|details| details.thinking_tokens));
+        set(
+            &mut usage.reasoning,
+            self.output_tokens_details.and_then(|details| details.thinking_tokens),
+        );
         if let Some(split) = self.cache_creation {
             set(&mut usage.cache_write_1h, split.ephemeral_1h_input_tokens);
             set(&mut usage.cache_write_5m, split.ephemeral_5m_input_tokens);
         }
         if let Some(total) = self.cache_creation_input_tokens {
-            usage.cache_write_5m = Some(total.saturating_sub(usage.cache_write_1h.unwrap_or_default()));
+            usage.cache_write_5m =
+                Some(total.saturating_sub(usage.cache_write_1h.unwrap_or_default()));
         }
     }
 }
@@ -98,7 +102,8 @@ struct CompletionDetails {
 impl From<OpenAiUsage> for Usage {
     fn from(usage: OpenAiUsage) -> Self {
         let prompt = usage.prompt_tokens_details.unwrap_or_default();
-        let cached = prompt.cached_tokens.unwrap_or_default() + prompt.cache_write_tokens.unwrap_or_default();
+        let cached = prompt.cached_tokens.unwrap_or_default()
+            + prompt.cache_write_tokens.unwrap_or_default();
         Self {
             input: usage.prompt_tokens.map(|tokens| tokens.saturating_sub(cached)),
             output: usage.completion_tokens,
