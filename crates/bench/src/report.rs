@@ -298,7 +298,8 @@ fn machine() -> String {
         "- {model}, {cores} cores, Linux {}\n- {date}, load average at the end {}\n- `loom-bench {}`\n\n\
          Load, mock upstream and target share this machine and talk over loopback, so req/s is that of all of them \
          together, and the ratios say more than the figures. Medians over the rounds; what is added, and the ratio, \
-         is over the bare forwarder in the same round. CPU is per request and of the target's own process.\n",
+         is over the bare forwarder in the same round. CPU is per request and of the target's own process; \
+         memory is at the end of a measurement, its peak since the process started.\n",
         read("/proc/sys/kernel/osrelease").trim(),
         read("/proc/loadavg").split(' ').next().unwrap_or_default(),
         command.join(" "),

@@ -26,7 +26,6 @@ use std::{
 
 pub use plan::{REPLY_PIECES, THINKING_PIECES, THINKING_SIGNATURE, reply_text};
 pub use record::{End, Ended, Recorded};
-pub use route::Wire;
 pub use script::{Head, Reply, Script, Step};
 
 use crate::background::Background;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// Whose protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wire {
+pub(super) enum Wire {
     Anthropic,
     OpenAi,
 }

@@ -1,5 +1,7 @@
 //! The proxy, the processes and the ledger.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
