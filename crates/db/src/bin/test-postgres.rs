@@ -101,23 +101,27 @@ async fn run(program: &str, arguments: &[&str]) -> Outcome {
     let dir = temporary();
     let postgres = PrivatePostgres::start(options(&dir)).await?;
     let migrated = migrate::run(&postgres.url(), Duration::ZERO).await;
-    let status = match migrated {
-        Ok(_) => {
-            let mut command = tokio::process::Command::new(program);
-            command.args(arguments).env("DATABASE_URL", postgres.url().expose());
-            let mut interrupted = signal(SignalKind::interrupt())?;
-            let mut child = command.kill_on_drop(true).spawn()?;
-            tokio::select! {
-                status = child.wait() => status.map_err(Into::into),
-                _ = interrupted.recv() => Err("interrupted".into()),
-            }
-        }
+    let outcome = match migrated {
+        Ok(_) => command(program, arguments, postgres.url().expose()).await,
         Err(error) => Err(error.into()),
     };
     postgres.stop().await;
     remove(true, &dir);
-    let code = status.map(|status: std::process::ExitStatus| status.code())?;
-    Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    outcome
+}
+
+async fn command(program: &str, arguments: &[&str], url: &str) -> Outcome {
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).env("DATABASE_URL", url).kill_on_drop(true);
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut child = command.spawn().map_err(|error| format!("cannot run {program}: {error}"))?;
+    tokio::select! {
+        status = child.wait() => {
+            let code = status?.code().and_then(|code| u8::try_from(code).ok());
+            Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+        }
+        _ = interrupted.recv() => Err("interrupted".into()),
+    }
 }
 
 fn options(dir: &Path) -> Options {
