@@ -17,7 +17,7 @@ use loom_db::{
     embedded::{Options, PrivatePostgres},
     migrate,
 };
-use nix::{sys::signal::kill, unistd::Pid};
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use tokio::signal::unix::{SignalKind, signal};
 
 const TEST_URL: &str = "LOOM_TEST_DATABASE_URL";
@@ -85,7 +85,7 @@ async fn serve(parent: &str, dir: Option<&&str>) -> Outcome {
     };
     println!("ready {}", postgres.url().expose());
     let mut terminated = signal(SignalKind::terminate())?;
-    while kill(parent, None).is_ok() {
+    while !is_gone(parent) {
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
             _ = terminated.recv() => break,
@@ -124,6 +124,11 @@ async fn command(program: &str, arguments: &[&str], url: &str) -> Outcome {
     }
 }
 
+/// Not merely another user's.
+fn is_gone(process: Pid) -> bool {
+    kill(process, None) == Err(Errno::ESRCH)
+}
+
 fn options(dir: &Path) -> Options {
     Options { max_connections: 500, durable: false, ..Options::new(dir) }
 }
@@ -144,7 +149,7 @@ fn remove_leftovers() {
     for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
-        if pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH)) {
+        if pid.is_some_and(|pid| is_gone(Pid::from_raw(pid))) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
