@@ -7,10 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loom_db::{OpenError, connect};
+use loom_db::{
+    OpenError, connect,
+    embedded::{Options, PrivatePostgres},
+};
 use sqlx::PgPool;
 
-use crate::support::{EmptyDatabase, execute, limits, url_of};
+use crate::support::{Directory, EmptyDatabase, execute, limits, url_of};
 
 /// Polls a future so many times and then drops it, as axum does when a client has gone.
 async fn cancelled_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
@@ -107,7 +110,7 @@ async fn a_refused_user_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn waits_for_a_database_that_comes_late() {
+async fn says_for_which_database_it_has_waited_in_vain() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("postgres://loom:hunter2@127.0.0.1:{port}/loom");
     let mut limits = limits(2);
@@ -119,6 +122,24 @@ async fn waits_for_a_database_that_comes_late() {
     let error = error.to_string();
     assert!(error.contains(&format!("loom@127.0.0.1:{port}/loom")), "{error}");
     assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[tokio::test]
+async fn waits_for_a_database_that_comes_late() {
+    let dir = Directory::new("late");
+    let options = Options { durable: false, ..Options::new(dir.path()) };
+    let postgres = PrivatePostgres::start(options.clone()).await.unwrap();
+    let url = postgres.url();
+    postgres.stop().await;
+
+    let mut limits = limits(2);
+    limits.wait = Duration::from_secs(20);
+    let connecting = tokio::spawn(async move { connect(&url, &limits).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!connecting.is_finished());
+    let postgres = PrivatePostgres::start(options).await.unwrap();
+    connecting.await.unwrap().unwrap().close().await;
+    postgres.stop().await;
 }
 
 #[tokio::test]
