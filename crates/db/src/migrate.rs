@@ -108,6 +108,7 @@ async fn locked(
     migrator.set_locking(false);
     let before = applied(connection).await?.len();
     let start = Instant::now();
+    // `run` makes a future that cannot be spawned ("Acquire is not general enough").
     migrator.run_direct(None, connection, false).await.map_err(explain)?;
     let ran = applied(connection).await?.len().saturating_sub(before);
     if ran > 0 {

@@ -12,4 +12,7 @@
 
 mod background;
 pub mod chaos;
+pub mod database;
 pub mod llm;
+
+pub use database::TestDatabase;

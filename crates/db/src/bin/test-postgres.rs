@@ -17,7 +17,7 @@ use loom_db::{
     embedded::{Options, PrivatePostgres},
     migrate,
 };
-use nix::{sys::signal::kill, unistd::Pid};
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use tokio::signal::unix::{SignalKind, signal};
 
 const TEST_URL: &str = "LOOM_TEST_DATABASE_URL";
@@ -85,7 +85,7 @@ async fn serve(parent: &str, dir: Option<&&str>) -> Outcome {
     };
     println!("ready {}", postgres.url().expose());
     let mut terminated = signal(SignalKind::terminate())?;
-    while kill(parent, None).is_ok() {
+    while !is_gone(parent) {
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
             _ = terminated.recv() => break,
@@ -101,23 +101,32 @@ async fn run(program: &str, arguments: &[&str]) -> Outcome {
     let dir = temporary();
     let postgres = PrivatePostgres::start(options(&dir)).await?;
     let migrated = migrate::run(&postgres.url(), Duration::ZERO).await;
-    let status = match migrated {
-        Ok(_) => {
-            let mut command = tokio::process::Command::new(program);
-            command.args(arguments).env("DATABASE_URL", postgres.url().expose());
-            let mut interrupted = signal(SignalKind::interrupt())?;
-            let mut child = command.kill_on_drop(true).spawn()?;
-            tokio::select! {
-                status = child.wait() => status.map_err(Into::into),
-                _ = interrupted.recv() => Err("interrupted".into()),
-            }
-        }
+    let outcome = match migrated {
+        Ok(_) => command(program, arguments, postgres.url().expose()).await,
         Err(error) => Err(error.into()),
     };
     postgres.stop().await;
     remove(true, &dir);
-    let code = status.map(|status: std::process::ExitStatus| status.code())?;
-    Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    outcome
+}
+
+async fn command(program: &str, arguments: &[&str], url: &str) -> Outcome {
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).env("DATABASE_URL", url).kill_on_drop(true);
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut child = command.spawn().map_err(|error| format!("cannot run {program}: {error}"))?;
+    tokio::select! {
+        status = child.wait() => {
+            let code = status?.code().and_then(|code| u8::try_from(code).ok());
+            Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+        }
+        _ = interrupted.recv() => Err("interrupted".into()),
+    }
+}
+
+/// Not merely another user's.
+fn is_gone(process: Pid) -> bool {
+    kill(process, None) == Err(Errno::ESRCH)
 }
 
 fn options(dir: &Path) -> Options {
@@ -140,7 +149,7 @@ fn remove_leftovers() {
     for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
-        if pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH)) {
+        if pid.is_some_and(|pid| is_gone(Pid::from_raw(pid))) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }

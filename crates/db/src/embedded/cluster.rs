@@ -6,7 +6,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::{
         ffi::OsStrExt as _,
-        fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+        fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
     process::Stdio,
@@ -166,7 +166,8 @@ impl Layout {
         if fs::metadata(&self.log).is_ok_and(|metadata| metadata.len() > LOG_MAX) {
             let _ = fs::rename(&self.log, self.log.with_extension("log.old"));
         }
-        let opened = OpenOptions::new().append(true).create(true).open(&self.log);
+        // Closed to others: it quotes statements that failed, with what was in them.
+        let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.log);
         let file = opened.doing(|| format!("open {}", self.log.display()))?;
         let length = file.metadata().map_or(0, |metadata| metadata.len());
         Ok((file, length))

@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_millis(15);
 const READY: Duration = Duration::from_secs(300);
 /// For one that was left running to end or to answer.
 const LEFT_RUNNING: Duration = Duration::from_secs(60);
-/// For the children of one that was killed to notice.
+/// For one that was killed: its children have to notice, and the system to take its number back.
 const STILL_IN_USE: Duration = Duration::from_secs(10);
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
@@ -154,7 +154,9 @@ async fn launch(
             };
             if ended {
                 let output = layout.log_tail(from);
-                if output.contains("still in use") && start.elapsed() < STILL_IN_USE {
+                let held =
+                    ["is still in use", "already exists"].iter().any(|word| output.contains(word));
+                if held && start.elapsed() < STILL_IN_USE {
                     tokio::time::sleep(POLL * 10).await;
                     break;
                 }

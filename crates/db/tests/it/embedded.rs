@@ -13,6 +13,10 @@ use loom_db::{
     Config, Database,
     embedded::{Options, PrivateError, PrivatePostgres},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::support::Directory;
@@ -109,6 +113,26 @@ async fn a_killed_server_does_no_harm() {
     assert_eq!(numbers(&next.url()).await, 4);
     next.stop().await;
     assert!(!pid_file(dir.path()).exists());
+}
+
+#[tokio::test]
+async fn a_killed_postgres_does_no_harm() {
+    let dir = Directory::new("crashed");
+    let (mut server, url) = serve(dir.path());
+    assert_eq!(numbers(&url).await, 1);
+    let mut busy = PgConnection::connect(url.expose()).await.unwrap();
+    let busy = tokio::spawn(async move { busy.execute("SELECT pg_sleep(1)").await.map(drop) });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let file = fs::read_to_string(pid_file(dir.path())).unwrap();
+    let postmaster = Pid::from_raw(file.lines().next().unwrap().parse().unwrap());
+    kill(postmaster, Signal::SIGKILL).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+
+    let next = start(dir.path()).await.unwrap();
+    assert_eq!(numbers(&next.url()).await, 2);
+    next.stop().await;
+    drop(busy.await.unwrap());
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-pub fn limits(max_connections: u32) -> Limits {
+pub(crate) fn limits(max_connections: u32) -> Limits {
     Limits {
         max_connections,
         statement_timeout: Duration::from_secs(30),
@@ -30,49 +30,49 @@ fn server() -> String {
 }
 
 /// The URL of another database on the same server.
-pub fn url_of(database: &str) -> SecretString {
+pub(crate) fn url_of(database: &str) -> SecretString {
     let server = server();
     let (before, query) = server.split_once('?').unwrap_or((&server, ""));
     let (host, _) = before.rsplit_once('/').unwrap();
     SecretString::from(format!("{host}/{database}?{query}"))
 }
 
-pub struct EmptyDatabase {
+pub(crate) struct EmptyDatabase {
     name: String,
 }
 
 impl EmptyDatabase {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let name = format!("db_{}", unique());
         execute(format!("CREATE DATABASE {name}")).await;
         Self { name }
     }
 
-    pub fn url(&self) -> SecretString {
+    pub(crate) fn url(&self) -> SecretString {
         url_of(&self.name)
     }
 
-    pub async fn drop(self) {
+    pub(crate) async fn drop(self) {
         execute(format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
     }
 }
 
-pub async fn execute(sql: String) {
+pub(crate) async fn execute(sql: String) {
     let mut connection = PgConnection::connect(&server()).await.unwrap();
     connection.execute(AssertSqlSafe(sql)).await.unwrap();
     connection.close().await.unwrap();
 }
 
 /// A directory that goes away with the test.
-pub struct Directory(pub PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("loom-it-{}-{name}", unique()));
         Self(dir)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
