@@ -24,6 +24,8 @@ const RENEW_EVERY: Duration = Duration::from_secs(20);
 const RENEW_WITHIN: Duration = Duration::from_secs(5);
 /// A body that was told to stop gets this long before it is dropped.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// A body that is dropped ends at its next await, and one that blocks its thread never.
+const DROP_WITHIN: Duration = Duration::from_secs(1);
 /// Tries to record a run before it is left to its lease.
 const RECORD_PAUSES: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
@@ -67,7 +69,11 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
             _ = timeout(STOP_WITHIN, &mut task) => {}
             () = inner.kill.cancelled() => {}
         }
-        task.abort();
+        // A handle must not be polled again once it has given its result.
+        if !task.is_finished() {
+            task.abort();
+            let _ = timeout(DROP_WITHIN, &mut task).await;
+        }
     }
     let (status, items_handled, error) = judge(ending, job, was_told_to_stop);
     let now = inner.clock.now();
@@ -167,7 +173,7 @@ async fn record(inner: &Inner, job: &Job, outcome: &RunOutcome, now: DateTime<Ut
             tracing::debug!(job = job.id, %run_id, items = outcome.items_handled, "a job has run");
         }
         Some(error) => {
-            tracing::warn!(job = job.id, %run_id, status, error, "a job did not do well")
+            tracing::warn!(job = job.id, %run_id, status, error, "a job did not do well");
         }
     }
     let mut pauses = RECORD_PAUSES.into_iter();
