@@ -1,0 +1,193 @@
+//! The SQL of threads and their commits. Each statement names the organisation.
+
+pub(crate) mod list;
+pub(crate) mod messages;
+
+use chrono::{DateTime, Utc};
+use loom_core::{
+    Result,
+    authorize::Visibility,
+    id::{OrgId, ThreadId, UserId},
+};
+use sqlx::{PgConnection, types::Json};
+
+use crate::{
+    git::Commits,
+    model::{AgentState, Client, Git, ThreadHead, Workspace},
+    raw::Raw,
+};
+
+/// A thread as a member of `org` may find it: one of its own, or a public one of another.
+pub(crate) async fn find(
+    db: &mut PgConnection,
+    org: OrgId,
+    id: ThreadId,
+) -> Result<Option<ThreadHead>> {
+    Ok(sqlx::query_as!(
+        ThreadHead,
+        r#"SELECT id AS "id: ThreadId", version, last_seq, message_count, created_at, updated_at,
+               last_activity_at, title, tags, is_pinned, visibility AS "visibility: Visibility",
+               org_id AS "org_id: OrgId", owner_user_id AS "owner_user_id: UserId",
+               workspace AS "workspace: Json<Workspace>", client AS "client: Json<Client>", provider, model,
+               git AS "git: Json<Git>", agent_state AS "agent_state: Json<AgentState>",
+               extra AS "extra?: Json<Raw>", message_bytes, deleted_at
+           FROM threads
+           WHERE id = $1 AND (org_id = $2 OR visibility = 'public') AND deleted_at IS NULL"#,
+        id.0,
+        org.0,
+    )
+    .fetch_optional(db)
+    .await?)
+}
+
+/// A thread of `org`, deleted or not, held against other writers until the transaction ends.
+pub(crate) async fn lock(
+    db: &mut PgConnection,
+    org: OrgId,
+    id: ThreadId,
+) -> Result<Option<ThreadHead>> {
+    Ok(sqlx::query_as!(
+        ThreadHead,
+        r#"SELECT id AS "id: ThreadId", version, last_seq, message_count, created_at, updated_at,
+               last_activity_at, title, tags, is_pinned, visibility AS "visibility: Visibility",
+               org_id AS "org_id: OrgId", owner_user_id AS "owner_user_id: UserId",
+               workspace AS "workspace: Json<Workspace>", client AS "client: Json<Client>", provider, model,
+               git AS "git: Json<Git>", agent_state AS "agent_state: Json<AgentState>",
+               extra AS "extra?: Json<Raw>", message_bytes, deleted_at
+           FROM threads
+           WHERE id = $1 AND org_id = $2
+           FOR UPDATE"#,
+        id.0,
+        org.0,
+    )
+    .fetch_optional(db)
+    .await?)
+}
+
+/// Creates a thread; false when the id is taken, by whichever organisation.
+pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO threads (
+             id, org_id, owner_user_id, version, last_seq, message_count, message_bytes, title, tags, is_pinned,
+             visibility, workspace, client, provider, model, git, agent_state, extra, created_at, updated_at,
+             last_activity_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+         ON CONFLICT ON CONSTRAINT threads_pkey DO NOTHING",
+        head.id.0,
+        head.org_id.0,
+        head.owner_user_id.map(|user| user.0),
+        head.version,
+        head.last_seq,
+        head.message_count,
+        head.message_bytes,
+        head.title,
+        &head.tags,
+        head.is_pinned,
+        head.visibility as Visibility,
+        head.workspace.as_ref() as Option<&Json<Workspace>>,
+        head.client.as_ref() as Option<&Json<Client>>,
+        head.provider,
+        head.model,
+        &head.git as &Json<Git>,
+        &head.agent_state as &Json<AgentState>,
+        head.extra.as_ref() as Option<&Json<Raw>>,
+        head.created_at,
+        head.updated_at,
+        head.last_activity_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Writes back a thread that [`lock`] gave.
+pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<()> {
+    sqlx::query!(
+        "UPDATE threads
+         SET version = $3, last_seq = $4, message_count = $5, message_bytes = $6, title = $7, tags = $8,
+             is_pinned = $9, visibility = $10, workspace = $11, client = $12, provider = $13, model = $14,
+             git = $15, agent_state = $16, extra = $17, updated_at = $18, last_activity_at = $19,
+             deleted_at = $20
+         WHERE id = $1 AND org_id = $2",
+        head.id.0,
+        head.org_id.0,
+        head.version,
+        head.last_seq,
+        head.message_count,
+        head.message_bytes,
+        head.title,
+        &head.tags,
+        head.is_pinned,
+        head.visibility as Visibility,
+        head.workspace.as_ref() as Option<&Json<Workspace>>,
+        head.client.as_ref() as Option<&Json<Client>>,
+        head.provider,
+        head.model,
+        &head.git as &Json<Git>,
+        &head.agent_state as &Json<AgentState>,
+        head.extra.as_ref() as Option<&Json<Raw>>,
+        head.updated_at,
+        head.last_activity_at,
+        head.deleted_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Adds what is not known yet; true when the thread's list of commits grew.
+pub(crate) async fn add_commits(
+    db: &mut PgConnection,
+    org: OrgId,
+    thread: ThreadId,
+    commits: &Commits,
+    now: DateTime<Utc>,
+) -> Result<bool> {
+    if !commits.passed.is_empty() {
+        sqlx::query!(
+            "INSERT INTO thread_commits (org_id, thread_id, sha, is_listed, created_at)
+             SELECT $1, $2, sha, false, $4 FROM UNNEST($3::text[]) AS given (sha)
+             ON CONFLICT ON CONSTRAINT thread_commits_pkey DO NOTHING",
+            org.0,
+            thread.0,
+            &commits.passed,
+            now,
+        )
+        .execute(&mut *db)
+        .await?;
+    }
+    if commits.listed.is_empty() {
+        return Ok(false);
+    }
+    let done = sqlx::query!(
+        "INSERT INTO thread_commits AS known (org_id, thread_id, sha, is_listed, created_at)
+         SELECT $1, $2, sha, true, $4
+         FROM (SELECT sha, min(place) AS place FROM UNNEST($3::text[]) WITH ORDINALITY AS given (sha, place)
+               GROUP BY sha) AS given
+         ORDER BY place
+         ON CONFLICT ON CONSTRAINT thread_commits_pkey
+         DO UPDATE SET is_listed = true, position = DEFAULT WHERE NOT known.is_listed",
+        org.0,
+        thread.0,
+        &commits.listed,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// The thread's own commits, in the order they were first given.
+pub(crate) async fn commits(
+    db: &mut PgConnection,
+    org: OrgId,
+    thread: ThreadId,
+) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT sha FROM thread_commits WHERE org_id = $1 AND thread_id = $2 AND is_listed ORDER BY position",
+        org.0,
+        thread.0,
+    )
+    .fetch_all(db)
+    .await?)
+}
