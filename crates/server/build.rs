@@ -19,11 +19,17 @@ fn main() {
     }
     println!("cargo:rerun-if-changed=build.rs");
     // A build without git (an archive, a container) says it by variable.
-    let sha = env::var("LOOM_GIT_SHA").ok().filter(|sha| !sha.is_empty()).or_else(|| git(&["rev-parse", "HEAD"]));
+    let sha = env::var("LOOM_GIT_SHA")
+        .ok()
+        .filter(|sha| !sha.is_empty())
+        .or_else(|| git(&["rev-parse", "HEAD"]));
     println!("cargo:rustc-env=LOOM_GIT_SHA={}", sha.as_deref().unwrap_or("unknown"));
     let built = match env::var("SOURCE_DATE_EPOCH").ok().and_then(|secs| secs.parse().ok()) {
         Some(secs) => chrono::DateTime::from_timestamp(secs, 0).unwrap_or_default(),
         None => chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()),
     };
-    println!("cargo:rustc-env=LOOM_BUILT_AT={}", built.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    println!(
+        "cargo:rustc-env=LOOM_BUILT_AT={}",
+        built.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+    );
 }

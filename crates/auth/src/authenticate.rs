@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use axum::http::{HeaderMap, Uri, header, uri::Authority};
+use axum::http::{HeaderMap, Uri, header, request::Parts, uri::Authority};
 use axum::{
     extract::{Request, State},
     middleware::Next,
@@ -22,25 +22,26 @@ use crate::{
 };
 
 /// Puts an [`Authentication`] into the request. Expects the server's `RequestInfo` to be there.
-pub async fn authenticate(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {
-    let authentication = match auth.identify(&request).await {
+pub async fn authenticate(State(auth): State<Auth>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let authentication = match auth.identify(&parts).await {
         Ok(Some(principal)) => Authentication::Known(principal),
         Ok(None) => Authentication::Anonymous,
         Err(error) => Authentication::Refused(error),
     };
-    request.extensions_mut().insert(authentication);
-    next.run(request).await
+    parts.extensions.insert(authentication);
+    next.run(Request::from_parts(parts, body)).await
 }
 
 impl Auth {
-    async fn identify(&self, request: &Request) -> Result<Option<Principal>> {
-        let headers = request.headers();
-        let wanted = wanted_org(headers, request.uri())?;
+    async fn identify(&self, request: &Parts) -> Result<Option<Principal>> {
+        let headers = &request.headers;
+        let wanted = wanted_org(headers, &request.uri)?;
         if let Some(token) = credential(headers)? {
             return self.by_token(token, wanted.as_deref()).await.map(Some);
         }
         let Some(user) = &self.dev_user else { return Ok(None) };
-        let info = request.extensions().get::<RequestInfo>();
+        let info = request.extensions.get::<RequestInfo>();
         if info.is_some_and(|info| info.ip.is_loopback()) && is_local_and_own(request) {
             return as_user(user, Via::DevMode, wanted.as_deref()).map(Some);
         }
@@ -163,8 +164,8 @@ fn as_service(key: &KeyHolder, via: Via, wanted: Option<&str>) -> Result<Princip
 
 /// Does the request come straight from this machine, and from no page but our own? Otherwise any web
 /// page in the developer's browser, or anybody behind a local proxy, were an admin.
-fn is_local_and_own(request: &Request) -> bool {
-    let headers = request.headers();
+fn is_local_and_own(request: &Parts) -> bool {
+    let headers = &request.headers;
     let forwarded = [
         "forwarded",
         "x-forwarded-for",
@@ -179,7 +180,7 @@ fn is_local_and_own(request: &Request) -> bool {
     let host = headers
         .get(header::HOST)
         .and_then(|value| value.to_str().ok())
-        .or_else(|| request.uri().authority().map(Authority::as_str));
+        .or_else(|| request.uri.authority().map(Authority::as_str));
     let Some(host) = host.filter(|host| is_loopback_host(host)) else { return false };
     let own_origin = headers.get(header::ORIGIN).is_none_or(|origin| {
         origin.to_str().is_ok_and(|origin| origin.strip_prefix("http://") == Some(host))

@@ -37,19 +37,22 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// In development mode this makes the built-in user when it is not there yet.
-    pub async fn start(pool: PgPool, clock: Clock, config: &Config) -> Result<Self> {
+    pub fn new(pool: PgPool, clock: Clock) -> Self {
         let audit = Arc::new(AuditLog::new(pool.clone(), clock.clone()));
         let keys = Cache::builder().max_capacity(KEYS_CACHED).time_to_live(KEY_TTL).build();
-        let mut auth = Self { pool, clock, audit, keys, dev_user: None };
+        Self { pool, clock, audit, keys, dev_user: None }
+    }
+
+    /// In development mode this makes the built-in user when it is not there yet.
+    pub async fn start(mut self, config: &Config) -> Result<Self> {
         if config.dev_mode {
             tracing::warn!(
                 "development mode is on: requests from this machine without a credential act as a system admin"
             );
-            let user = auth.ensure_user(bootstrap::DEV_EMAIL, true).await?;
-            auth.dev_user = Some(Arc::new(auth.user_holder(user).await?));
+            let user = self.ensure_user(bootstrap::DEV_EMAIL, true).await?;
+            self.dev_user = Some(Arc::new(self.user_holder(user).await?));
         }
-        Ok(auth)
+        Ok(self)
     }
 
     pub fn audit(&self) -> Arc<AuditLog> {

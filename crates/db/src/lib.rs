@@ -9,10 +9,13 @@ pub mod pool;
 use std::time::Duration;
 
 use loom_common_secret::SecretString;
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{
+    PgPool, Postgres, Transaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 pub use config::Config;
-use embedded::PrivatePostgres;
+use embedded::{PrivateError, PrivatePostgres};
 pub use error::OpenError;
 pub use pool::{begin, connect};
 
@@ -31,21 +34,58 @@ pub struct Database {
 impl Database {
     /// Starts the private PostgreSQL when no URL is given, waits for the database, and migrates it.
     pub async fn open(config: &Config) -> Result<Self, OpenError> {
-        let (private, url) = match &config.url {
-            Some(url) => (None, url.clone()),
-            None => {
-                let options = embedded::Options {
-                    bin: config.pg_bin.clone(),
-                    max_connections: config.max_connections + SPARE_CONNECTIONS,
-                    ..embedded::Options::new(&config.data_dir)
-                };
-                let private = PrivatePostgres::start(options).await?;
-                let url = private.url();
-                (Some(private), url)
+        let (private, url) = Self::start(config).await?;
+        Self::connect(config, private, url, true).await
+    }
+
+    /// As [`Database::open`], but a private PostgreSQL that a running server holds is used beside
+    /// it: for commands. `migrate` false leaves the schema as it is.
+    pub async fn join(config: &Config, migrate: bool) -> Result<Self, OpenError> {
+        let (private, url) = match Self::start(config).await {
+            Err(OpenError::Private(locked @ PrivateError::Locked { .. })) => {
+                let url = embedded::find_running(&config.data_dir).await?.ok_or(locked)?;
+                (None, url)
             }
+            result => result?,
         };
+        Self::connect(config, private, url, migrate).await
+    }
+
+    /// A handle whose pool leads nowhere, for what only needs the shape of things.
+    pub fn disconnected() -> Self {
+        let options = PgConnectOptions::new_without_pgpass().host("database.invalid");
+        let pool = PgPoolOptions::new().connect_lazy_with(options);
+        Self { pool, direct_url: SecretString::default(), private: None }
+    }
+
+    async fn start(config: &Config) -> Result<(Option<PrivatePostgres>, SecretString), OpenError> {
+        if let Some(url) = &config.url {
+            return Ok((None, url.clone()));
+        }
+        let options = embedded::Options {
+            bin: config.pg_bin.clone(),
+            max_connections: config.max_connections + SPARE_CONNECTIONS,
+            ..embedded::Options::new(&config.data_dir)
+        };
+        let private = PrivatePostgres::start(options).await?;
+        let url = private.url();
+        Ok((Some(private), url))
+    }
+
+    async fn connect(
+        config: &Config,
+        private: Option<PrivatePostgres>,
+        url: SecretString,
+        migrate: bool,
+    ) -> Result<Self, OpenError> {
         let direct_url = config.direct_url.clone().unwrap_or_else(|| url.clone());
-        match Self::prepare(config, &url, &direct_url).await {
+        let pool = async {
+            if migrate {
+                migrate::run(&direct_url, config.wait).await?;
+            }
+            connect(&url, &config.limits()).await
+        };
+        match pool.await {
             Ok(pool) => Ok(Self { pool, direct_url, private }),
             Err(error) => {
                 if let Some(private) = private {
@@ -54,15 +94,6 @@ impl Database {
                 Err(error)
             }
         }
-    }
-
-    async fn prepare(
-        config: &Config,
-        url: &SecretString,
-        direct_url: &SecretString,
-    ) -> Result<PgPool, OpenError> {
-        migrate::run(direct_url, config.wait).await?;
-        connect(url, &config.limits()).await
     }
 
     pub fn pool(&self) -> &PgPool {

@@ -106,10 +106,16 @@ impl JobScheduler {
         jobs: Vec<Job>,
     ) -> Result<Self> {
         let scheduler = Self::new(pool, clock, replica, jobs)?;
-        scheduler.tick().await;
-        let clockwork = Clockwork::start(&scheduler.0).await?;
-        *lock(&scheduler.0.clockwork) = Some(clockwork);
+        scheduler.start_clock().await?;
         Ok(scheduler)
+    }
+
+    /// Starts the clock of a scheduler that was made without.
+    pub async fn start_clock(&self) -> Result<()> {
+        self.tick().await;
+        let clockwork = Clockwork::start(&self.0).await?;
+        *lock(&self.0.clockwork) = Some(clockwork);
+        Ok(())
     }
 
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {

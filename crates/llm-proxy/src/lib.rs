@@ -56,8 +56,9 @@ pub struct LlmProxy {
 }
 
 impl LlmProxy {
-    /// Reads the stored credentials and starts the account. `stop` ends all running streams.
-    pub async fn start(
+    /// Starts the account. `stop` ends all running streams. Stored credentials are not known before
+    /// [`LlmProxy::start`].
+    pub fn new(
         pool: PgPool,
         clock: Clock,
         vault: Arc<Vault>,
@@ -72,7 +73,7 @@ impl LlmProxy {
             .pool_max_idle_per_host(512)
             .build()
             .map_err(Error::internal)?;
-        let proxy = Self {
+        Ok(Self {
             ledger: ledger::Ledger::start(pool.clone(), clock.clone()),
             providers: Arc::new(provider::Providers::new(config)),
             timeouts: config.timeouts,
@@ -84,9 +85,13 @@ impl LlmProxy {
             vault,
             client,
             stop,
-        };
-        proxy.read_credentials().await?;
-        Ok(proxy)
+        })
+    }
+
+    /// Reads the stored credentials.
+    pub async fn start(self) -> Result<Self> {
+        self.read_credentials().await?;
+        Ok(self)
     }
 
     pub fn routes(&self) -> OpenApiRouter {

@@ -20,7 +20,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// Serves until `stop` is cancelled, then waits up to `grace` for what is running, then cancels
 /// `stop_streams`, and waits a moment for the streams to say good-bye.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     max_connections: usize,
@@ -69,7 +69,8 @@ pub async fn serve(
                 })
             }
         });
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -11,6 +11,7 @@ use loom_jobs::JobScheduler;
 use loom_llm_proxy::LlmProxy;
 use loom_threads::Threads;
 use loom_vault::Vault;
+use sqlx::PgPool;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tower_http::{
@@ -47,9 +48,41 @@ impl Features {
         stop_streams: CancellationToken,
     ) -> anyhow::Result<Self> {
         let pool = database.pool().clone();
-        let vault = Arc::new(Vault::open(config.vault.clone(), &config.data_dir)?);
-        let auth = Auth::start(pool.clone(), clock.clone(), &config.auth).await?;
-        let llm = LlmProxy::start(pool.clone(), clock.clone(), vault, &config.llm, stop_streams).await?;
+        let vault = Vault::open(config.vault.clone(), &config.data_dir)?;
+        let mut features = Self::new(pool, config, clock, vault, stop_streams)?;
+        features.auth = features.auth.start(&config.auth).await?;
+        features.llm = features.llm.start().await?;
+        Ok(features)
+    }
+
+    /// The features without anything behind them, for what only needs their shape.
+    ///
+    /// # Errors
+    /// When a part cannot be built at all.
+    pub fn disconnected(
+        database: &Database,
+        config: &Config,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        Self::new(
+            database.pool().clone(),
+            config,
+            clock,
+            Vault::ephemeral()?,
+            CancellationToken::new(),
+        )
+    }
+
+    fn new(
+        pool: PgPool,
+        config: &Config,
+        clock: Clock,
+        vault: Vault,
+        stop_streams: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let auth = Auth::new(pool.clone(), clock.clone());
+        let llm =
+            LlmProxy::new(pool.clone(), clock.clone(), Arc::new(vault), &config.llm, stop_streams)?;
         let threads = Threads::new(pool.clone(), clock.clone());
         let jobs = JobScheduler::new(pool, clock, replica_name(), llm.jobs())?;
         Ok(Self { auth, llm, threads, jobs })
@@ -68,7 +101,10 @@ impl Features {
 
 /// Which of several servers this is, in job runs.
 fn replica_name() -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default();
     format!("{host}:{}", std::process::id())
 }
 
@@ -134,22 +170,25 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     let http = &config.http;
     let wanted = SocketAddr::new(http.host, http.port);
     // Before anything is started: most often it is another server that has the port.
-    let listener = TcpListener::bind(wanted)
-        .await
-        .with_context(|| format!("cannot listen on {wanted}; set LOOM_SERVER_HOST and LOOM_SERVER_PORT to what is free"))?;
+    let listener = TcpListener::bind(wanted).await.with_context(|| {
+        format!(
+            "cannot listen on {wanted}; set LOOM_SERVER_HOST and LOOM_SERVER_PORT to what is free"
+        )
+    })?;
     let address = listener.local_addr()?;
     let database = Database::open(&config.database).await?;
     let stop_streams = CancellationToken::new();
-    let features = match Features::start(&database, config, clock.clone(), stop_streams.clone()).await {
-        Ok(features) => features,
-        Err(error) => {
-            database.close().await;
-            return Err(error);
-        }
-    };
+    let features =
+        match Features::start(&database, config, clock.clone(), stop_streams.clone()).await {
+            Ok(features) => features,
+            Err(error) => {
+                database.close().await;
+                return Err(error);
+            }
+        };
     let health = Health::new(clock.clone(), features.checks(&database));
     let (router, _) = routes(&features, &health, &database, config, clock);
-    features.jobs.start().await?;
+    features.jobs.start_clock().await?;
     let stop = CancellationToken::new();
     let serving = tokio::spawn(accept::serve(
         listener,

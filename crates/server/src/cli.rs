@@ -123,8 +123,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         'd' => 24 * 3600,
         _ => return Err(bad()),
     };
-    let number: u64 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(bad)?;
-    number.checked_mul(seconds).filter(|secs| (1..=10 * 366 * 24 * 3600).contains(secs)).map(Duration::from_secs).ok_or_else(|| {
-        "must be between a second and ten years".to_owned()
-    })
+    let number: u64 =
+        text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(bad)?;
+    number
+        .checked_mul(seconds)
+        .filter(|secs| (1..=10 * 366 * 24 * 3600).contains(secs))
+        .map(Duration::from_secs)
+        .ok_or_else(|| "must be between a second and ten years".to_owned())
 }

@@ -74,7 +74,9 @@ async fn execute(command: Command, loaded: &Loaded) -> anyhow::Result<ExitCode> 
         Command::Healthcheck { url } => healthcheck(config, url).await,
         // Answered before the runtime was started.
         Command::Config(_) => Ok(ExitCode::SUCCESS),
-        Command::Admin(command) => on_database(config, async |features| admin(features, command).await).await,
+        Command::Admin(command) => {
+            on_database(config, async |features| admin(features, command).await).await
+        }
         Command::Llm(LlmCommand::Credential(command)) => {
             on_database(config, async |features| credential(features, command).await).await
         }
@@ -93,7 +95,9 @@ fn tell_problems(loaded: &Loaded) {
     for problem in &loaded.problems {
         complain(&format!("  {problem}"));
     }
-    complain("`.env.example` lists every setting with its default; `loom-server config check` looks again.");
+    complain(
+        "`.env.example` lists every setting with its default; `loom-server config check` looks again.",
+    );
 }
 
 fn look_at_config(command: &ConfigCommand, loaded: &Loaded) -> ExitCode {
@@ -152,7 +156,8 @@ async fn greet(running: &Running, config: &Config, demo: bool) {
     if !(demo || std::io::stdout().is_terminal()) {
         return;
     }
-    let host = if address.ip().is_unspecified() { "localhost".to_owned() } else { host_of(address.ip()) };
+    let host =
+        if address.ip().is_unspecified() { "localhost".to_owned() } else { host_of(address.ip()) };
     let url = format!("http://{host}:{}", address.port());
     let data = config.data_dir.canonicalize().unwrap_or_else(|_| config.data_dir.clone());
     let database = if running.database().is_private() {
@@ -174,11 +179,17 @@ async fn greet(running: &Running, config: &Config, demo: bool) {
         "your-model"
     };
     let body = format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"Hello"}}]}}"#);
-    let request = if configured.first().is_some_and(|name| name == "anthropic") && model == "your-model" {
+    let request = if configured.first().is_some_and(|name| name == "anthropic")
+        && model == "your-model"
+    {
         let body = r#"{"model":"claude-haiku-4-5","max_tokens":200,"messages":[{"role":"user","content":"Hello"}]}"#;
-        format!("  curl {url}/v1/messages -H 'content-type: application/json'{key} \\\n       -d '{body}'")
+        format!(
+            "  curl {url}/v1/messages -H 'content-type: application/json'{key} \\\n       -d '{body}'"
+        )
     } else {
-        format!("  curl {url}/v1/chat/completions -H 'content-type: application/json'{key} \\\n       -d '{body}'")
+        format!(
+            "  curl {url}/v1/chat/completions -H 'content-type: application/json'{key} \\\n       -d '{body}'"
+        )
     };
     let providers = if configured.is_empty() {
         "  No LLM provider yet: set LOOM_SERVER_ANTHROPIC_API_KEY or LOOM_SERVER_OPENAI_API_KEY, or start with --demo.\n".to_owned()
@@ -201,12 +212,11 @@ fn host_of(ip: IpAddr) -> String {
 async fn migrate(config: &Config, check: bool) -> anyhow::Result<ExitCode> {
     logging::start(&config.log);
     if !check {
-        let database = Database::open(&config.database).await?;
-        database.close().await;
+        Database::join(&config.database, true).await?.close().await;
         say("the schema is that of this version");
         return Ok(ExitCode::SUCCESS);
     }
-    let database = Database::open_unmigrated(&config.database).await?;
+    let database = Database::join(&config.database, false).await?;
     let status = loom_db::migrate::status(database.pool()).await;
     database.close().await;
     let status = status?;
@@ -214,11 +224,11 @@ async fn migrate(config: &Config, check: bool) -> anyhow::Result<ExitCode> {
         bail!("{problem}");
     }
     if status.pending.is_empty() {
-        say(&format!("nothing to do: all {} migrations are applied", status.applied));
+        say(&format!("nothing to do: all {} migrations are applied", status.applied.len()));
         return Ok(ExitCode::SUCCESS);
     }
     for pending in &status.pending {
-        say(&format!("to be applied: {pending}"));
+        say(&format!("to be applied: {:03} {}", pending.version, pending.description));
     }
     Ok(ExitCode::FAILURE)
 }
@@ -236,7 +246,7 @@ async fn print_openapi(config: &Config) -> anyhow::Result<ExitCode> {
 /// When the features cannot be built at all.
 pub async fn openapi_document(config: &Config) -> anyhow::Result<String> {
     let clock = Clock::system();
-    let database = Database::disconnected()?;
+    let database = Database::disconnected();
     let features = Features::disconnected(&database, config, clock.clone())?;
     let health = Health::new(clock.clone(), Vec::new());
     let (_, document) = app::routes(&features, &health, &database, config, clock);
@@ -272,8 +282,15 @@ async fn on_database(
     // The development user is the server's business.
     let mut config = config.clone();
     config.auth.dev_mode = false;
-    let database = Database::join(&config.database).await?;
-    let result = match Features::start(&database, &config, Clock::system(), CancellationToken::new()).await {
+    let database = Database::join(&config.database, true).await?;
+    let result = match Features::start(
+        &database,
+        &config,
+        Clock::system(),
+        CancellationToken::new(),
+    )
+    .await
+    {
         Ok(features) => {
             let result = work(&features).await;
             features.close(Duration::from_secs(5)).await;
@@ -292,7 +309,8 @@ async fn admin(features: &Features, command: AdminCommand) -> anyhow::Result<Exi
             (email, key)
         }
         AdminCommand::Key { email, scopes, expires } => {
-            let scopes = if scopes.is_empty() { Scopes::all() } else { scopes.into_iter().collect() };
+            let scopes =
+                if scopes.is_empty() { Scopes::all() } else { scopes.into_iter().collect() };
             let key = features.auth.key_for(&email, scopes, expires).await?;
             (email, key)
         }
@@ -307,12 +325,16 @@ async fn credential(features: &Features, command: CredentialCommand) -> anyhow::
         CredentialCommand::Add { provider, name, file } => {
             let secret = read_secret(file.as_deref())?;
             features.llm.add_credential(&provider, &name, &secret).await?;
-            say(&format!("stored the credential `{name}` of `{provider}`; running servers use it within seconds"));
+            say(&format!(
+                "stored the credential `{name}` of `{provider}`; running servers use it within seconds"
+            ));
         }
         CredentialCommand::List => {
             let all = features.llm.list_credentials().await?;
             if all.is_empty() {
-                say("no credential is stored; `loom-server llm credential add <provider>` stores one");
+                say(
+                    "no credential is stored; `loom-server llm credential add <provider>` stores one",
+                );
             }
             for credential in all {
                 let state = if credential.disabled_at.is_some() { "disabled" } else { "available" };
@@ -329,7 +351,9 @@ async fn credential(features: &Features, command: CredentialCommand) -> anyhow::
         CredentialCommand::Test { provider } => {
             let results = features.llm.test_credentials(provider.as_deref()).await;
             if results.is_empty() {
-                bail!("there is no credential to test; set a provider's key or run `loom-server llm credential add`");
+                bail!(
+                    "there is no credential to test; set a provider's key or run `loom-server llm credential add`"
+                );
             }
             for result in &results {
                 let verdict = if result.ok { "ok    " } else { "FAILED" };
@@ -348,15 +372,17 @@ async fn credential(features: &Features, command: CredentialCommand) -> anyhow::
 
 fn read_secret(file: Option<&Path>) -> anyhow::Result<SecretString> {
     let text = match file {
-        Some(path) => {
-            std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?
-        }
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("{} cannot be read", path.display()))?,
         None => {
             if std::io::stdin().is_terminal() {
                 complain("Paste the key, then press Enter and Ctrl-D:");
             }
             let mut text = String::new();
-            std::io::stdin().take(64 << 10).read_to_string(&mut text).context("standard input cannot be read")?;
+            std::io::stdin()
+                .take(64 << 10)
+                .read_to_string(&mut text)
+                .context("standard input cannot be read")?;
             text
         }
     };

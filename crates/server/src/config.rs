@@ -95,7 +95,8 @@ pub fn variables() -> Result<BTreeMap<String, String>, String> {
     }
     // An empty variable is an absent one, also where `.env` has it.
     vars.extend(std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?)).filter(|(_, value)| !value.trim().is_empty())
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+            .filter(|(_, value)| !value.trim().is_empty())
     }));
     Ok(vars)
 }
@@ -103,8 +104,9 @@ pub fn variables() -> Result<BTreeMap<String, String>, String> {
 /// Reads everything; problems are collected, not thrown.
 pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let env = &mut Env::new(vars);
-    let production =
-        env.choice("LOOM_SERVER_ENV", "development", &[("development", false), ("production", true)]).unwrap_or(true);
+    let production = env
+        .choice("LOOM_SERVER_ENV", "development", &[("development", false), ("production", true)])
+        .unwrap_or(true);
     let data_dir = {
         let text = env.get("LOOM_SERVER_DATA_DIR", DATA_DIR.to_owned(), "a path");
         let as_root = text == DATA_DIR && nix::unistd::geteuid().is_root();
@@ -118,7 +120,10 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let mut llm = loom_llm_proxy::Config::load(env);
     if overrides.demo {
         if production {
-            env.problem("LOOM_SERVER_ENV", "must not be production with --demo, which lets everybody on this machine in");
+            env.problem(
+                "LOOM_SERVER_ENV",
+                "must not be production with --demo, which lets everybody on this machine in",
+            );
         }
         http.host = IpAddr::V4(Ipv4Addr::LOCALHOST);
         auth.dev_mode = true;
@@ -133,11 +138,22 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
 }
 
 fn load_http(env: &mut Env, production: bool) -> Http {
-    let host = env.get("LOOM_SERVER_HOST", IpAddr::V4(Ipv4Addr::UNSPECIFIED), "an IP address to listen on");
+    let host = env.get(
+        "LOOM_SERVER_HOST",
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        "an IP address to listen on",
+    );
     let port = env.number("LOOM_SERVER_PORT", 8080, 0, u16::MAX);
     let base = "LOOM_SERVER_BASE_URL";
-    let base_url = env.get(base, "http://localhost:8080".to_owned(), "the URL under which users reach this server");
-    if !base_url.parse::<Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+    let base_url = env.get(
+        base,
+        "http://localhost:8080".to_owned(),
+        "the URL under which users reach this server",
+    );
+    if !base_url
+        .parse::<Url>()
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    {
         env.problem(base, "must be the http(s) URL under which users reach this server");
     }
     let name = "LOOM_SERVER_CORS_ORIGINS";
@@ -145,8 +161,11 @@ fn load_http(env: &mut Env, production: bool) -> Http {
     let mut origins = Vec::new();
     for origin in &listed {
         match HeaderValue::from_str(origin) {
-            Ok(value) if origin.starts_with("http://") || origin.starts_with("https://") => origins.push(value),
-            _ => env.problem(name, format!("`{origin}` is not an origin, as https://app.example.com")),
+            Ok(value) if origin.starts_with("http://") || origin.starts_with("https://") => {
+                origins.push(value)
+            }
+            _ => env
+                .problem(name, format!("`{origin}` is not an origin, as https://app.example.com")),
         }
     }
     let cors = if listed.is_empty() && !production { Cors::Any } else { Cors::Listed(origins) };
@@ -166,12 +185,21 @@ fn load_log(env: &mut Env, stdout_is_terminal: bool) -> Log {
         .choice(
             "LOOM_SERVER_LOG_LEVEL",
             "info",
-            &[("error", "error"), ("warn", "warn"), ("info", "info"), ("debug", "debug"), ("trace", "trace")],
+            &[
+                ("error", "error"),
+                ("warn", "warn"),
+                ("info", "info"),
+                ("debug", "debug"),
+                ("trace", "trace"),
+            ],
         )
         .unwrap_or("info");
     // RUST_LOG is not ours, and wins.
     let filter = env
-        .optional::<tracing_subscriber::filter::targets::Targets>("RUST_LOG", "a list of filters, as info,loom=debug")
+        .optional::<tracing_subscriber::filter::targets::Targets>(
+            "RUST_LOG",
+            "a list of filters, as info,loom=debug",
+        )
         .map_or_else(|| format!("warn,loom={level}"), |targets| targets.to_string());
     let format = env
         .choice(

@@ -74,7 +74,12 @@ pub fn version() -> Version {
 
 impl Health {
     pub fn new(clock: Clock, checks: Vec<Check>) -> Self {
-        Self(Arc::new(Inner { checks, clock, draining: AtomicBool::new(false), last: Mutex::new(None) }))
+        Self(Arc::new(Inner {
+            checks,
+            clock,
+            draining: AtomicBool::new(false),
+            last: Mutex::new(None),
+        }))
     }
 
     /// From now on the server is not ready: balancers send it nothing more.
@@ -111,8 +116,13 @@ impl Health {
         }
         let components = self.0.checks.iter().map(|check| check.name).zip(probed).collect();
         let duration_ms = started.elapsed().as_secs_f64() * 1e3;
-        let report =
-            Report { status, timestamp: self.0.clock.now(), duration_ms, version: version(), components };
+        let report = Report {
+            status,
+            timestamp: self.0.clock.now(),
+            duration_ms,
+            version: version(),
+            components,
+        };
         *last = Some((Instant::now(), report.clone()));
         report
     }
@@ -121,7 +131,8 @@ impl Health {
 async fn probe(check: &Check) -> Probed {
     let started = Instant::now();
     let component = tokio::time::timeout(LIMIT, (check.probe)()).await.unwrap_or_else(|_| {
-        Component::new(Status::Unhealthy).error(format!("no answer within {} ms", LIMIT.as_millis()))
+        Component::new(Status::Unhealthy)
+            .error(format!("no answer within {} ms", LIMIT.as_millis()))
     });
     Probed { component, latency_ms: started.elapsed().as_secs_f64() * 1e3 }
 }
@@ -152,8 +163,11 @@ pub fn database(pool: PgPool) -> Check {
         (status = 503, description = "`unhealthy`", body = Report)))]
 async fn get_health(State(health): State<Health>) -> Response {
     let report = health.report().await;
-    let status =
-        if report.status == Status::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let status = if report.status == Status::Unhealthy {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
     (status, [(header::CACHE_CONTROL, "no-store")], Json(report)).into_response()
 }
 
@@ -171,6 +185,11 @@ async fn get_ready(State(health): State<Health>) -> Result<Json<Version>, Error>
         return Err(Error::unavailable("the server is going down"));
     }
     let report = health.report().await;
-    let down = report.components.get("database").is_some_and(|p| p.component.status == Status::Unhealthy);
-    if down { Err(Error::unavailable("the database does not answer")) } else { Ok(Json(report.version)) }
+    let down =
+        report.components.get("database").is_some_and(|p| p.component.status == Status::Unhealthy);
+    if down {
+        Err(Error::unavailable("the database does not answer"))
+    } else {
+        Ok(Json(report.version))
+    }
 }

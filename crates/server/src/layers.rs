@@ -23,13 +23,14 @@ const REQUEST_ID: &str = "x-request-id";
 
 /// The peer of a connection, put there by the accept loop.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+pub(crate) struct Peer(pub SocketAddr);
 
 /// The outermost layer.
-pub async fn observe(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request, &clock);
-    let ip = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    let ip =
+        request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
     // A dual-stack socket shows an IPv4 peer as an IPv6 one.
     let ip = ip.to_canonical();
     request.extensions_mut().insert(RequestInfo { id: Arc::clone(&id), ip });
@@ -47,8 +48,10 @@ pub async fn observe(State(clock): State<Clock>, mut request: Request, next: Nex
         Error::internal(format!("a handler panicked: {what}")).into_response()
     });
     let error = response.extensions().get::<Error>().cloned();
-    let is_problem =
-        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/problem+json");
+    let is_problem = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/problem+json");
     if let Some(error) = error.clone().filter(|_| is_problem) {
         response = name_request(response, error, &id);
     }
@@ -85,7 +88,9 @@ fn request_id(request: &Request, clock: &Clock) -> Arc<str> {
         .headers()
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok())
-        .filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()))
+        .filter(|id| {
+            (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+        })
         .map_or_else(|| new_uuid(clock.now()).to_string().into(), Into::into)
 }
 
@@ -115,12 +120,15 @@ fn log(status: StatusCode, elapsed: Duration, ip: IpAddr, error: Option<&Error>)
 }
 
 /// A limit on the time until a response begins; streams go on behind it.
-pub async fn time_limit(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+pub(crate) async fn time_limit(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
         Error::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "timeout",
-            format!("this took longer than {} s and was given up; nothing half done remains", limit.as_secs()),
+            format!(
+                "this took longer than {} s and was given up; nothing half done remains",
+                limit.as_secs()
+            ),
         )
         .retry_after(Duration::from_secs(1))
         .into_response()
@@ -128,11 +136,19 @@ pub async fn time_limit(State(limit): State<Duration>, request: Request, next: N
 }
 
 /// No route has this path.
-pub async fn no_such_route() -> Error {
-    Error::new(StatusCode::NOT_FOUND, "not_found", "there is no such route; GET /api/openapi.json lists them all")
+pub(crate) async fn no_such_route() -> Error {
+    Error::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is no such route; GET /api/openapi.json lists them all",
+    )
 }
 
 /// The route exists, with another method.
-pub async fn wrong_method() -> Error {
-    Error::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route takes another method; see `allow`")
+pub(crate) async fn wrong_method() -> Error {
+    Error::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this route takes another method; see `allow`",
+    )
 }

@@ -18,16 +18,20 @@ use utoipa::openapi::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Seconds, from a fast answer to a long generation.
-const SECONDS: [f64; 16] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
+const SECONDS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+    300.0,
+];
 
 /// The process's metrics. There is one recorder a process; a second server in it (as in tests) shares it.
-pub fn start_metrics() -> PrometheusHandle {
+pub(crate) fn start_metrics() -> PrometheusHandle {
     static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
     HANDLE
         .get_or_init(|| {
             let builder = PrometheusBuilder::new();
-            let builder = match builder.set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS) {
+            let builder = match builder
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            {
                 Ok(builder) => builder,
                 Err(_) => PrometheusBuilder::new(),
             };
@@ -47,7 +51,7 @@ struct Metrics {
     pool: PgPool,
 }
 
-pub fn metrics_routes(handle: PrometheusHandle, pool: PgPool) -> OpenApiRouter {
+pub(crate) fn metrics_routes(handle: PrometheusHandle, pool: PgPool) -> OpenApiRouter {
     OpenApiRouter::new().routes(routes!(get_metrics)).with_state(Metrics { handle, pool })
 }
 
@@ -63,7 +67,7 @@ async fn get_metrics(State(metrics): State<Metrics>) -> Response {
 }
 
 /// What every crate's routes are merged into.
-pub fn openapi() -> OpenApi {
+pub(crate) fn openapi() -> OpenApi {
     let scheme = SecurityScheme::Http(
         HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
@@ -77,12 +81,13 @@ pub fn openapi() -> OpenApi {
          except on the routes of other vendors' wires, which have those vendors' errors."
             .to_owned(),
     );
-    let components = utoipa::openapi::ComponentsBuilder::new().security_scheme("api_key", scheme).build();
+    let components =
+        utoipa::openapi::ComponentsBuilder::new().security_scheme("api_key", scheme).build();
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 
 /// The document and its page; they need no credential, as they tell nothing of this installation.
-pub fn document_routes(document: &OpenApi) -> Router {
+pub(crate) fn document_routes(document: &OpenApi) -> Router {
     let json: Bytes = document.to_json().unwrap_or_default().into();
     Router::new()
         .route(
@@ -93,8 +98,14 @@ pub fn document_routes(document: &OpenApi) -> Router {
             }),
         )
         .route("/api", get(|| page("text/html; charset=utf-8", include_str!("web/api.html"))))
-        .route("/api/page.js", get(|| page("text/javascript; charset=utf-8", include_str!("web/api.js"))))
-        .route("/api/page.css", get(|| page("text/css; charset=utf-8", include_str!("web/api.css"))))
+        .route(
+            "/api/page.js",
+            get(|| page("text/javascript; charset=utf-8", include_str!("web/api.js"))),
+        )
+        .route(
+            "/api/page.css",
+            get(|| page("text/css; charset=utf-8", include_str!("web/api.css"))),
+        )
 }
 
 async fn page(kind: &'static str, text: &'static str) -> Response {

@@ -37,6 +37,15 @@ impl Vault {
         Ok(Self { current, previous })
     }
 
+    /// With a key that is kept nowhere: what it seals dies with it.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn ephemeral() -> Result<Self> {
+        let current = MasterKey::generate().map_err(loom_core::Error::internal)?;
+        Ok(Self { current, previous: None })
+    }
+
     /// The key that seals.
     pub fn key_id(&self) -> KeyId {
         self.current.id()

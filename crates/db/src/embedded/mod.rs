@@ -108,6 +108,17 @@ impl PrivatePostgres {
     }
 }
 
+/// The URL of the PostgreSQL that another process of ours runs on this data directory.
+pub async fn find_running(data_dir: &Path) -> Result<Option<SecretString>, PrivateError> {
+    let layout = Layout::new(data_dir)?;
+    match process::running(&layout.data) {
+        Some(running) if answers(&running.socket_dir).await => {
+            Ok(Some(SecretString::from(url(&running.socket_dir))))
+        }
+        _ => Ok(None),
+    }
+}
+
 async fn adopt(layout: &Layout) -> Result<Option<(Process, PathBuf)>, PrivateError> {
     let start = Instant::now();
     while let Some(running) = process::running(&layout.data) {
