@@ -60,7 +60,7 @@ async fn get_me(State(auth): State<Auth>, principal: Principal) -> Result<Json<M
         ),
     };
     let via = match principal.via {
-        Via::ApiKey(id) => MeVia::ApiKey { id, name: principal.name.to_string() },
+        Via::ApiKey(id) => MeVia::ApiKey { id },
         Via::DevMode => MeVia::DevMode,
     };
     Ok(Json(Me {

@@ -68,7 +68,7 @@ pub struct Me {
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum MeVia {
-    ApiKey { id: ApiKeyId, name: String },
+    ApiKey { id: ApiKeyId },
     DevMode,
 }
 

@@ -26,7 +26,11 @@ const REQUEST_ID: &str = "x-request-id";
 pub(crate) struct Peer(pub SocketAddr);
 
 /// The outermost layer.
-pub(crate) async fn observe(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(
+    State(clock): State<Clock>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let id = request_id(&request, &clock);
     let ip =
@@ -120,7 +124,11 @@ fn log(status: StatusCode, elapsed: Duration, ip: IpAddr, error: Option<&Error>)
 }
 
 /// A limit on the time until a response begins; streams go on behind it.
-pub(crate) async fn time_limit(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+pub(crate) async fn time_limit(
+    State(limit): State<Duration>,
+    request: Request,
+    next: Next,
+) -> Response {
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
         Error::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -10,9 +10,24 @@
     reason = "test support"
 )]
 
+pub mod app;
 mod background;
 pub mod chaos;
 pub mod database;
 pub mod llm;
 
+pub use app::{Answer, Caller, Setup, TestApp, User};
 pub use database::TestDatabase;
+
+/// Asks again until there is an answer; gives up, loudly, after half a minute. For what becomes true by
+/// itself behind the API, where there is nothing to wait on.
+pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "this did not become true within 30 s");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
