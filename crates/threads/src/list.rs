@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 1000;
 /// Filters; a thread must pass all that are given.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ListQuery {
+pub(crate) struct ListQuery {
     /// The workspace's root.
     workspace: Option<String>,
     /// The repository: `host/owner/repo`, or any way to write its remote.
