@@ -228,8 +228,5 @@ fn empty(
 }
 
 fn deleted() -> Error {
-    Error::conflict(
-        "thread_deleted",
-        "this thread was deleted; restore it, or write it under another id",
-    )
+    Error::conflict("thread_deleted", "this thread was deleted; write it under another id")
 }
