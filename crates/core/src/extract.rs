@@ -1,14 +1,13 @@
 //! axum's extractors with problem documents instead of axum's own rejections.
 
 use axum::{
-    body::Bytes,
-    extract::{
-        FromRequest, FromRequestParts, Request,
-        rejection::{BytesRejection, FailedToBufferBody},
-    },
+    extract::{FromRequest, FromRequestParts, Request},
     response::{IntoResponse, Response},
 };
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header, request::Parts};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result, error::FieldError};
@@ -35,17 +34,53 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
+/// How large a body may be, in bytes; a layer (`axum::Extension`) on the routes that differ.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimit(pub usize);
+
+impl Default for BodyLimit {
+    fn default() -> Self {
+        Self(2 << 20)
+    }
+}
+
+/// A body over the limit is read to its end, up to this factor of the limit: a client that is still
+/// sending would otherwise see a broken connection instead of the 413.
+const LINGER_FACTOR: usize = 4;
+
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Error;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self> {
-        match Bytes::from_request(request, state).await {
-            Ok(bytes) => Ok(Self(bytes)),
-            Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_))) => {
-                Err(Error::too_large("the body is larger than this route takes"))
+    async fn from_request(request: Request, _state: &S) -> Result<Self> {
+        let BodyLimit(limit) = request.extensions().get().copied().unwrap_or_default();
+        let mut body = request.into_body();
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        let mut whole = BytesMut::new();
+        let mut seen = 0_usize;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                Error::malformed("incomplete_body", "the body did not arrive whole").because(error)
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            seen = seen.saturating_add(data.len());
+            if seen > limit {
+                if seen / LINGER_FACTOR > limit {
+                    break;
+                }
+                whole.clear();
+            } else if whole.is_empty() && body.is_end_stream() {
+                return Ok(Self(data));
+            } else {
+                whole.reserve(announced.min(limit).saturating_sub(whole.len()).max(data.len()));
+                whole.extend_from_slice(&data);
             }
-            Err(_) => Err(Error::malformed("incomplete_body", "the body did not arrive whole")),
         }
+        if seen > limit {
+            return Err(Error::too_large(format!(
+                "the body is larger than the {limit} bytes that this route takes"
+            )));
+        }
+        Ok(Self(whole.freeze()))
     }
 }
 

@@ -1,1 +1,151 @@
-//! The LLM gateway.
+//! The LLM gateway: two wires and a native API in, providers out, every request accounted.
+
+mod config;
+mod credentials;
+mod demo;
+mod dialect;
+mod forward;
+mod http;
+mod jobs;
+mod ledger;
+mod models;
+mod native;
+mod observe;
+mod price;
+mod provider;
+mod relay;
+mod scan;
+mod store;
+mod stream_options;
+mod usage;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64, Ordering},
+};
+
+use loom_core::{
+    Clock, Error, Result,
+    health::{Check, Component, Status},
+};
+use loom_vault::Vault;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use config::Config;
+pub use credentials::Tested;
+pub use store::CredentialSummary;
+
+/// The handle of this feature.
+#[derive(Clone)]
+pub struct LlmProxy {
+    pool: PgPool,
+    clock: Clock,
+    vault: Arc<Vault>,
+    client: reqwest::Client,
+    providers: Arc<provider::Providers>,
+    ledger: ledger::Ledger,
+    timeouts: config::Timeouts,
+    retention: std::time::Duration,
+    /// When the stored credentials were last read, in milliseconds since 1970.
+    credentials_read: Arc<AtomicI64>,
+    credentials_reading: Arc<AtomicBool>,
+    /// Cancelled when all streams must end.
+    stop: CancellationToken,
+}
+
+impl LlmProxy {
+    /// Starts the account. `stop` ends all running streams. Stored credentials are not known before
+    /// [`LlmProxy::start`].
+    pub fn new(
+        pool: PgPool,
+        clock: Clock,
+        vault: Arc<Vault>,
+        config: &Config,
+        stop: CancellationToken,
+    ) -> Result<Self> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(config.timeouts.connect)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(512)
+            .build()
+            .map_err(Error::internal)?;
+        Ok(Self {
+            ledger: ledger::Ledger::start(pool.clone(), clock.clone()),
+            providers: Arc::new(provider::Providers::new(config)),
+            timeouts: config.timeouts,
+            retention: config.retention,
+            credentials_read: Arc::default(),
+            credentials_reading: Arc::default(),
+            pool,
+            clock,
+            vault,
+            client,
+            stop,
+        })
+    }
+
+    /// Reads the stored credentials.
+    pub async fn start(self) -> Result<Self> {
+        self.read_credentials().await?;
+        Ok(self)
+    }
+
+    pub fn routes(&self) -> OpenApiRouter {
+        http::routes(self.clone()).merge(native::routes(self.clone()))
+    }
+
+    pub fn jobs(&self) -> Vec<loom_jobs::Job> {
+        jobs::all(self)
+    }
+
+    /// The names of the providers that can be asked.
+    pub fn configured(&self) -> Vec<String> {
+        self.providers.iter().filter(|p| p.is_configured()).map(|p| p.name.to_string()).collect()
+    }
+
+    /// The state of each provider, by its last answer.
+    pub fn health(&self) -> Check {
+        let proxy = self.clone();
+        let probe = move || {
+            let proxy = proxy.clone();
+            let answer: loom_core::port::BoxFuture<'static, Component> =
+                Box::pin(async move { proxy.component() });
+            answer
+        };
+        Check { name: "llm_providers", critical: false, probe: Box::new(probe) }
+    }
+
+    fn component(&self) -> Component {
+        let mut worst = Status::Disabled;
+        let mut facts = serde_json::Map::new();
+        for provider in self.providers.iter() {
+            let status = if !provider.is_configured() {
+                Status::Disabled
+            } else if provider.failing.load(Ordering::Relaxed) {
+                Status::Degraded
+            } else {
+                Status::Healthy
+            };
+            worst = worst.max(status);
+            facts.insert(
+                provider.name.to_string(),
+                serde_json::json!({"status": status, "credentials": provider.credential_count()}),
+            );
+        }
+        let component = Component::new(worst).with("providers", facts);
+        if worst == Status::Degraded {
+            component.error("the last request to a provider got no sound answer")
+        } else {
+            component
+        }
+    }
+
+    /// Writes what is not yet written of the account. Streams that run on are no longer counted.
+    pub async fn close(&self) {
+        self.ledger.close().await;
+    }
+}

@@ -1,1 +1,12 @@
-//! The Loom server.
+//! The Loom server: wiring, configuration, command line. No SQL and no feature logic lives here.
+
+mod accept;
+pub mod app;
+pub mod cli;
+pub mod commands;
+pub mod config;
+mod console;
+pub mod health;
+mod layers;
+mod logging;
+mod meta;

@@ -1,1 +1,104 @@
-//! Envelope encryption of stored secrets.
+//! Envelope encryption of stored secrets. Each secret has a random key of its own; the master key
+//! encrypts only these, so that a rotation re-wraps a few bytes and never touches the secret.
+
+mod config;
+mod envelope;
+mod error;
+mod key;
+mod key_file;
+
+use std::{fmt, path::Path};
+
+use loom_common_secret::SecretString;
+use loom_core::Result;
+
+pub use config::Config;
+pub use error::OpenError;
+pub use key::{BadKey, KeyId, MasterKey};
+
+use envelope::Envelope;
+use error::Fault;
+
+/// The handle: the master key in force, and the one before it while a rotation is under way.
+pub struct Vault {
+    current: MasterKey,
+    previous: Option<MasterKey>,
+}
+
+impl Vault {
+    /// With the key of the configuration, else with the one kept in `<data_dir>/master.key`, which
+    /// is made when there is none. Reads and writes files: call it at start only.
+    pub fn open(config: Config, data_dir: &Path) -> Result<Self, OpenError> {
+        let current = match config.master_key {
+            Some(key) => key,
+            None => key_file::read_or_make(data_dir)?,
+        };
+        let previous = config.previous_key.filter(|previous| previous.id() != current.id());
+        Ok(Self { current, previous })
+    }
+
+    /// With a key that is kept nowhere: what it seals dies with it.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn ephemeral() -> Result<Self> {
+        let current = MasterKey::generate().map_err(loom_core::Error::internal)?;
+        Ok(Self { current, previous: None })
+    }
+
+    /// The key that seals.
+    pub fn key_id(&self) -> KeyId {
+        self.current.id()
+    }
+
+    /// Encrypts a secret for storage. `context` says where it is kept (as `table/column/row id`);
+    /// the result opens there and nowhere else, so that a row cannot be swapped for another.
+    pub fn seal(&self, context: &str, secret: &SecretString) -> Result<Vec<u8>> {
+        Ok(Envelope::seal(&self.current, context, secret)?.to_bytes())
+    }
+
+    /// The secret that [`Vault::seal`] was given with the same `context`.
+    ///
+    /// # Errors
+    /// 500: altered, of another context, or sealed with a key that is not here; the cause names the
+    /// key that is needed and those that are there.
+    pub fn unseal(&self, context: &str, sealed: &[u8]) -> Result<SecretString> {
+        let envelope = Envelope::parse(sealed)?;
+        let key = self.key(envelope.key_id())?;
+        Ok(envelope.unseal(key, context)?)
+    }
+
+    /// Was it sealed with another key than the one in force? Also true for what is no envelope at
+    /// all, so that [`Vault::rewrap`] gets to say so.
+    pub fn needs_rewrap(&self, sealed: &[u8]) -> bool {
+        Envelope::parse(sealed).map_or(true, |envelope| envelope.key_id() != self.current.id())
+    }
+
+    /// The same secret under the key in force. The secret itself is not decrypted, and the context
+    /// stays what it was.
+    pub fn rewrap(&self, sealed: &[u8]) -> Result<Vec<u8>> {
+        let envelope = Envelope::parse(sealed)?;
+        let key = self.key(envelope.key_id())?;
+        Ok(envelope.rewrap(key, &self.current)?.to_bytes())
+    }
+
+    fn key(&self, needed: KeyId) -> Result<&MasterKey, Fault> {
+        let previous = self.previous.as_ref();
+        std::iter::once(&self.current).chain(previous).find(|key| key.id() == needed).ok_or_else(
+            || Fault::UnknownKey {
+                needed,
+                current: self.current.id(),
+                previous: previous.map(MasterKey::id),
+            },
+        )
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault")
+            .field("current", &self.current)
+            .field("previous", &self.previous)
+            .finish()
+    }
+}

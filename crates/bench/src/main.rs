@@ -1,0 +1,72 @@
+//! The load bench: what Loom's LLM proxy costs, beside the bare minimum of being in between.
+
+mod forwarder;
+mod load;
+mod loom;
+mod mock;
+mod process;
+mod report;
+mod response;
+mod run;
+mod stats;
+
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tokio::net::TcpListener;
+
+#[derive(Parser)]
+#[command(about = "The load bench: everything on loopback, nothing is kept", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure direct, the bare forwarder and Loom side by side
+    Run(run::Options),
+    /// The mock upstream alone; prints its address
+    Mock {
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+    },
+    /// The bare forwarder alone; prints its address
+    Forwarder {
+        /// For example http://127.0.0.1:8000
+        #[arg(long)]
+        upstream: String,
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Run(options) => run::run(&options).await,
+        Command::Mock { port } => mock::serve(listen(port).await?).await,
+        Command::Forwarder { upstream, port } => {
+            forwarder::serve(listen(port).await?, &upstream).await
+        }
+    }
+}
+
+async fn listen(port: u16) -> Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    print(&format!("http://{}\n", listener.local_addr()?));
+    Ok(listener)
+}
+
+/// The result, on standard output. That nobody reads it is no failure.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// How it goes, on standard error.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,156 @@
+//! What a job is, what its body is given and gives back, and what a run came to.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use loom_core::{Clock, Error, id::RunId, port::BoxFuture};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+/// The body of a job.
+pub type RunFn =
+    Arc<dyn Fn(JobContext) -> BoxFuture<'static, Result<JobReport, JobError>> + Send + Sync>;
+
+/// Something to be done again and again.
+#[derive(Clone)]
+pub struct Job {
+    /// Unique and never renamed: the history hangs on it. As `session-cleanup`.
+    pub id: &'static str,
+    pub name: &'static str,
+    pub description: &'static str,
+    /// Whole seconds, at least one. Runs are due at its multiples since 1970, so that all replicas
+    /// agree without asking each other.
+    pub interval: Duration,
+    /// A run that takes longer is cancelled and has failed.
+    pub timeout: Duration,
+    pub run: RunFn,
+}
+
+impl Job {
+    pub fn new<F, R>(
+        id: &'static str,
+        name: &'static str,
+        description: &'static str,
+        interval: Duration,
+        timeout: Duration,
+        run: F,
+    ) -> Self
+    where
+        F: Fn(JobContext) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<JobReport, JobError>> + Send + 'static,
+    {
+        let run: RunFn = Arc::new(move |context| Box::pin(run(context)));
+        Self { id, name, description, interval, timeout, run }
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("id", &self.id)
+            .field("interval", &self.interval)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a run is given.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct JobContext {
+    /// Cancelled on shutdown, at the timeout, and when the lease is lost: stop soon. A run that
+    /// does not is dropped at its next await.
+    pub cancel: CancellationToken,
+    pub clock: Clock,
+    /// The instant that this run was due.
+    pub slot: DateTime<Utc>,
+}
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobReport {
+    pub items_handled: u64,
+}
+
+impl From<u64> for JobReport {
+    fn from(items_handled: u64) -> Self {
+        Self { items_handled }
+    }
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug)]
+pub enum JobError {
+    /// It may go well soon.
+    Retry(Error),
+    /// It will not go well without a change.
+    Fail(Error),
+}
+
+impl JobError {
+    pub fn error(&self) -> &Error {
+        match self {
+            Self::Retry(error) | Self::Fail(error) => error,
+        }
+    }
+}
+
+impl From<Error> for JobError {
+    /// An error that says when to come again (429, 503) passes, any other stays.
+    fn from(error: Error) -> Self {
+        if error.retry_after_secs().is_some() { Self::Retry(error) } else { Self::Fail(error) }
+    }
+}
+
+impl From<sqlx::Error> for JobError {
+    fn from(error: sqlx::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
+/// Why a run was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Trigger {
+    Schedule,
+    Manual,
+    Retry,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum RunStatus {
+    Running,
+    Succeeded,
+    Failed,
+    /// Told to stop before it was done.
+    Cancelled,
+    /// Its replica went away without a word.
+    Abandoned,
+}
+
+impl RunStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOutcome {
+    pub run_id: RunId,
+    pub status: RunStatus,
+    pub duration: Duration,
+    pub items_handled: u64,
+    /// For admins: it may tell of our inside.
+    pub error: Option<String>,
+}

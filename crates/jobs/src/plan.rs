@@ -1,0 +1,87 @@
+//! What is due when, held in memory, so that an idle scheduler asks the database nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+
+use crate::{model::Job, slot, store::JobRow};
+
+/// The plan is read again this often, whatever happened: another replica may have taken slots, and
+/// somebody may have switched a job off.
+const RE_READ: Duration = Duration::from_secs(60);
+/// After a failure of the database.
+const QUIET: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// Of each job that is on.
+    next: BTreeMap<&'static str, DateTime<Utc>>,
+    /// Jobs whose slot could not be taken; perhaps because the run before is still under way.
+    postponed: BTreeSet<&'static str>,
+    /// None: was never read.
+    read_at: Option<DateTime<Utc>>,
+    quiet_until: Option<DateTime<Utc>>,
+}
+
+impl Plan {
+    pub(crate) fn was_read(&self) -> bool {
+        self.read_at.is_some()
+    }
+
+    pub(crate) fn is_stale(&self, now: DateTime<Utc>) -> bool {
+        // A clock that went back makes it stale too.
+        self.read_at.is_none_or(|at| now >= at + RE_READ || now < at)
+    }
+
+    /// Is there a reason to ask the database?
+    pub(crate) fn wants_a_look(&self, now: DateTime<Utc>) -> bool {
+        let quiet = self.quiet_until.is_some_and(|until| now < until && now + QUIET >= until);
+        !quiet && (self.is_stale(now) || self.next.values().any(|at| *at <= now))
+    }
+
+    pub(crate) fn failed(&mut self, now: DateTime<Utc>) {
+        self.quiet_until = Some(now + QUIET);
+    }
+
+    /// Takes over what the database knows.
+    pub(crate) fn read<'a>(
+        &mut self,
+        rows: &[JobRow],
+        jobs: impl Iterator<Item = &'a Job>,
+        now: DateTime<Utc>,
+    ) {
+        self.next.clear();
+        for job in jobs {
+            if let Some(row) = rows.iter().find(|row| row.id == job.id && row.enabled) {
+                self.next.insert(job.id, slot::next(row.last_slot, now, job.interval));
+            }
+        }
+        self.read_at = Some(now);
+        self.quiet_until = None;
+    }
+
+    pub(crate) fn due(&self, now: DateTime<Utc>) -> Vec<&'static str> {
+        self.next.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect()
+    }
+
+    /// The slot of this moment was taken, here or elsewhere, or has to wait.
+    pub(crate) fn passed(&mut self, job: &Job, now: DateTime<Utc>, taken_here: bool) {
+        self.next.insert(job.id, slot::after(now, job.interval));
+        if taken_here {
+            self.postponed.remove(job.id);
+        } else {
+            self.postponed.insert(job.id);
+        }
+    }
+
+    /// A run has ended: a slot that had to wait for it is due now. (If it was taken elsewhere, the
+    /// database will say so.)
+    pub(crate) fn ended(&mut self, job: &str, now: DateTime<Utc>) {
+        if let Some(id) = self.postponed.take(job) {
+            self.next.entry(id).and_modify(|at| *at = now);
+        }
+    }
+}

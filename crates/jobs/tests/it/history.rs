@@ -1,0 +1,147 @@
+//! What is recorded of runs, runs by hand, and the clean-up.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use http::StatusCode;
+use loom_core::{Error, id::RunId};
+use loom_jobs::{Job, JobError, JobReport, RunStatus};
+
+use crate::{
+    MINUTE, TestDatabase, clock, counting, failing, history, job, scheduler, statuses, tick,
+    waiting,
+};
+
+#[tokio::test]
+async fn a_success_is_recorded() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let body = {
+        let clock = clock.clone();
+        move |_| {
+            clock.advance(Duration::from_millis(1500));
+            async { Ok(JobReport { items_handled: 7 }) }
+        }
+    };
+    let scheduler = scheduler(database.pool(), &clock, "a", vec![job("sweep", MINUTE, body)]);
+    let outcome = scheduler.run_now("sweep").await.unwrap();
+    assert_eq!(outcome.status, RunStatus::Succeeded);
+    assert_eq!((outcome.items_handled, outcome.duration), (7, Duration::from_millis(1500)));
+    let history = history(database.pool(), "sweep").await;
+    assert_eq!(statuses(&history), [RunStatus::Succeeded]);
+    assert_eq!((&*history[0].trigger, history[0].items_handled), ("manual", 7));
+    assert_eq!((history[0].duration_ms, &history[0].error), (Some(1500), &None));
+}
+
+#[tokio::test]
+async fn failures_and_panics_are_recorded() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let panics = job("panics", MINUTE, |_| async { panic!("the index is {}", 3) });
+    let panics_early = job("panics-early", MINUTE, |context| {
+        assert!(context.cancel.is_cancelled(), "before its future is made");
+        async { Ok(JobReport::default()) }
+    });
+    let busy =
+        job("busy", MINUTE, |_| async { Err(JobError::from(Error::unavailable("come again"))) });
+    let jobs = vec![failing("fails"), panics, panics_early, busy];
+    let scheduler = scheduler(database.pool(), &clock, "a", jobs);
+    for (id, error) in [
+        ("fails", "the disk\u{fffd}is full"),
+        ("panics", "panicked: the index is 3"),
+        ("panics-early", "panicked: before its future is made"),
+        ("busy", "come again"),
+    ] {
+        let outcome = scheduler.run_now(id).await.unwrap();
+        assert_eq!(outcome.status, RunStatus::Failed, "{id}");
+        let history = history(database.pool(), id).await;
+        assert_eq!(statuses(&history), [RunStatus::Failed], "{id}");
+        assert_eq!(history[0].error, outcome.error);
+        assert!(outcome.error.unwrap().contains(error), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_over_its_time_is_cancelled_and_has_failed() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let slow = job("slow", MINUTE, |context| async move {
+        context.cancel.cancelled().await;
+        Ok(JobReport::default())
+    });
+    let slow = Job { timeout: Duration::from_millis(10), ..slow };
+    let scheduler = scheduler(database.pool(), &clock, "a", vec![slow]);
+    let outcome = scheduler.run_now("slow").await.unwrap();
+    assert_eq!(outcome.status, RunStatus::Failed);
+    assert!(outcome.error.unwrap().contains("10ms"));
+    assert_eq!(statuses(&history(database.pool(), "slow").await), [RunStatus::Failed]);
+}
+
+#[tokio::test]
+async fn an_unknown_job_is_not_found() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let scheduler = scheduler(database.pool(), &clock, "a", vec![]);
+    let error = scheduler.run_now("nonsense").await.unwrap_err();
+    assert_eq!(error.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_second_run_at_the_same_time_is_refused() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let (job, gate) = waiting("sweep", MINUTE);
+    let one = scheduler(database.pool(), &clock, "a", vec![job.clone()]);
+    let two = scheduler(database.pool(), &clock, "b", vec![job]);
+    let run = one.request("sweep").await.unwrap();
+    for scheduler in [&one, &two] {
+        let error = scheduler.run_now("sweep").await.unwrap_err();
+        assert_eq!((error.status(), error.code()), (StatusCode::CONFLICT, "job_running"));
+    }
+    gate.add_permits(2);
+    run.outcome().await.unwrap();
+    two.run_now("sweep").await.unwrap();
+    assert_eq!(statuses(&history(database.pool(), "sweep").await), [RunStatus::Succeeded; 2]);
+}
+
+#[tokio::test]
+async fn a_run_by_hand_does_not_move_the_schedule() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let (job, runs) = counting("sweep", MINUTE);
+    let scheduler = scheduler(database.pool(), &clock, "a", vec![job]);
+    tick(&scheduler).await;
+    clock.advance(Duration::from_secs(29));
+    scheduler.run_now("sweep").await.unwrap();
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(tick(&scheduler).await, 1);
+    assert_eq!(runs.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn the_cleanup_keeps_the_newest_of_each_job_and_the_last_90_days() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let (busy, rare, pool) =
+        (counting("busy", MINUTE).0, counting("rare", MINUTE).0, database.pool());
+    let scheduler = scheduler(pool, &clock, "a", vec![busy, rare]);
+    tick(&scheduler).await;
+    // Of the first 2,500 old runs and 70 young ones, of the second 60 old ones.
+    for (id, days, count) in [("busy", 100, 2500), ("busy", 10, 70), ("rare", 100, 60)] {
+        let ids: Vec<_> = (0..count).map(|_| RunId::new(clock.now()).0).collect();
+        sqlx::query(
+            "INSERT INTO job_runs (id, job_id, slot, trigger, replica, status, started_at, finished_at, lease_until)
+             SELECT id, $2, at, 'schedule', 'a', 'succeeded', at, at, at
+               FROM (SELECT id, $3 - make_interval(days => $4) - n * interval '1 second' AS at
+                       FROM UNNEST($1::uuid[]) WITH ORDINALITY AS new (id, n)) runs",
+        )
+        .bind(ids)
+        .bind(id)
+        .bind(clock.now())
+        .bind(days)
+        .execute(pool)
+        .await
+        .unwrap();
+    }
+    let outcome = scheduler.run_now("job-history-cleanup").await.unwrap();
+    assert_eq!((outcome.status, outcome.items_handled), (RunStatus::Succeeded, 2510));
+    assert_eq!(history(pool, "busy").await.len(), 70);
+    let rare = history(pool, "rare").await;
+    assert_eq!(rare.len(), 50);
+    let newest = clock.now() - Duration::from_secs(100 * 24 * 3600 + 1);
+    assert_eq!(rare[49].slot, newest);
+    let again = scheduler.run_now("job-history-cleanup").await.unwrap();
+    assert_eq!(again.items_handled, 0);
+}

@@ -1,0 +1,130 @@
+//! The scheduler on real PostgreSQL. Time is moved by hand; nothing sleeps.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
+
+mod database;
+mod health;
+mod history;
+mod operation;
+mod schedule;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use loom_core::{Clock, Error};
+use loom_jobs::{Job, JobContext, JobError, JobReport, JobScheduler, Run, RunStatus};
+use sqlx::{PgPool, Row};
+use tokio::sync::Semaphore;
+
+use database::TestDatabase;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Half a minute into an hour, at a quarter past.
+fn clock() -> Clock {
+    Clock::manual("2026-03-01T10:15:30Z".parse().unwrap())
+}
+
+fn job<F, R>(id: &'static str, interval: Duration, run: F) -> Job
+where
+    F: Fn(JobContext) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<JobReport, JobError>> + Send + 'static,
+{
+    Job::new(id, "A job", "For a test", interval, Duration::from_secs(3600), run)
+}
+
+/// A job that counts its runs.
+fn counting(id: &'static str, interval: Duration) -> (Job, Arc<AtomicUsize>) {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&runs);
+    let job = job(id, interval, move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async { Ok(JobReport::from(1)) }
+    });
+    (job, runs)
+}
+
+/// A job that ends once for each permit of the semaphore, whatever it is told.
+fn waiting(id: &'static str, interval: Duration) -> (Job, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let wait = Arc::clone(&gate);
+    let job = job(id, interval, move |_| {
+        let wait = Arc::clone(&wait);
+        async move {
+            wait.acquire().await.unwrap().forget();
+            Ok(JobReport::default())
+        }
+    });
+    (job, gate)
+}
+
+/// A job that always fails.
+fn failing(id: &'static str) -> Job {
+    job(id, MINUTE, |_| async { Err(JobError::Fail(Error::internal("the disk\0is full"))) })
+}
+
+fn scheduler(pool: &PgPool, clock: &Clock, replica: &str, jobs: Vec<Job>) -> JobScheduler {
+    JobScheduler::new(pool.clone(), clock.clone(), replica, jobs).unwrap()
+}
+
+/// Looks, and waits until what began has ended; gives the number of runs.
+async fn tick(scheduler: &JobScheduler) -> usize {
+    let runs = scheduler.tick().await;
+    let count = runs.len();
+    for run in runs {
+        run.outcome().await.unwrap();
+    }
+    count
+}
+
+/// Looks, and gives the one run that began, which goes on.
+async fn tick_one(scheduler: &JobScheduler) -> Run {
+    let mut runs = scheduler.tick().await;
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    runs.remove(0)
+}
+
+/// A row of the history.
+#[derive(Debug)]
+struct Recorded {
+    status: RunStatus,
+    trigger: String,
+    replica: String,
+    slot: DateTime<Utc>,
+    duration_ms: Option<i64>,
+    items_handled: i64,
+    error: Option<String>,
+}
+
+/// The history of a job, oldest first.
+async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
+    sqlx::query(
+        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error FROM job_runs
+          WHERE job_id = $1 ORDER BY started_at, id",
+    )
+    .bind(job)
+    .fetch_all(pool)
+    .await
+    .unwrap()
+    .iter()
+    .map(|row| Recorded {
+        status: row.get(0),
+        trigger: row.get(1),
+        replica: row.get(2),
+        slot: row.get(3),
+        duration_ms: row.get(4),
+        items_handled: row.get(5),
+        error: row.get(6),
+    })
+    .collect()
+}
+
+fn statuses(history: &[Recorded]) -> Vec<RunStatus> {
+    history.iter().map(|run| run.status).collect()
+}

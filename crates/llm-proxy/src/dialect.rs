@@ -1,0 +1,202 @@
+//! The two wires, the operations on them, and what an error looks like on each.
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use loom_core::{Error, principal::RequestInfo};
+use serde_json::{Value, json};
+
+/// A provider's wire format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Dialect {
+    Anthropic,
+    OpenAi,
+}
+
+/// What is asked of a provider; the form of reply and usage follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Messages,
+    CountTokens,
+    Chat,
+    Responses,
+    Embeddings,
+}
+
+impl Operation {
+    pub(crate) fn dialect(self) -> Dialect {
+        match self {
+            Self::Messages | Self::CountTokens => Dialect::Anthropic,
+            Self::Chat | Self::Responses | Self::Embeddings => Dialect::OpenAi,
+        }
+    }
+
+    /// Behind the provider's base URL.
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Messages => "/v1/messages",
+            Self::CountTokens => "/v1/messages/count_tokens",
+            Self::Chat => "/chat/completions",
+            Self::Responses => "/responses",
+            Self::Embeddings => "/embeddings",
+        }
+    }
+
+    /// As in `llm_requests.operation`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::CountTokens => "count_tokens",
+            Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Embeddings => "embeddings",
+        }
+    }
+}
+
+impl Dialect {
+    /// The surface that a request came in by.
+    fn of(path: &str, headers: &HeaderMap) -> Self {
+        let anthropic = path.starts_with("/anthropic/")
+            || path.starts_with("/v1/messages")
+            || (path.starts_with("/v1/models") && headers.contains_key("anthropic-version"));
+        if anthropic { Self::Anthropic } else { Self::OpenAi }
+    }
+
+    /// The error object that this wire's clients understand.
+    pub(crate) fn error_body(
+        self,
+        status: StatusCode,
+        code: &str,
+        message: &str,
+        request_id: &str,
+    ) -> Value {
+        match self {
+            Self::Anthropic => json!({
+                "type": "error",
+                "error": {"type": anthropic_type(status), "message": message},
+                "request_id": request_id,
+            }),
+            Self::OpenAi => json!({
+                "error": {"message": message, "type": openai_type(status), "param": null, "code": openai_code(status, code)},
+            }),
+        }
+    }
+
+    /// An error in the middle of a stream, as this wire's clients expect it.
+    pub(crate) fn error_frame(
+        self,
+        operation: Operation,
+        code: &str,
+        message: &str,
+        request_id: &str,
+    ) -> Bytes {
+        let status = StatusCode::BAD_GATEWAY;
+        let frame = match (self, operation) {
+            (Self::OpenAi, Operation::Responses) => {
+                let data = json!({"type": "error", "code": code, "message": message, "param": null, "sequence_number": 0});
+                format!("event: error\ndata: {data}\n\n")
+            }
+            (Self::OpenAi, _) => {
+                format!("data: {}\n\n", self.error_body(status, code, message, request_id))
+            }
+            (Self::Anthropic, _) => {
+                format!(
+                    "event: error\ndata: {}\n\n",
+                    self.error_body(status, code, message, request_id)
+                )
+            }
+        };
+        frame.into()
+    }
+}
+
+fn anthropic_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 | 405 | 415 | 422 => "invalid_request_error",
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        409 => "conflict_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        504 => "timeout_error",
+        529 => "overloaded_error",
+        _ => "api_error",
+    }
+}
+
+fn openai_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "authentication_error",
+        403 => "permission_error",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "server_error",
+    }
+}
+
+/// The codes that OpenAI's clients look at; else our own.
+fn openai_code(status: StatusCode, code: &str) -> &str {
+    match status.as_u16() {
+        401 => "invalid_api_key",
+        429 if code == "overloaded" => "rate_limit_exceeded",
+        _ => code,
+    }
+}
+
+/// A layer: gives every error that arises inside (ours, not the provider's) the shape of its surface.
+pub(crate) async fn surface(request: Request, next: Next) -> Response {
+    let dialect = Dialect::of(request.uri().path(), request.headers());
+    let request_id =
+        request.extensions().get::<RequestInfo>().map(|info| info.id.clone()).unwrap_or_default();
+    let mut response = next.run(request).await;
+    let error = response.extensions().get::<Error>().cloned().or_else(|| {
+        (response.status() == StatusCode::METHOD_NOT_ALLOWED).then(|| {
+            Error::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this route takes another method",
+            )
+        })
+    });
+    if let Some(error) = error {
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = error_response(dialect, error, &request_id);
+        if let Some(allow) = allow {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        headers.insert("x-loom-request-id", id.clone());
+        if dialect == Dialect::Anthropic {
+            headers.entry("request-id").or_insert(id);
+        }
+    }
+    response
+}
+
+fn error_response(dialect: Dialect, error: Error, request_id: &str) -> Response {
+    // Both wires know 400 where we say 422.
+    let status = match error.status() {
+        StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+        status => status,
+    };
+    let body = dialect.error_body(status, error.code(), error.detail(), request_id);
+    let mut response = (status, axum::Json(body)).into_response();
+    let headers = response.headers_mut();
+    if let Some(secs) = error.retry_after_secs() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+    }
+    // The SDKs try again on any 5xx; a server without a provider stays so.
+    if error.code() == "feature_disabled" {
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    response.extensions_mut().insert(error);
+    response
+}

@@ -1,0 +1,279 @@
+//! Sending a request on to its provider: which headers go along, with which credential, and what the
+//! client is told when there is no answer.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use bytes::Bytes;
+use loom_core::{Error, Result};
+use reqwest::{Body, Url};
+use tokio::time::timeout;
+
+use crate::{
+    LlmProxy, demo,
+    dialect::{Dialect, Operation},
+    ledger::Meter,
+    provider::{Credential, Provider},
+};
+
+const ANTHROPIC_VERSION: &str = "2023-06-01";
+/// An error body longer than this is cut: it is for people.
+const MAX_ERROR_BODY: usize = 256 << 10;
+
+/// One request to a provider.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) provider: &'a Provider,
+    pub(crate) operation: Operation,
+    /// The client's headers, as they came.
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) query: Option<&'a str>,
+    pub(crate) body: Bytes,
+}
+
+/// A provider's answer, its body still on the way.
+pub(crate) type Incoming = http::Response<Body>;
+
+impl LlmProxy {
+    /// Resolves when the provider's response begins. Dropping the future ends the request there.
+    ///
+    /// # Errors
+    /// 502 `upstream_error`, 504 `upstream_timeout`, 503 `feature_disabled`.
+    pub(crate) async fn send(&self, outgoing: Outgoing<'_>, meter: &mut Meter) -> Result<Incoming> {
+        let provider = outgoing.provider;
+        if provider.is_demo() {
+            return demo::answer(outgoing.operation, &outgoing.body);
+        }
+        self.refresh_credentials_if_old();
+        let credential = provider.credential()?;
+        meter.credential(credential.as_ref().and_then(|credential| credential.id));
+        let mut url = provider.url(outgoing.operation);
+        url.set_query(outgoing.query.and_then(without_org).as_deref());
+        let headers = request_headers(outgoing.headers, provider.dialect, credential.as_ref());
+        let request = self.client.post(url).headers(headers).body(outgoing.body);
+        let answer = self.exchange(provider, request).await?;
+        conceal(answer, provider, credential.as_ref()).await
+    }
+
+    /// GET of something that is not accounted (the lists of models).
+    pub(crate) async fn fetch(
+        &self,
+        provider: &Provider,
+        url: Url,
+        headers: &HeaderMap,
+    ) -> Result<Incoming> {
+        let credential = provider.credential()?;
+        self.fetch_with(provider, url, headers, credential.as_ref()).await
+    }
+
+    pub(crate) async fn fetch_with(
+        &self,
+        provider: &Provider,
+        url: Url,
+        headers: &HeaderMap,
+        credential: Option<&Credential>,
+    ) -> Result<Incoming> {
+        let headers = request_headers(headers, provider.dialect, credential);
+        let answer = self.exchange(provider, self.client.get(url).headers(headers)).await?;
+        conceal(answer, provider, credential).await
+    }
+
+    async fn exchange(
+        &self,
+        provider: &Provider,
+        request: reqwest::RequestBuilder,
+    ) -> Result<Incoming> {
+        let limit = self.timeouts.first_byte;
+        let outcome = match timeout(limit, request.send()).await {
+            Ok(Ok(response)) => Ok(http::Response::from(response)),
+            Ok(Err(error)) => Err(no_answer(provider, error)),
+            Err(_) => Err(too_late(provider, limit)),
+        };
+        let sound = outcome.as_ref().is_ok_and(|response| !response.status().is_server_error());
+        provider.failing.store(!sound, Ordering::Relaxed);
+        outcome
+    }
+}
+
+fn no_answer(provider: &Provider, error: reqwest::Error) -> Error {
+    let name = &provider.name;
+    // The URL may hold what is nobody's business.
+    let error = error.without_url();
+    if error.is_timeout() {
+        return Error::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream_timeout",
+            format!("the provider `{name}` could not be connected in time"),
+        )
+        .because(error);
+    }
+    let what =
+        if error.is_connect() { "could not be connected" } else { "broke off before it answered" };
+    Error::new(
+        StatusCode::BAD_GATEWAY,
+        "upstream_error",
+        format!("the provider `{name}` {what}; try again"),
+    )
+    .because(error)
+}
+
+fn too_late(provider: &Provider, limit: Duration) -> Error {
+    Error::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        "upstream_timeout",
+        format!(
+            "the provider `{}` did not begin to answer within {} s",
+            provider.name,
+            limit.as_secs()
+        ),
+    )
+}
+
+/// Headers of one hop, of the client's relation to us, or that we set ourselves.
+fn stays_here(name: &HeaderName) -> bool {
+    const OURS: [&str; 24] = [
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "cookie",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        // They choose who pays, which is not the client's to choose.
+        "openai-organization",
+        "openai-project",
+        "origin",
+        "proxy-authorization",
+        "proxy-connection",
+        "referer",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+        "x-api-key",
+        "x-real-ip",
+        "x-request-id",
+        "x-goog-api-key",
+    ];
+    let name = name.as_str();
+    OURS.contains(&name)
+        || ["x-loom-", "x-forwarded-", "sec-", "access-control-"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
+fn request_headers(
+    from: &HeaderMap,
+    dialect: Dialect,
+    credential: Option<&Credential>,
+) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(from.len() + 3);
+    for (name, value) in from {
+        if !stays_here(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    // Compressed, the usage in it could not be read in passing.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if dialect == Dialect::Anthropic {
+        headers.entry("anthropic-version").or_insert(HeaderValue::from_static(ANTHROPIC_VERSION));
+    }
+    if let Some(credential) = credential {
+        let name = match dialect {
+            Dialect::Anthropic => HeaderName::from_static("x-api-key"),
+            Dialect::OpenAi => header::AUTHORIZATION,
+        };
+        headers.insert(name, credential.header.clone());
+    }
+    headers
+}
+
+/// The query without our own `org`.
+fn without_org(query: &str) -> Option<String> {
+    let kept: Vec<_> =
+        query.split('&').filter(|pair| !pair.starts_with("org=") && !pair.is_empty()).collect();
+    (!kept.is_empty()).then(|| kept.join("&"))
+}
+
+/// The provider's headers that are the client's to see.
+pub(crate) fn response_headers(from: &HeaderMap) -> HeaderMap {
+    const NOT: [&str; 15] = [
+        "alt-svc",
+        "connection",
+        "date",
+        "keep-alive",
+        "nel",
+        "proxy-authenticate",
+        "proxy-connection",
+        "report-to",
+        "server",
+        "set-cookie",
+        "strict-transport-security",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let mut headers = HeaderMap::with_capacity(from.len() + 4);
+    for (name, value) in from {
+        if !NOT.contains(&name.as_str()) && !name.as_str().starts_with("access-control-") {
+            headers.append(name, value.clone());
+        }
+    }
+    headers
+}
+
+/// An error of the provider's passes on as it is, but never with our key in it: providers repeat (parts
+/// of) a key that they refuse, so a 401 is told in our words.
+async fn conceal(
+    answer: Incoming,
+    provider: &Provider,
+    credential: Option<&Credential>,
+) -> Result<Incoming> {
+    let status = answer.status();
+    let Some(credential) = credential else { return Ok(answer) };
+    if status.is_success() || !(status.is_client_error() || status.is_server_error()) {
+        return Ok(answer);
+    }
+    let (mut parts, body) = answer.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    if status == StatusCode::UNAUTHORIZED {
+        tracing::error!(
+            provider = &*provider.name,
+            credential = credential.name,
+            "the provider refuses this credential"
+        );
+        let message = format!(
+            "the provider `{}` refuses the credential that this server holds; its administrator has to renew it",
+            provider.name
+        );
+        let body = provider.dialect.error_body(status, "invalid_api_key", &message, "");
+        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        return Ok(http::Response::from_parts(parts, Body::from(body.to_string())));
+    }
+    let whole = read_to(body, MAX_ERROR_BODY).await;
+    let secret = credential.secret.expose();
+    let body = match std::str::from_utf8(&whole) {
+        Ok(text) if text.contains(secret) => {
+            Body::from(text.replace(secret, loom_common_secret::REDACTED))
+        }
+        _ => Body::from(whole),
+    };
+    Ok(http::Response::from_parts(parts, body))
+}
+
+/// What comes of a body, up to a limit; a break in it ends it.
+pub(crate) async fn read_to(body: Body, limit: usize) -> Bytes {
+    use http_body_util::{BodyExt, Limited};
+    let mut body = std::pin::pin!(Limited::new(body, limit));
+    let mut whole = bytes::BytesMut::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Some(data) = frame.data_ref() {
+            whole.extend_from_slice(data);
+        }
+    }
+    whole.freeze()
+}

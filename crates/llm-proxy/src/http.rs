@@ -1,0 +1,270 @@
+//! The routes of the two wires: the same dialect in and out, bytes forwarded as they came.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use axum::{
+    Extension,
+    extract::State,
+    http::{HeaderMap, StatusCode, Uri},
+    middleware,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use loom_core::{
+    Error, Principal, Result,
+    authorize::{Action, authorize},
+    extract::{Body, BodyLimit},
+    principal::{RequestInfo, Scope, required},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    LlmProxy,
+    dialect::{Operation, surface},
+    forward::{Outgoing, read_to},
+    ledger::Opening,
+    models,
+    relay::{Relay, relay},
+    stream_options,
+};
+
+/// A conversation with images is large.
+pub(crate) const BODY_LIMIT: usize = 32 << 20;
+
+pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
+    // Each wire also under a base of its own, for clients that are given both.
+    let aliases = axum::Router::new()
+        .route("/anthropic/v1/messages", axum::routing::post(create_message))
+        .route("/anthropic/v1/messages/count_tokens", axum::routing::post(count_message_tokens))
+        .route("/anthropic/v1/models", axum::routing::get(models::list_models))
+        .route("/anthropic/v1/models/{*id}", axum::routing::get(models::get_model))
+        .route("/openai/v1/chat/completions", axum::routing::post(create_chat_completion))
+        .route("/openai/v1/responses", axum::routing::post(create_response))
+        .route("/openai/v1/embeddings", axum::routing::post(create_embedding))
+        .route("/openai/v1/models", axum::routing::get(models::list_models))
+        .route("/openai/v1/models/{*id}", axum::routing::get(models::get_model))
+        .route("/v1/{*rest}", axum::routing::any(no_such_route))
+        .route("/anthropic/{*rest}", axum::routing::any(no_such_route))
+        .route("/openai/{*rest}", axum::routing::any(no_such_route));
+    OpenApiRouter::new()
+        .routes(routes!(create_message))
+        .routes(routes!(count_message_tokens))
+        .routes(routes!(create_chat_completion))
+        .routes(routes!(create_response))
+        .routes(routes!(create_embedding))
+        .routes(routes!(models::list_models))
+        .routes(routes!(models::get_model))
+        .merge(aliases.into())
+        .route_layer(middleware::from_fn(required))
+        .layer(middleware::from_fn(surface))
+        .layer(Extension(BodyLimit(BODY_LIMIT)))
+        .with_state(proxy)
+}
+
+async fn no_such_route(uri: Uri) -> Error {
+    Error::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        format!(
+            "there is no {} here; GET /api/openapi.json lists the routes",
+            loom_core::text::cut(uri.path(), 200)
+        ),
+    )
+}
+
+/// What must be known of a body to send it on; the rest is the provider's business.
+#[derive(Deserialize)]
+struct Ask<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    stream: Option<&'a RawValue>,
+    stream_options: Option<&'a RawValue>,
+}
+
+fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::malformed("invalid_request", detail)
+}
+
+/// A request of one of the wires, ready to be sent on.
+struct Incoming {
+    principal: Principal,
+    info: RequestInfo,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Bytes,
+}
+
+impl LlmProxy {
+    async fn pass(&self, incoming: Incoming, operation: Operation) -> Result<Response> {
+        let Incoming { principal, info, headers, uri, body } = incoming;
+        authorize(&principal, Action::Use(Scope::LlmUse))?;
+        let text =
+            std::str::from_utf8(&body).map_err(|_| bad_request("the body is not valid UTF-8"))?;
+        let ask: Ask<'_> = serde_json::from_str(text).map_err(|error| {
+            bad_request(format!("the body is not a JSON object of the expected form: {error}"))
+        })?;
+        let model = ask.model.ok_or_else(|| bad_request("`model` is missing"))?;
+        let model_name: String = serde_json::from_str(model.get())
+            .ok()
+            .filter(|name: &String| !name.is_empty())
+            .ok_or_else(|| bad_request("`model` must be a string that is not empty"))?;
+        let streamed = match ask.stream.map(RawValue::get) {
+            None | Some("false" | "null") => false,
+            Some("true") => true,
+            Some(_) => return Err(bad_request("`stream` must be true or false")),
+        };
+        let target = self.providers.serving(operation.dialect(), &model_name)?;
+        let provider = &target.provider;
+        let renamed = match &target.rename {
+            Some(name) => {
+                let name = serde_json::to_string(name).map_err(Error::internal)?;
+                stream_options::replace(text, model, &name)
+            }
+            None => None,
+        };
+        let plain = renamed.clone().unwrap_or_else(|| body.clone());
+        let asks = operation == Operation::Chat
+            && streamed
+            && !provider.refuses_stream_options.load(Ordering::Relaxed);
+        let counted = if asks { with_usage_asked(&plain) } else { None };
+        let withhold_usage = counted.is_some();
+
+        let mut meter = self.ledger.open(&Opening {
+            principal: &principal,
+            info: &info,
+            headers: &headers,
+            operation,
+            provider,
+            model: &model_name,
+            streamed,
+            request_bytes: body.len(),
+        })?;
+        let outgoing = |body: Bytes| Outgoing {
+            provider,
+            operation,
+            headers: &headers,
+            query: uri.query(),
+            body,
+        };
+        let first = counted.unwrap_or_else(|| plain.clone());
+        let mut answer = match self.send(outgoing(first), &mut meter).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                meter.fail(error.status(), error.code());
+                return Err(error);
+            }
+        };
+        let mut withheld = withhold_usage;
+        if withhold_usage && answer.status() == StatusCode::BAD_REQUEST {
+            let (parts, body) = answer.into_parts();
+            let told = read_to(body, 64 << 10).await;
+            if memchr::memmem::find(&told, b"stream_options").is_some() {
+                tracing::warn!(
+                    provider = &*provider.name,
+                    "the provider refuses stream_options; the tokens of its streams will be unknown"
+                );
+                provider.refuses_stream_options.store(true, Ordering::Relaxed);
+                withheld = false;
+                answer = match self.send(outgoing(plain), &mut meter).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        meter.fail(error.status(), error.code());
+                        return Err(error);
+                    }
+                };
+            } else {
+                answer = http::Response::from_parts(parts, told.into());
+            }
+        }
+        Ok(relay(answer, self.relay(operation, withheld, &info), meter))
+    }
+
+    pub(crate) fn relay(
+        &self,
+        operation: Operation,
+        withhold_usage: bool,
+        info: &RequestInfo,
+    ) -> Relay {
+        Relay {
+            operation,
+            withhold_usage,
+            idle: self.timeouts.idle,
+            request_id: Arc::clone(&info.id),
+            stop: self.stop.clone().cancelled_owned(),
+        }
+    }
+}
+
+fn with_usage_asked(body: &Bytes) -> Option<Bytes> {
+    let text = std::str::from_utf8(body).ok()?;
+    let ask: Ask<'_> = serde_json::from_str(text).ok()?;
+    stream_options::ask_for_usage(text, ask.stream_options)
+}
+
+macro_rules! operation {
+    ($(#[$meta:meta])* $name:ident, $operation:expr) => {
+        $(#[$meta])*
+        async fn $name(
+            State(proxy): State<LlmProxy>,
+            principal: Principal,
+            info: RequestInfo,
+            headers: HeaderMap,
+            uri: Uri,
+            Body(body): Body,
+        ) -> Response {
+            let incoming = Incoming { principal, info, headers, uri, body };
+            proxy.pass(incoming, $operation).await.into_response()
+        }
+    };
+}
+
+operation! {
+    /// Anthropic's Messages
+    ///
+    /// The body goes to the provider as it came, and its reply comes back so; see Anthropic's
+    /// reference for both. Errors have Anthropic's shape.
+    #[utoipa::path(post, path = "/v1/messages", tag = "llm", security(("api_key" = [])),
+        request_body(content = Object, content_type = "application/json"),
+        responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),
+            (status = 400, body = Object), (status = 401, body = Object), (status = 429, body = Object), (status = 502, body = Object)))]
+    create_message, Operation::Messages
+}
+
+operation! {
+    /// Anthropic's token counting
+    #[utoipa::path(post, path = "/v1/messages/count_tokens", tag = "llm", security(("api_key" = [])),
+        request_body(content = Object, content_type = "application/json"),
+        responses((status = 200, body = Object), (status = 400, body = Object), (status = 401, body = Object)))]
+    count_message_tokens, Operation::CountTokens
+}
+
+operation! {
+    /// OpenAI's chat completions
+    ///
+    /// The body goes to the provider as it came, and its reply comes back so; see OpenAI's reference
+    /// for both. Errors have OpenAI's shape.
+    #[utoipa::path(post, path = "/v1/chat/completions", tag = "llm", security(("api_key" = [])),
+        request_body(content = Object, content_type = "application/json"),
+        responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),
+            (status = 400, body = Object), (status = 401, body = Object), (status = 429, body = Object), (status = 502, body = Object)))]
+    create_chat_completion, Operation::Chat
+}
+
+operation! {
+    /// OpenAI's responses
+    #[utoipa::path(post, path = "/v1/responses", tag = "llm", security(("api_key" = [])),
+        request_body(content = Object, content_type = "application/json"),
+        responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),
+            (status = 400, body = Object), (status = 401, body = Object)))]
+    create_response, Operation::Responses
+}
+
+operation! {
+    /// OpenAI's embeddings
+    #[utoipa::path(post, path = "/v1/embeddings", tag = "llm", security(("api_key" = [])),
+        request_body(content = Object, content_type = "application/json"),
+        responses((status = 200, body = Object), (status = 400, body = Object), (status = 401, body = Object)))]
+    create_embedding, Operation::Embeddings
+}

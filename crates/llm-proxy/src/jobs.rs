@@ -1,0 +1,29 @@
+//! Background work of the LLM proxy.
+
+use std::{sync::Arc, time::Duration};
+
+use loom_jobs::{Job, JobError, JobReport};
+
+use crate::{LlmProxy, store};
+
+pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
+    let proxy = proxy.clone();
+    let cleanup = Job {
+        id: "llm-request-cleanup",
+        name: "LLM request clean-up",
+        description: "Deletes the rows of requests to models that are older than they are kept.",
+        interval: Duration::from_secs(24 * 3600),
+        timeout: Duration::from_secs(3600),
+        run: Arc::new(move |_| {
+            let proxy = proxy.clone();
+            Box::pin(async move {
+                let before = proxy.clock.now() - proxy.retention;
+                let deleted = store::delete_requests_before(&proxy.pool, before)
+                    .await
+                    .map_err(JobError::Retry)?;
+                Ok(JobReport { items_handled: deleted })
+            })
+        }),
+    };
+    vec![cleanup]
+}

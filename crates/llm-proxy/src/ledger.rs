@@ -1,0 +1,281 @@
+//! One row for each request to a model, whatever became of it, written without making the reply wait.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::http::{HeaderMap, StatusCode};
+use chrono::{DateTime, Utc};
+use loom_core::{
+    Clock, Principal, Result,
+    group_commit::{Limits, Writer},
+    id::{CredentialId, LlmRequestId, ThreadId, WeaverId},
+    principal::{Actor, RequestInfo},
+};
+use metrics::{counter, histogram};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::{dialect::Operation, observe::Seen, price, provider::Provider, store, usage::Usage};
+
+/// A usage row waits this long for company. A server that is killed loses at most this much, and
+/// what was being written.
+const LINGER: std::time::Duration = std::time::Duration::from_millis(20);
+const MAX_TAGS: usize = 20;
+
+/// A row of `llm_requests`.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) id: Uuid,
+    pub(crate) started_at: DateTime<Utc>,
+    pub(crate) org_id: Uuid,
+    pub(crate) user_id: Option<Uuid>,
+    pub(crate) api_key_id: Option<Uuid>,
+    pub(crate) thread_id: Option<Uuid>,
+    pub(crate) weaver_id: Option<Uuid>,
+    /// Joined by commas, as the header has them.
+    pub(crate) tags: String,
+    pub(crate) request_id: Arc<str>,
+    pub(crate) operation: &'static str,
+    pub(crate) provider: Arc<str>,
+    pub(crate) credential_id: Option<Uuid>,
+    pub(crate) model: String,
+    pub(crate) response_model: Option<String>,
+    pub(crate) upstream_request_id: Option<String>,
+    pub(crate) streamed: bool,
+    pub(crate) outcome: &'static str,
+    pub(crate) status: Option<i32>,
+    pub(crate) error_code: Option<String>,
+    pub(crate) usage: Usage,
+    pub(crate) cost_nanousd: Option<i64>,
+    pub(crate) latency_ms: f64,
+    pub(crate) first_token_ms: Option<f64>,
+    pub(crate) request_bytes: i64,
+    pub(crate) response_bytes: i64,
+}
+
+/// Writes the rows.
+#[derive(Clone)]
+pub(crate) struct Ledger {
+    writer: Writer<Row>,
+    clock: Clock,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Ledger {
+    pub(crate) fn start(pool: PgPool, clock: Clock) -> Self {
+        let limits = Limits { linger: LINGER, ..Limits::default() };
+        let writer = Writer::start("llm_requests", limits, move |rows: Arc<[Row]>| {
+            let pool = pool.clone();
+            async move { store::insert_requests(&pool, &rows).await }
+        });
+        Self { writer, clock }
+    }
+
+    pub(crate) async fn close(&self) {
+        self.writer.close().await;
+    }
+
+    /// Begins the account of one request. Whatever happens to the meter, one row is written.
+    ///
+    /// # Errors
+    /// 400 for an attribution header that is none.
+    pub(crate) fn open(&self, request: &Opening<'_>) -> Result<Meter> {
+        let Opening {
+            principal,
+            info,
+            headers,
+            operation,
+            provider,
+            model,
+            streamed,
+            request_bytes,
+        } = request;
+        let now = self.clock.now();
+        let weaver = match principal.actor {
+            Actor::Weaver(id) => Some(id),
+            Actor::User(_) | Actor::Service(_) => {
+                attribution::<WeaverId>(headers, "x-loom-weaver-id")?
+            }
+        };
+        let row = Row {
+            id: LlmRequestId::new(now).0,
+            started_at: now,
+            org_id: principal.org.0,
+            user_id: principal.user_id().map(|id| id.0),
+            api_key_id: principal.api_key_id().map(|id| id.0),
+            thread_id: attribution::<ThreadId>(headers, "x-loom-thread-id")?.map(|id| id.0),
+            weaver_id: weaver.map(|id| id.0),
+            tags: tags(headers)?,
+            request_id: Arc::clone(&info.id),
+            operation: operation.name(),
+            provider: Arc::clone(&provider.name),
+            credential_id: None,
+            model: loom_core::text::cut(model, 200).to_owned(),
+            response_model: None,
+            upstream_request_id: None,
+            streamed: *streamed,
+            outcome: Outcome::Cancelled.name(),
+            status: None,
+            error_code: None,
+            usage: Usage::default(),
+            cost_nanousd: None,
+            latency_ms: 0.0,
+            first_token_ms: None,
+            request_bytes: i64::try_from(*request_bytes).unwrap_or(i64::MAX),
+            response_bytes: 0,
+        };
+        Ok(Meter { row: Some(Box::new(row)), started: Instant::now(), writer: self.writer.clone() })
+    }
+}
+
+/// What is known when a request begins.
+pub(crate) struct Opening<'a> {
+    pub(crate) principal: &'a Principal,
+    pub(crate) info: &'a RequestInfo,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) operation: Operation,
+    pub(crate) provider: &'a Provider,
+    pub(crate) model: &'a str,
+    pub(crate) streamed: bool,
+    pub(crate) request_bytes: usize,
+}
+
+fn attribution<T: std::str::FromStr>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    value.to_str().ok().and_then(|text| text.trim().parse().ok()).map(Some).ok_or_else(|| {
+        loom_core::Error::malformed("invalid_request", format!("`{name}` does not hold such an id"))
+    })
+}
+
+fn tags(headers: &HeaderMap) -> Result<String> {
+    let Some(value) = headers.get("x-loom-tags") else { return Ok(String::new()) };
+    let text = value.to_str().unwrap_or_default();
+    if text.is_empty() || text.len() > 1000 || text.split(',').count() > MAX_TAGS {
+        return Err(loom_core::Error::malformed(
+            "invalid_request",
+            format!(
+                "`x-loom-tags` holds up to {MAX_TAGS} words with commas between, 1000 bytes in all"
+            ),
+        ));
+    }
+    Ok(text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect::<Vec<_>>().join(","))
+}
+
+/// The running account of one request. Dropped without an end, the request was cancelled.
+pub(crate) struct Meter {
+    row: Option<Box<Row>>,
+    started: Instant,
+    writer: Writer<Row>,
+}
+
+impl Meter {
+    fn change(&mut self, change: impl FnOnce(&mut Row)) {
+        if let Some(row) = &mut self.row {
+            change(row);
+        }
+    }
+
+    pub(crate) fn credential(&mut self, id: Option<CredentialId>) {
+        self.change(|row| row.credential_id = id.map(|id| id.0));
+    }
+
+    pub(crate) fn answered(&mut self, status: StatusCode, upstream_request_id: Option<String>) {
+        self.change(|row| {
+            row.status = Some(status.as_u16().into());
+            row.upstream_request_id = upstream_request_id;
+        });
+    }
+
+    pub(crate) fn passed(&mut self, bytes: usize) {
+        self.change(|row| row.response_bytes += i64::try_from(bytes).unwrap_or_default());
+    }
+
+    /// What the reply said of itself; computes the cost, in billionths of a dollar.
+    pub(crate) fn saw(&mut self, seen: &Seen) -> Option<i64> {
+        let started = self.started;
+        let row = self.row.as_mut()?;
+        row.usage = seen.usage;
+        if seen.model.is_some() {
+            row.response_model.clone_from(&seen.model);
+        }
+        row.first_token_ms = seen.first_content.map(|at| (at - started).as_secs_f64() * 1e3);
+        if row.error_code.is_none() {
+            row.error_code.clone_from(&seen.error);
+        }
+        let model = row.response_model.as_deref().unwrap_or(&row.model);
+        let price =
+            price::of(&row.provider, model).or_else(|| price::of(&row.provider, &row.model));
+        row.cost_nanousd = price.and_then(|price| price.cost_nanousd(&seen.usage));
+        row.cost_nanousd
+    }
+
+    /// Ends the account of a request that got an error of ours.
+    pub(crate) fn fail(mut self, status: StatusCode, code: &str) {
+        self.change(|row| row.status = Some(status.as_u16().into()));
+        self.end(Outcome::Failed, Some(code));
+    }
+
+    pub(crate) fn end(mut self, outcome: Outcome, code: Option<&str>) {
+        self.write(outcome, code);
+    }
+
+    fn write(&mut self, outcome: Outcome, code: Option<&str>) {
+        let Some(mut row) = self.row.take() else { return };
+        row.outcome = outcome.name();
+        row.latency_ms = self.started.elapsed().as_secs_f64() * 1e3;
+        if row.error_code.is_none() {
+            row.error_code = code.map(str::to_owned);
+        }
+        measure(&row);
+        self.writer.send(*row);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.write(Outcome::Cancelled, None);
+    }
+}
+
+fn measure(row: &Row) {
+    let provider = Arc::clone(&row.provider);
+    counter!("loom_llm_requests_total", "provider" => provider.to_string(), "operation" => row.operation, "outcome" => row.outcome)
+        .increment(1);
+    let tokens = [
+        ("input", row.usage.input),
+        ("output", row.usage.output),
+        ("cache_read", row.usage.cache_read),
+        ("cache_write", row.usage.cache_write()),
+    ];
+    for (class, count) in tokens {
+        if let Some(count) = count.filter(|count| *count > 0) {
+            counter!("loom_llm_tokens_total", "provider" => provider.to_string(), "class" => class)
+                .increment(count);
+        }
+    }
+    if let Some(nano) = row.cost_nanousd.and_then(|nano| u64::try_from(nano).ok()) {
+        counter!("loom_llm_cost_nanousd_total", "provider" => provider.to_string()).increment(nano);
+    }
+    if let Some(ms) = row.first_token_ms {
+        histogram!("loom_llm_first_token_seconds", "provider" => provider.to_string())
+            .record(ms / 1e3);
+    }
+    histogram!("loom_llm_request_seconds", "provider" => provider.to_string(), "operation" => row.operation)
+        .record(row.latency_ms / 1e3);
+}

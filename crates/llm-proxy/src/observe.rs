@@ -1,0 +1,268 @@
+//! Reading usage on the side while a reply passes, without touching its bytes.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use memchr::memmem;
+use serde::Deserialize;
+
+use crate::{
+    dialect::Operation,
+    scan::DataLines,
+    usage::{AnthropicUsage, OpenAiUsage, Usage},
+};
+
+/// A JSON reply longer than this passes on, but is not read for usage.
+const MAX_JSON: usize = 64 << 20;
+
+/// What was learned from a reply.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) usage: Usage,
+    pub(crate) model: Option<String>,
+    /// When the first piece of content came, in a stream.
+    pub(crate) first_content: Option<Instant>,
+    /// The reply said itself that it was complete.
+    pub(crate) complete: bool,
+    /// The code of an error in the middle of a stream.
+    pub(crate) error: Option<String>,
+}
+
+/// Looks at the pieces of one reply.
+pub(crate) struct Observer {
+    operation: Operation,
+    form: Form,
+    pub(crate) seen: Seen,
+}
+
+enum Form {
+    Stream(DataLines),
+    Json { pieces: Vec<Bytes>, len: usize },
+}
+
+impl Observer {
+    pub(crate) fn stream(operation: Operation) -> Self {
+        Self { operation, form: Form::Stream(DataLines::default()), seen: Seen::default() }
+    }
+
+    pub(crate) fn json(operation: Operation) -> Self {
+        Self { operation, form: Form::Json { pieces: Vec::new(), len: 0 }, seen: Seen::default() }
+    }
+
+    pub(crate) fn feed(&mut self, chunk: &Bytes) {
+        match &mut self.form {
+            Form::Stream(lines) => {
+                let (operation, seen) = (self.operation, &mut self.seen);
+                lines.feed(chunk, |data| event(operation, seen, data));
+            }
+            Form::Json { pieces, len } => {
+                *len += chunk.len();
+                if *len <= MAX_JSON {
+                    pieces.push(chunk.clone());
+                } else {
+                    pieces.clear();
+                }
+            }
+        }
+    }
+
+    /// At the end of the body.
+    pub(crate) fn finish(&mut self) {
+        if let Form::Json { pieces, .. } = &mut self.form {
+            let whole = match pieces.as_slice() {
+                [one] => one.clone(),
+                many => many.concat().into(),
+            };
+            pieces.clear();
+            self.seen.complete = true;
+            match self.operation {
+                Operation::Messages => anthropic_reply(&mut self.seen, &whole),
+                Operation::CountTokens => {}
+                Operation::Chat | Operation::Responses | Operation::Embeddings => {
+                    openai_reply(&mut self.seen, &whole);
+                }
+            }
+        }
+    }
+}
+
+fn has(data: &[u8], needle: &str) -> bool {
+    memmem::find(data, needle.as_bytes()).is_some()
+}
+
+fn event(operation: Operation, seen: &mut Seen, data: &[u8]) {
+    match operation {
+        Operation::Messages | Operation::CountTokens => anthropic_event(seen, data),
+        Operation::Chat | Operation::Embeddings => chat_event(seen, data),
+        Operation::Responses => responses_event(seen, data),
+    }
+}
+
+#[derive(Deserialize)]
+struct AnthropicEvent {
+    #[serde(rename = "type")]
+    kind: String,
+    message: Option<AnthropicReply>,
+    usage: Option<AnthropicUsage>,
+    error: Option<ErrorObject>,
+}
+
+#[derive(Deserialize)]
+struct AnthropicReply {
+    model: Option<String>,
+    usage: Option<AnthropicUsage>,
+}
+
+#[derive(Deserialize)]
+struct ErrorObject {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    code: Option<serde_json::Value>,
+}
+
+impl ErrorObject {
+    fn name(self) -> String {
+        match self.code {
+            Some(serde_json::Value::String(code)) => code,
+            _ => self.kind.unwrap_or_else(|| "error".to_owned()),
+        }
+    }
+}
+
+/// Deltas, by far the most, cost one search; only what may hold usage or an end is parsed.
+fn anthropic_event(seen: &mut Seen, data: &[u8]) {
+    if has(data, "\"content_block_delta\"") {
+        if seen.first_content.is_none() {
+            seen.first_content = Some(Instant::now());
+        }
+        return;
+    }
+    if !(has(data, "\"usage\"") || has(data, "\"message_stop\"") || has(data, "\"error\"")) {
+        return;
+    }
+    let Ok(event) = serde_json::from_slice::<AnthropicEvent>(data) else { return };
+    match event.kind.as_str() {
+        "message_start" => {
+            if let Some(message) = event.message {
+                seen.model = message.model;
+                if let Some(usage) = message.usage {
+                    usage.apply(&mut seen.usage);
+                }
+            }
+        }
+        "message_delta" => {
+            if let Some(usage) = event.usage {
+                usage.apply(&mut seen.usage);
+            }
+        }
+        "message_stop" => seen.complete = true,
+        "error" => {
+            seen.error = Some(event.error.map_or_else(|| "error".to_owned(), ErrorObject::name))
+        }
+        _ => {}
+    }
+}
+
+fn anthropic_reply(seen: &mut Seen, body: &[u8]) {
+    if let Ok(reply) = serde_json::from_slice::<AnthropicReply>(body) {
+        seen.model = reply.model;
+        if let Some(usage) = reply.usage {
+            usage.apply(&mut seen.usage);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct OpenAiReply {
+    model: Option<String>,
+    usage: Option<OpenAiUsage>,
+    error: Option<ErrorObject>,
+}
+
+fn openai_reply(seen: &mut Seen, body: &[u8]) {
+    if let Ok(reply) = serde_json::from_slice::<OpenAiReply>(body) {
+        seen.model = reply.model;
+        if let Some(usage) = reply.usage {
+            seen.usage = usage.into();
+        }
+    }
+}
+
+fn chat_event(seen: &mut Seen, data: &[u8]) {
+    if data == b"[DONE]" {
+        seen.complete = true;
+        return;
+    }
+    if seen.first_content.is_none() && is_chat_content(data) {
+        seen.first_content = Some(Instant::now());
+    }
+    // Some compatible providers send no [DONE]; a reason for the end is as good.
+    if has(data, "\"finish_reason\":\"") || has(data, "\"finish_reason\": \"") {
+        seen.complete = true;
+    }
+    if seen.model.is_none()
+        || has(data, "\"usage\":{")
+        || has(data, "\"usage\": {")
+        || has(data, "\"error\"")
+    {
+        let Ok(reply) = serde_json::from_slice::<OpenAiReply>(data) else { return };
+        if reply.model.is_some() {
+            seen.model = reply.model;
+        }
+        if let Some(usage) = reply.usage {
+            seen.usage = usage.into();
+        }
+        if let Some(error) = reply.error {
+            seen.error = Some(error.name());
+        }
+    }
+}
+
+/// A delta with text, a tool call or reasoning; not the first one, which only names the role.
+fn is_chat_content(data: &[u8]) -> bool {
+    let text = memmem::find(data, b"\"content\":")
+        .and_then(|at| data.get(at + 10..))
+        .map(<[u8]>::trim_ascii_start)
+        .is_some_and(|value| value.starts_with(b"\"") && !value.starts_with(b"\"\""));
+    text || has(data, "\"tool_calls\"") || has(data, "\"reasoning")
+}
+
+#[derive(Deserialize)]
+struct ResponsesEvent {
+    #[serde(rename = "type")]
+    kind: String,
+    response: Option<OpenAiReply>,
+    code: Option<String>,
+}
+
+fn responses_event(seen: &mut Seen, data: &[u8]) {
+    if has(data, ".delta\"") {
+        if seen.first_content.is_none() {
+            seen.first_content = Some(Instant::now());
+        }
+        return;
+    }
+    if !(has(data, "\"usage\"") || has(data, "\"response.") || has(data, "\"error\"")) {
+        return;
+    }
+    let Ok(event) = serde_json::from_slice::<ResponsesEvent>(data) else { return };
+    if event.kind == "error" {
+        seen.error = Some(event.code.unwrap_or_else(|| "error".to_owned()));
+        return;
+    }
+    let Some(response) = event.response else { return };
+    if response.model.is_some() {
+        seen.model = response.model;
+    }
+    if let Some(usage) = response.usage {
+        seen.usage = usage.into();
+    }
+    match event.kind.as_str() {
+        "response.completed" | "response.incomplete" => seen.complete = true,
+        "response.failed" => {
+            seen.error =
+                Some(response.error.map_or_else(|| "failed".to_owned(), ErrorObject::name));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,265 @@
+//! The configured providers, their credentials, and which of them serves a model.
+
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use axum::http::HeaderValue;
+use loom_common_secret::SecretString;
+use loom_core::{Error, Result, id::CredentialId};
+use reqwest::Url;
+
+use crate::{
+    config::{Config, ProviderConfig},
+    demo,
+    dialect::{Dialect, Operation},
+};
+
+/// Somewhere that models are served.
+pub(crate) struct Provider {
+    pub(crate) name: Arc<str>,
+    pub(crate) dialect: Dialect,
+    base_url: Url,
+    urls: [(Operation, Url); 5],
+    models: Vec<String>,
+    keyless: bool,
+    from_env: Option<Credential>,
+    stored: ArcSwap<Vec<Credential>>,
+    next: AtomicUsize,
+    /// It answered 400 to `stream_options`; its streams go without, their tokens unknown.
+    pub(crate) refuses_stream_options: AtomicBool,
+    /// The last request got no sound answer.
+    pub(crate) failing: AtomicBool,
+}
+
+/// A key of a provider's, ready to be sent.
+#[derive(Clone)]
+pub(crate) struct Credential {
+    /// None for the one from the environment.
+    pub(crate) id: Option<CredentialId>,
+    pub(crate) name: String,
+    pub(crate) secret: SecretString,
+    /// As it stands in the header, marked sensitive.
+    pub(crate) header: HeaderValue,
+}
+
+impl Credential {
+    pub(crate) fn new(
+        id: Option<CredentialId>,
+        name: String,
+        secret: SecretString,
+        dialect: Dialect,
+    ) -> Option<Self> {
+        let text = match dialect {
+            Dialect::Anthropic => Cow::Borrowed(secret.expose()),
+            Dialect::OpenAi => Cow::Owned(format!("Bearer {}", secret.expose())),
+        };
+        let mut header = HeaderValue::from_str(&text).ok()?;
+        header.set_sensitive(true);
+        Some(Self { id, name, secret, header })
+    }
+}
+
+impl Provider {
+    fn new(config: &ProviderConfig) -> Self {
+        let dialect = config.dialect;
+        let url = |operation: Operation| (operation, join(&config.base_url, operation.path()));
+        let from_env = config
+            .api_key
+            .clone()
+            .and_then(|secret| Credential::new(None, "environment".to_owned(), secret, dialect));
+        Self {
+            name: config.name.as_str().into(),
+            dialect,
+            base_url: config.base_url.clone(),
+            urls: [
+                url(Operation::Messages),
+                url(Operation::CountTokens),
+                url(Operation::Chat),
+                url(Operation::Responses),
+                url(Operation::Embeddings),
+            ],
+            models: config.models.clone(),
+            keyless: config.keyless,
+            from_env,
+            stored: ArcSwap::default(),
+            next: AtomicUsize::new(0),
+            refuses_stream_options: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+        }
+    }
+
+    /// The address of an operation.
+    pub(crate) fn url(&self, operation: Operation) -> Url {
+        self.urls
+            .iter()
+            .find(|(of, _)| *of == operation)
+            .map_or_else(|| join(&self.base_url, operation.path()), |(_, url)| url.clone())
+    }
+
+    /// The address of the list of models, or of one of them.
+    pub(crate) fn models_url(&self, id: Option<&str>) -> Url {
+        let mut url = join(
+            &self.base_url,
+            if self.dialect == Dialect::Anthropic { "/v1/models" } else { "/models" },
+        );
+        if let (Some(id), Ok(mut segments)) = (id, url.path_segments_mut()) {
+            segments.push(id);
+        }
+        url
+    }
+
+    pub(crate) fn is_demo(&self) -> bool {
+        &*self.name == demo::PROVIDER
+    }
+
+    pub(crate) fn is_configured(&self) -> bool {
+        self.keyless || self.from_env.is_some() || !self.stored.load().is_empty()
+    }
+
+    pub(crate) fn set_stored(&self, credentials: Vec<Credential>) {
+        self.stored.store(Arc::new(credentials));
+    }
+
+    pub(crate) fn credential_count(&self) -> usize {
+        usize::from(self.from_env.is_some()) + self.stored.load().len()
+    }
+
+    /// The next credential, in turn. None: the provider wants none.
+    ///
+    /// # Errors
+    /// 503 `feature_disabled` when it wants one and there is none.
+    pub(crate) fn credential(&self) -> Result<Option<Credential>> {
+        let stored = self.stored.load();
+        let count = usize::from(self.from_env.is_some()) + stored.len();
+        if count == 0 {
+            return if self.keyless { Ok(None) } else { Err(self.not_configured()) };
+        }
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % count;
+        Ok(self.from_env.iter().chain(stored.iter()).nth(turn).cloned())
+    }
+
+    /// Every credential, for a test; one `None` when the provider wants none.
+    pub(crate) fn all_credentials(&self) -> Vec<Option<Credential>> {
+        let all: Vec<_> =
+            self.from_env.iter().chain(self.stored.load().iter()).cloned().map(Some).collect();
+        if all.is_empty() { vec![None] } else { all }
+    }
+
+    fn not_configured(&self) -> Error {
+        let upper = self.name.to_uppercase().replace('-', "_");
+        Error::new(
+            http::StatusCode::SERVICE_UNAVAILABLE,
+            "feature_disabled",
+            format!(
+                "no credential for the provider `{}`: set LOOM_SERVER_{upper}_API_KEY or run `loom-server llm credential add {}`",
+                self.name, self.name
+            ),
+        )
+    }
+}
+
+/// `base` with `path` behind whatever path it has.
+fn join(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    url
+}
+
+/// All providers of this server.
+pub(crate) struct Providers(Vec<Arc<Provider>>);
+
+/// Where a request goes.
+pub(crate) struct Target {
+    pub(crate) provider: Arc<Provider>,
+    /// The model's name there, when the client's had the provider's name before it.
+    pub(crate) rename: Option<String>,
+}
+
+impl Providers {
+    pub(crate) fn new(config: &Config) -> Self {
+        let mut all: Vec<_> =
+            config.providers.iter().map(|provider| Arc::new(Provider::new(provider))).collect();
+        if config.demo {
+            all.push(Arc::new(Provider::new(&demo::config())));
+        }
+        Self(all)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        self.0.iter()
+    }
+
+    /// By name, whether it has a credential or not.
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.0.iter().find(|provider| &*provider.name == name)
+    }
+
+    /// The configured providers that speak a dialect; the demo speaks every one.
+    pub(crate) fn speaking(&self, dialect: Dialect) -> impl Iterator<Item = &Arc<Provider>> {
+        self.0.iter().filter(move |p| p.is_configured() && (p.dialect == dialect || p.is_demo()))
+    }
+
+    /// Who serves `model` on this wire: the demo its own; then the provider whose name stands before
+    /// it (`groq/llama-3`); then one that lists it; then the wire's own vendor; then the only one.
+    ///
+    /// # Errors
+    /// 404 `model_not_found`, 503 `feature_disabled`.
+    pub(crate) fn serving(&self, dialect: Dialect, model: &str) -> Result<Target> {
+        let target =
+            |provider: &Arc<Provider>| Target { provider: Arc::clone(provider), rename: None };
+        if model == demo::MODEL
+            && let Some(provider) = self.named(demo::PROVIDER)
+        {
+            return Ok(target(provider));
+        }
+        let is_vendor = |p: &Provider| matches!(&*p.name, "anthropic" | "openai");
+        if let Some((name, rest)) = model.split_once('/')
+            && let Some(provider) =
+                self.speaking(dialect).find(|p| &*p.name == name && !p.is_demo())
+            && !rest.is_empty()
+        {
+            return Ok(Target { provider: Arc::clone(provider), rename: Some(rest.to_owned()) });
+        }
+        if let Some(provider) =
+            self.speaking(dialect).find(|p| p.models.iter().any(|known| known == model))
+        {
+            return Ok(target(provider));
+        }
+        if let Some(provider) = self.speaking(dialect).find(|p| is_vendor(p)) {
+            return Ok(target(provider));
+        }
+        let mut others = self.speaking(dialect).filter(|p| !p.is_demo());
+        if let (Some(only), None) = (others.next(), others.next()) {
+            return Ok(target(only));
+        }
+        if self.speaking(dialect).next().is_some() {
+            return Err(model_not_found(model, self.speaking(dialect)));
+        }
+        let vendor = match dialect {
+            Dialect::Anthropic => "anthropic",
+            Dialect::OpenAi => "openai",
+        };
+        Err(self.named(vendor).map_or_else(|| Error::not_found("provider"), |p| p.not_configured()))
+    }
+}
+
+fn model_not_found<'a>(model: &str, speaking: impl Iterator<Item = &'a Arc<Provider>>) -> Error {
+    let names: Vec<_> = speaking
+        .map(|p| if p.is_demo() { format!("`{}`", demo::MODEL) } else { format!("`{}/…`", p.name) })
+        .collect();
+    Error::new(
+        http::StatusCode::NOT_FOUND,
+        "model_not_found",
+        format!(
+            "no provider here serves `{}`; there are {}",
+            loom_core::text::cut(model, 100),
+            names.join(", ")
+        ),
+    )
+}

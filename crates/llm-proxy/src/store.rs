@@ -1,0 +1,152 @@
+//! The SQL of the LLM proxy.
+
+use chrono::{DateTime, Utc};
+use loom_core::{Error, Result, error::OnConstraint, id::CredentialId};
+use sqlx::PgPool;
+
+use crate::ledger::Row;
+
+/// Stores a batch of request rows in one statement. Rows that are there already stay as they are.
+pub(crate) async fn insert_requests(pool: &PgPool, rows: &[Row]) -> Result<(), sqlx::Error> {
+    fn column<T>(rows: &[Row], get: impl Fn(&Row) -> T) -> Vec<T> {
+        rows.iter().map(get).collect()
+    }
+    fn tokens(rows: &[Row], get: impl Fn(&Row) -> Option<u64>) -> Vec<Option<i64>> {
+        rows.iter().map(|row| get(row).and_then(|count| i64::try_from(count).ok())).collect()
+    }
+    sqlx::query!(
+        r#"INSERT INTO llm_requests
+             (id, started_at, org_id, user_id, api_key_id, thread_id, weaver_id, tags, request_id, operation, provider,
+              credential_id, model, response_model, upstream_request_id, streamed, outcome, status, error_code,
+              input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens,
+              reasoning_tokens, cost_nanousd, latency_ms, first_token_ms, request_bytes, response_bytes)
+           SELECT id, started_at, org_id, user_id, api_key_id, thread_id, weaver_id, string_to_array(tags, ','), request_id,
+              operation, provider, credential_id, model, response_model, upstream_request_id, streamed, outcome, status,
+              error_code, input, output, cache_read, cache_write_5m, cache_write_1h, reasoning, cost, latency, first_token,
+              request_bytes, response_bytes
+             FROM UNNEST($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[],
+                         $8::text[], $9::text[], $10::text[], $11::text[], $12::uuid[], $13::text[], $14::text[],
+                         $15::text[], $16::bool[], $17::text[], $18::int[], $19::text[], $20::bigint[], $21::bigint[],
+                         $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[], $27::float8[],
+                         $28::float8[], $29::bigint[], $30::bigint[])
+               AS r (id, started_at, org_id, user_id, api_key_id, thread_id, weaver_id, tags, request_id, operation,
+                     provider, credential_id, model, response_model, upstream_request_id, streamed, outcome, status,
+                     error_code, input, output, cache_read, cache_write_5m, cache_write_1h, reasoning, cost, latency,
+                     first_token, request_bytes, response_bytes)
+           ON CONFLICT ON CONSTRAINT llm_requests_pkey DO NOTHING"#,
+        &column(rows, |r| r.id),
+        &column(rows, |r| r.started_at),
+        &column(rows, |r| r.org_id),
+        &column(rows, |r| r.user_id) as _,
+        &column(rows, |r| r.api_key_id) as _,
+        &column(rows, |r| r.thread_id) as _,
+        &column(rows, |r| r.weaver_id) as _,
+        &column(rows, |r| r.tags.clone()),
+        &column(rows, |r| r.request_id.to_string()),
+        &column(rows, |r| r.operation.to_owned()),
+        &column(rows, |r| r.provider.to_string()),
+        &column(rows, |r| r.credential_id) as _,
+        &column(rows, |r| r.model.clone()),
+        &column(rows, |r| r.response_model.clone()) as _,
+        &column(rows, |r| r.upstream_request_id.clone()) as _,
+        &column(rows, |r| r.streamed),
+        &column(rows, |r| r.outcome.to_owned()),
+        &column(rows, |r| r.status) as _,
+        &column(rows, |r| r.error_code.clone()) as _,
+        &tokens(rows, |r| r.usage.input) as _,
+        &tokens(rows, |r| r.usage.output) as _,
+        &tokens(rows, |r| r.usage.cache_read) as _,
+        &tokens(rows, |r| r.usage.cache_write_5m) as _,
+        &tokens(rows, |r| r.usage.cache_write_1h) as _,
+        &tokens(rows, |r| r.usage.reasoning) as _,
+        &column(rows, |r| r.cost_nanousd) as _,
+        &column(rows, |r| r.latency_ms),
+        &column(rows, |r| r.first_token_ms) as _,
+        &column(rows, |r| r.request_bytes),
+        &column(rows, |r| r.response_bytes)
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Deletes what is older, in batches, so that no lock is held for long. Gives how many.
+pub(crate) async fn delete_requests_before(pool: &PgPool, before: DateTime<Utc>) -> Result<u64> {
+    let mut deleted = 0;
+    loop {
+        let batch = sqlx::query!(
+            "DELETE FROM llm_requests WHERE (id, started_at) IN
+               (SELECT id, started_at FROM llm_requests WHERE started_at < $1 LIMIT 10000)",
+            before
+        )
+        .execute(pool)
+        .await?
+        .rows_affected();
+        deleted += batch;
+        if batch < 10_000 {
+            return Ok(deleted);
+        }
+    }
+}
+
+/// A stored credential with its sealed secret.
+pub(crate) struct CredentialRow {
+    pub(crate) id: CredentialId,
+    pub(crate) provider: String,
+    pub(crate) name: String,
+    pub(crate) sealed_secret: Vec<u8>,
+}
+
+pub(crate) async fn credentials(pool: &PgPool) -> Result<Vec<CredentialRow>> {
+    Ok(sqlx::query_as!(
+        CredentialRow,
+        r#"SELECT id AS "id: CredentialId", provider, name, sealed_secret FROM llm_credentials
+            WHERE disabled_at IS NULL ORDER BY provider, created_at, id LIMIT 1000"#
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// What is shown of a credential.
+#[derive(Clone, Debug)]
+pub struct CredentialSummary {
+    pub id: CredentialId,
+    pub provider: String,
+    pub name: String,
+    pub last_four: String,
+    pub disabled_at: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+}
+
+pub(crate) async fn credential_summaries(pool: &PgPool) -> Result<Vec<CredentialSummary>> {
+    Ok(sqlx::query_as!(
+        CredentialSummary,
+        r#"SELECT id AS "id: CredentialId", provider, name, last_four, disabled_at, created_at FROM llm_credentials
+            ORDER BY provider, created_at, id LIMIT 1000"#
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+pub(crate) async fn insert_credential(
+    pool: &PgPool,
+    row: &CredentialRow,
+    last_four: &str,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO llm_credentials (id, provider, name, sealed_secret, last_four, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        row.id.0,
+        row.provider,
+        row.name,
+        row.sealed_secret,
+        last_four,
+        now
+    )
+    .execute(pool)
+    .await
+    .on_constraint("llm_credentials_name_key", || {
+        Error::conflict("conflict", "this provider has a credential of this name; choose another")
+    })?;
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! The whole configuration: environment over `.env` over defaults, composed of each crate's own.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::HeaderValue;
+use loom_core::config::{Env, Problem, Setting};
+use reqwest::Url;
+
+/// Where the data is kept when nothing else is said; as root it is `/var/lib/loom`, because the
+/// private PostgreSQL runs as another user and must be able to enter.
+const DATA_DIR: &str = "./.loom";
+const DATA_DIR_AS_ROOT: &str = "/var/lib/loom";
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub http: Http,
+    pub log: Log,
+    pub production: bool,
+    pub data_dir: PathBuf,
+    pub database: loom_db::Config,
+    pub vault: loom_vault::Config,
+    pub auth: loom_auth::Config,
+    pub llm: loom_llm_proxy::Config,
+}
+
+#[derive(Clone, Debug)]
+pub struct Http {
+    pub host: IpAddr,
+    pub port: u16,
+    /// Without a slash at its end.
+    pub base_url: String,
+    pub cors: Cors,
+    pub request_timeout: Duration,
+    pub shutdown_grace: Duration,
+    pub max_connections: usize,
+}
+
+#[derive(Clone, Debug)]
+pub enum Cors {
+    Any,
+    /// May be empty: then no page of another origin gets in.
+    Listed(Vec<HeaderValue>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// In the form of `RUST_LOG`.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Pretty,
+    Json,
+}
+
+/// The configuration, or everything that is wrong with it.
+pub struct Loaded {
+    pub config: Config,
+    pub settings: Vec<Setting>,
+    pub problems: Vec<Problem>,
+    /// Variables that look like ours and that nothing reads.
+    pub unknown: Vec<String>,
+}
+
+/// How the start is asked for on the command line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Overrides {
+    /// Development mode on 127.0.0.1 and the built-in provider.
+    pub demo: bool,
+    pub stdout_is_terminal: bool,
+}
+
+/// The variables of the process and of `.env` in the working directory.
+///
+/// # Errors
+/// When there is a `.env` that cannot be read as one.
+pub fn variables() -> Result<BTreeMap<String, String>, String> {
+    let mut vars = BTreeMap::new();
+    match dotenvy::from_path_iter(Path::new(".env")) {
+        Ok(pairs) => {
+            for pair in pairs {
+                let (name, value) = pair.map_err(|error| format!(".env: {error}"))?;
+                vars.insert(name, value);
+            }
+        }
+        Err(error) if error.not_found() => {}
+        Err(error) => return Err(format!(".env: {error}")),
+    }
+    // An empty variable is an absent one, also where `.env` has it.
+    vars.extend(std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+            .filter(|(_, value)| !value.trim().is_empty())
+    }));
+    Ok(vars)
+}
+
+/// Reads everything; problems are collected, not thrown.
+pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
+    let env = &mut Env::new(vars);
+    let production = env
+        .choice("LOOM_SERVER_ENV", "development", &[("development", false), ("production", true)])
+        .unwrap_or(true);
+    let data_dir = {
+        let text = env.get("LOOM_SERVER_DATA_DIR", DATA_DIR.to_owned(), "a path");
+        let as_root = text == DATA_DIR && nix::unistd::geteuid().is_root();
+        PathBuf::from(if as_root { DATA_DIR_AS_ROOT.to_owned() } else { text })
+    };
+    let mut http = load_http(env, production);
+    let log = load_log(env, overrides.stdout_is_terminal);
+    let database = loom_db::Config::load(env, &data_dir, production);
+    let vault = loom_vault::Config::load(env);
+    let mut auth = loom_auth::Config::load(env, production);
+    let mut llm = loom_llm_proxy::Config::load(env);
+    if overrides.demo {
+        if production {
+            env.problem(
+                "LOOM_SERVER_ENV",
+                "must not be production with --demo, which lets everybody on this machine in",
+            );
+        }
+        http.host = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        auth.dev_mode = true;
+        llm.demo = true;
+    }
+    Loaded {
+        settings: env.settings().to_vec(),
+        problems: env.problems().to_vec(),
+        unknown: env.unknown(&["LOOM_SERVER_"]),
+        config: Config { http, log, production, data_dir, database, vault, auth, llm },
+    }
+}
+
+fn load_http(env: &mut Env, production: bool) -> Http {
+    let host = env.get(
+        "LOOM_SERVER_HOST",
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        "an IP address to listen on",
+    );
+    let port = env.number("LOOM_SERVER_PORT", 8080, 0, u16::MAX);
+    let base = "LOOM_SERVER_BASE_URL";
+    let base_url = env.get(
+        base,
+        "http://localhost:8080".to_owned(),
+        "the URL under which users reach this server",
+    );
+    if !base_url
+        .parse::<Url>()
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    {
+        env.problem(base, "must be the http(s) URL under which users reach this server");
+    }
+    let name = "LOOM_SERVER_CORS_ORIGINS";
+    let listed = env.list(name);
+    let mut origins = Vec::new();
+    for origin in &listed {
+        match HeaderValue::from_str(origin) {
+            Ok(value) if origin.starts_with("http://") || origin.starts_with("https://") => {
+                origins.push(value)
+            }
+            _ => env
+                .problem(name, format!("`{origin}` is not an origin, as https://app.example.com")),
+        }
+    }
+    let cors = if listed.is_empty() && !production { Cors::Any } else { Cors::Listed(origins) };
+    Http {
+        host,
+        port,
+        base_url: base_url.trim_end_matches('/').to_owned(),
+        cors,
+        request_timeout: env.secs("LOOM_SERVER_REQUEST_TIMEOUT_SECS", 30, 1, 3600),
+        shutdown_grace: env.secs("LOOM_SERVER_SHUTDOWN_GRACE_SECS", 30, 0, 3600),
+        max_connections: env.number("LOOM_SERVER_MAX_CONNECTIONS", 16_384, 1, 1_000_000),
+    }
+}
+
+fn load_log(env: &mut Env, stdout_is_terminal: bool) -> Log {
+    let level = env
+        .choice(
+            "LOOM_SERVER_LOG_LEVEL",
+            "info",
+            &[
+                ("error", "error"),
+                ("warn", "warn"),
+                ("info", "info"),
+                ("debug", "debug"),
+                ("trace", "trace"),
+            ],
+        )
+        .unwrap_or("info");
+    // RUST_LOG is not ours, and wins.
+    let filter = env
+        .optional::<tracing_subscriber::filter::targets::Targets>(
+            "RUST_LOG",
+            "a list of filters, as info,loom=debug",
+        )
+        .map_or_else(|| format!("warn,loom={level}"), |targets| targets.to_string());
+    let format = env
+        .choice(
+            "LOOM_SERVER_LOG_FORMAT",
+            "auto",
+            &[("auto", None), ("pretty", Some(LogFormat::Pretty)), ("json", Some(LogFormat::Json))],
+        )
+        .flatten();
+    let auto = if stdout_is_terminal { LogFormat::Pretty } else { LogFormat::Json };
+    Log { filter, format: format.unwrap_or(auto) }
+}

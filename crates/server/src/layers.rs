@@ -1,0 +1,154 @@
+//! What surrounds every request: its id, its span and one log line, metrics, panics, time limits, and
+//! the last touch on errors.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures::FutureExt;
+use loom_core::{Clock, Error, id::new_uuid, principal::RequestInfo};
+use metrics::{counter, gauge, histogram};
+use tracing::Instrument;
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// The peer of a connection, put there by the accept loop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub SocketAddr);
+
+/// The outermost layer.
+pub(crate) async fn observe(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(&request, &clock);
+    let ip =
+        request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    // A dual-stack socket shows an IPv4 peer as an IPv6 one.
+    let ip = ip.to_canonical();
+    request.extensions_mut().insert(RequestInfo { id: Arc::clone(&id), ip });
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("(none)", MatchedPath::as_str);
+    let method = request.method().clone();
+    let span = tracing::info_span!("request", request_id = &*id, method = %method, route);
+    gauge!("loom_http_requests_in_flight").increment(1);
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    gauge!("loom_http_requests_in_flight").decrement(1);
+
+    let mut response = answer.unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Error::internal(format!("a handler panicked: {what}")).into_response()
+    });
+    let error = response.extensions().get::<Error>().cloned();
+    let is_problem = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/problem+json");
+    if let Some(error) = error.clone().filter(|_| is_problem) {
+        response = name_request(response, error, &id);
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().entry(REQUEST_ID).or_insert(value);
+    }
+    let elapsed = started.elapsed();
+    let status = response.status();
+    span.in_scope(|| log(status, elapsed, ip, error.as_ref()));
+    counter!("loom_http_requests_total", "method" => method_label(&method), "route" => route.to_owned(), "status" => status.as_str().to_owned())
+        .increment(1);
+    histogram!("loom_http_request_seconds", "method" => method_label(&method), "route" => route.to_owned())
+        .record(elapsed.as_secs_f64());
+    response
+}
+
+/// Any word can stand as a method; only the usual ones become labels.
+fn method_label(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// The client's own id when it is a sane one, else a new one.
+fn request_id(request: &Request, clock: &Clock) -> Arc<str> {
+    request
+        .headers()
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| {
+            (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+        })
+        .map_or_else(|| new_uuid(clock.now()).to_string().into(), Into::into)
+}
+
+/// The same error with the request's id in its document; headers that were set on the way stay.
+fn name_request(response: Response, error: Error, id: &str) -> Response {
+    let mut named = error.respond(id);
+    for (name, value) in response.headers() {
+        if *name != header::CONTENT_LENGTH {
+            named.headers_mut().entry(name).or_insert(value.clone());
+        }
+    }
+    named
+}
+
+fn log(status: StatusCode, elapsed: Duration, ip: IpAddr, error: Option<&Error>) {
+    let duration_ms = elapsed.as_secs_f64() * 1e3;
+    let status = status.as_u16();
+    match error {
+        Some(error) if status >= 500 => tracing::error!(
+            status, duration_ms, peer = %ip, code = error.code(), detail = error.detail(), cause = error.cause(), "request"
+        ),
+        Some(error) => {
+            tracing::info!(status, duration_ms, peer = %ip, code = error.code(), detail = error.detail(), "request");
+        }
+        None => tracing::info!(status, duration_ms, peer = %ip, "request"),
+    }
+}
+
+/// A limit on the time until a response begins; streams go on behind it.
+pub(crate) async fn time_limit(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+        Error::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "timeout",
+            format!(
+                "this took longer than {} s and was given up; nothing half done remains",
+                limit.as_secs()
+            ),
+        )
+        .retry_after(Duration::from_secs(1))
+        .into_response()
+    })
+}
+
+/// No route has this path.
+pub(crate) async fn no_such_route() -> Error {
+    Error::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is no such route; GET /api/openapi.json lists them all",
+    )
+}
+
+/// The route exists, with another method.
+pub(crate) async fn wrong_method() -> Error {
+    Error::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this route takes another method; see `allow`",
+    )
+}

@@ -1,0 +1,143 @@
+//! A database of its own for each test, copied from a template that has been migrated once.
+
+use std::{sync::OnceLock, thread, time::Duration};
+
+use loom_common_secret::SecretString;
+use loom_core::{Clock, id::new_uuid};
+use loom_db::{migrate, pool::Limits};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
+use tokio::sync::Mutex;
+
+const VARIABLE: &str = "LOOM_TEST_DATABASE_URL";
+/// Any number: the lock under which the template is made.
+const LOCK: i64 = 0x7465_7374;
+
+/// Dropped when the test has passed; kept, and its name printed, when it panics.
+pub struct TestDatabase {
+    name: String,
+    url: SecretString,
+    pool: PgPool,
+}
+
+impl TestDatabase {
+    /// Needs the server that the setup script of nextest starts, or one in `LOOM_TEST_DATABASE_URL`.
+    pub async fn new() -> Self {
+        let template = template().await;
+        let name = format!("t_{}", new_uuid(Clock::system().now()).simple());
+        execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+        let url = url_of(&name);
+        let limits = Limits {
+            max_connections: 10,
+            statement_timeout: Duration::from_secs(30),
+            wait: Duration::from_secs(10),
+        };
+        let pool = loom_db::connect(&url, &limits).await.unwrap();
+        Self { name, url, pool }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn url(&self) -> &SecretString {
+        &self.url
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the database of this test is kept: {}", self.name);
+            return;
+        }
+        // A drop cannot wait inside the runtime it was called from, so that it has one of its own.
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        let thread = thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_all().build().unwrap().block_on(execute(&drop));
+        });
+        if thread.join().is_err() {
+            eprintln!("the database {} could not be dropped", self.name);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the setup script of nextest speaks through it")]
+fn server() -> &'static str {
+    static SERVER: OnceLock<String> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        std::env::var(VARIABLE).ok().filter(|url| !url.is_empty()).unwrap_or_else(|| {
+            panic!(
+                "{VARIABLE} is not set: run the tests with `cargo nextest run`, which starts a \
+                 PostgreSQL for them, or name a server whose user may create databases"
+            )
+        })
+    })
+}
+
+/// The same server, another database.
+fn url_of(database: &str) -> SecretString {
+    let (before, query) = server().split_once('?').unwrap_or((server(), ""));
+    let scheme = before.find("://").map_or(0, |at| at + 3);
+    let host = before[scheme..].find('/').map_or(before, |at| &before[..scheme + at]);
+    let mark = if query.is_empty() { "" } else { "?" };
+    SecretString::from(format!("{host}/{database}{mark}{query}"))
+}
+
+async fn execute(sql: &str) {
+    let mut connection = PgConnection::connect(server()).await.unwrap();
+    connection.execute(AssertSqlSafe(sql)).await.unwrap();
+    let _ = connection.close().await;
+}
+
+/// The template for the migrations of this build. It is made by the first test that needs it and not
+/// by the setup script, whose binary may be older than the migrations.
+async fn template() -> &'static str {
+    static TEMPLATE: OnceLock<String> = OnceLock::new();
+    static MAKING: Mutex<()> = Mutex::const_new(());
+    let _one = MAKING.lock().await;
+    if let Some(name) = TEMPLATE.get() {
+        return name;
+    }
+    let name = make_template().await;
+    TEMPLATE.get_or_init(|| name)
+}
+
+async fn make_template() -> String {
+    let name = format!("loom_test_template_{}", migrate::fingerprint());
+    let mut connection = PgConnection::connect(server()).await.unwrap();
+    if !exists(&mut connection, &name).await {
+        sqlx::query("SELECT pg_advisory_lock($1)")
+            .bind(LOCK)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        if !exists(&mut connection, &name).await {
+            // Under another name until it is complete.
+            let half = format!("half_{name}");
+            for sql in
+                [format!("DROP DATABASE IF EXISTS {half}"), format!("CREATE DATABASE {half}")]
+            {
+                connection.execute(AssertSqlSafe(sql)).await.unwrap();
+            }
+            migrate::run(&url_of(&half), Duration::ZERO).await.unwrap();
+            let rename = format!("ALTER DATABASE {half} RENAME TO {name}");
+            connection.execute(AssertSqlSafe(rename)).await.unwrap();
+        }
+    }
+    // Gives the lock back.
+    let _ = connection.close().await;
+    name
+}
+
+async fn exists(connection: &mut PgConnection, database: &str) -> bool {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(database)
+        .fetch_one(connection)
+        .await
+        .unwrap()
+}

@@ -1,0 +1,7 @@
+//! The test support itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+
+mod chaos;
+mod database;
+mod llm;
