@@ -18,11 +18,10 @@ use loom_core::{
     id::{ApiKeyId, OrgId, ThreadId, UserId, new_uuid},
     principal::{Actor, Authentication, OrgRole, Scope, Scopes, Via},
 };
+use loom_testkit::TestDatabase;
 use loom_threads::Threads;
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgPoolOptions};
-
-use crate::database::TestDatabase;
 
 const AS: &str = "x-test-as";
 

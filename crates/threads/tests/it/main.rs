@@ -10,7 +10,6 @@
 mod append;
 mod bad_input;
 mod concurrency;
-mod database;
 mod get;
 mod harness;
 mod isolation;
