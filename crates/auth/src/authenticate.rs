@@ -40,7 +40,7 @@ impl Auth {
         if let Some(token) = credential(headers)? {
             return self.by_token(token, wanted.as_deref()).await.map(Some);
         }
-        let Some(user) = &self.dev_user else { return Ok(None) };
+        let Some(user) = self.dev_user.get() else { return Ok(None) };
         let info = request.extensions.get::<RequestInfo>();
         if info.is_some_and(|info| info.ip.is_loopback()) && is_local_and_own(request) {
             return as_user(user, Via::DevMode, wanted.as_deref()).map(Some);

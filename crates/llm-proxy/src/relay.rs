@@ -67,6 +67,7 @@ pub(crate) fn relay(answer: Incoming, how: Relay, mut meter: Meter) -> Response 
         frames: (streams && how.withhold_usage).then(Frames::default),
         idle_for: how.idle,
         idle: Box::pin(sleep(how.idle)),
+        last: Instant::now(),
         stop: Box::pin(how.stop),
         at_boundary: true,
         request_id: how.request_id,
@@ -95,6 +96,8 @@ struct Tap {
     frames: Option<Frames>,
     idle_for: Duration,
     idle: Pin<Box<Sleep>>,
+    /// When the last piece came.
+    last: Instant,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     /// What the client has so far ends with a whole event.
     at_boundary: bool,
@@ -121,7 +124,7 @@ impl HttpBody for Tap {
             match Pin::new(upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
-                    this.idle.as_mut().reset(Instant::now() + this.idle_for);
+                    this.last = Instant::now();
                     let data = this.pass(data);
                     if !data.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -142,7 +145,13 @@ impl HttpBody for Tap {
                             Broken { code: "unavailable", message: "this server is going down" };
                         return this.break_off(&broken);
                     }
+                    // Armed once and looked at when it rings: cheaper than to wind it up at each piece.
                     ready!(this.idle.as_mut().poll(cx));
+                    let due = this.last + this.idle_for;
+                    if due > Instant::now() {
+                        this.idle.as_mut().reset(due);
+                        continue;
+                    }
                     let broken = Broken {
                         code: "upstream_timeout",
                         message: "the provider fell silent in the middle of its reply",
