@@ -191,6 +191,11 @@ impl Meter {
         }
     }
 
+    /// As in the log of requests.
+    pub(crate) fn id(&self) -> LlmRequestId {
+        LlmRequestId(self.row.as_ref().map(|row| row.id).unwrap_or_default())
+    }
+
     pub(crate) fn credential(&mut self, id: Option<CredentialId>) {
         self.change(|row| row.credential_id = id.map(|id| id.0));
     }
