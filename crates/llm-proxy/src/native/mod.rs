@@ -14,6 +14,7 @@ mod schema;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod thinking;
 mod to_anthropic;
 mod to_openai;
 mod upstream;

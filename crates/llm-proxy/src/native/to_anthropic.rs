@@ -12,14 +12,11 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::{
     check::{Faults, is_object},
     model::{
-        Content, Effort, Message, Part, PartKind, Request, Role, Source, SourceKind, Thinking,
-        ThinkingBlock, ThinkingKind, ToolCall, ToolChoice,
+        Content, Message, Part, PartKind, Request, Role, Source, SourceKind, ThinkingBlock,
+        ThinkingKind, ToolCall, ToolChoice,
     },
+    thinking::{Think, budget, effort_name},
 };
-
-/// The wire wants a limit.
-const DEFAULT_MAX_TOKENS: u32 = 4096;
-const LEAST_BUDGET: u32 = 1024;
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -115,14 +112,6 @@ enum Choice<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Think {
-    Enabled { budget_tokens: u32 },
-    Adaptive,
-    Disabled,
-}
-
-#[derive(Serialize)]
 struct OutputConfig {
     effort: &'static str,
 }
@@ -183,52 +172,6 @@ pub(super) fn body(request: &Request, stream: bool) -> Result<Bytes> {
         stream,
     };
     serde_json::to_vec(&body).map(Bytes::from).map_err(Error::internal)
-}
-
-fn effort_name(effort: Effort) -> &'static str {
-    match effort {
-        Effort::Minimal | Effort::Low => "low",
-        Effort::Medium => "medium",
-        Effort::High => "high",
-    }
-}
-
-/// What is for thinking, and the limit of all output, which on this wire includes it.
-fn budget(faults: &mut Faults, request: &Request) -> (Option<Think>, u32) {
-    let given = request.max_tokens;
-    let plain = given.unwrap_or(DEFAULT_MAX_TOKENS);
-    match &request.thinking {
-        None => (None, plain),
-        Some(Thinking { kind: ThinkingKind::Disabled, .. }) => (Some(Think::Disabled), plain),
-        Some(Thinking { kind: ThinkingKind::Adaptive, .. }) => (Some(Think::Adaptive), plain),
-        Some(Thinking { kind: ThinkingKind::Enabled, budget_tokens: Some(budget), .. }) => {
-            let limit = given.unwrap_or_else(|| DEFAULT_MAX_TOKENS.saturating_add(*budget));
-            if *budget < LEAST_BUDGET || *budget >= limit {
-                faults.add(
-                    "thinking.budget_tokens",
-                    format!("must be at least {LEAST_BUDGET} and less than `max_tokens`"),
-                );
-            }
-            (Some(Think::Enabled { budget_tokens: *budget }), limit)
-        }
-        Some(Thinking { kind: ThinkingKind::Enabled, effort, .. }) => {
-            let wanted = match effort.unwrap_or(Effort::Medium) {
-                Effort::Minimal => LEAST_BUDGET,
-                Effort::Low => 4096,
-                Effort::Medium => 8192,
-                Effort::High => 16_384,
-            };
-            let limit = given.unwrap_or(DEFAULT_MAX_TOKENS + wanted);
-            let budget = wanted.min(limit.saturating_sub(1));
-            if budget < LEAST_BUDGET {
-                faults.add(
-                    "max_tokens",
-                    format!("must be more than {LEAST_BUDGET}: towards this provider it includes the thinking"),
-                );
-            }
-            (Some(Think::Enabled { budget_tokens: budget }), limit)
-        }
-    }
 }
 
 /// The system text, and the turns of user and assistant, in which neighbours are one.

@@ -1,0 +1,1 @@
+//! The demo, read by our own decoders.
