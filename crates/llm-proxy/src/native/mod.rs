@@ -20,3 +20,19 @@ mod to_openai;
 mod upstream;
 
 pub(crate) use self::http::routes;
+
+/// The text and the tool calls' arguments of a whole stream, for the tests of the demo.
+#[cfg(test)]
+pub(crate) fn decoded(
+    dialect: crate::dialect::Dialect,
+    stream: &[u8],
+) -> Option<(String, Vec<String>)> {
+    let mut decoder = stream::Decoder::new(dialect);
+    let last = decoder.feed(stream).into_iter().chain(decoder.finish()).last()?;
+    match last {
+        draft::Event::Completed(draft) => {
+            Some((draft.text, draft.calls.into_iter().map(|call| call.arguments).collect()))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the native routes' parts.
+
+mod replies;
+mod requests;
