@@ -87,6 +87,18 @@ impl Ledger {
         Self { writer, clock }
     }
 
+    /// Keeps the rows instead of storing them.
+    #[cfg(test)]
+    pub(crate) fn keep(clock: Clock) -> (Self, Arc<std::sync::Mutex<Vec<Row>>>) {
+        let kept: Arc<std::sync::Mutex<Vec<Row>>> = Arc::default();
+        let to = Arc::clone(&kept);
+        let writer = Writer::start("llm_requests", Limits::default(), move |rows: Arc<[Row]>| {
+            to.lock().unwrap().extend(rows.iter().cloned());
+            async { Ok(()) }
+        });
+        (Self { writer, clock }, kept)
+    }
+
     pub(crate) async fn close(&self) {
         self.writer.close().await;
     }
