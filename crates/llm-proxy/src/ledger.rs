@@ -87,6 +87,18 @@ impl Ledger {
         Self { writer, clock }
     }
 
+    /// Keeps the rows instead of storing them.
+    #[cfg(test)]
+    pub(crate) fn keep(clock: Clock) -> (Self, Arc<std::sync::Mutex<Vec<Row>>>) {
+        let kept: Arc<std::sync::Mutex<Vec<Row>>> = Arc::default();
+        let to = Arc::clone(&kept);
+        let writer = Writer::start("llm_requests", Limits::default(), move |rows: Arc<[Row]>| {
+            to.lock().unwrap().extend(rows.iter().cloned());
+            async { Ok(()) }
+        });
+        (Self { writer, clock }, kept)
+    }
+
     pub(crate) async fn close(&self) {
         self.writer.close().await;
     }
@@ -189,6 +201,11 @@ impl Meter {
         if let Some(row) = &mut self.row {
             change(row);
         }
+    }
+
+    /// As in the log of requests.
+    pub(crate) fn id(&self) -> LlmRequestId {
+        LlmRequestId(self.row.as_ref().map(|row| row.id).unwrap_or_default())
     }
 
     pub(crate) fn credential(&mut self, id: Option<CredentialId>) {
