@@ -45,6 +45,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .route("/openai/v1/embeddings", axum::routing::post(create_embedding))
         .route("/openai/v1/models", axum::routing::get(models::list_models))
         .route("/openai/v1/models/{*id}", axum::routing::get(models::get_model))
+        .route("/v1/models/{vendor}/{*name}", axum::routing::get(models::get_model_with_slashes))
         .route("/v1/{*rest}", axum::routing::any(no_such_route))
         .route("/anthropic/{*rest}", axum::routing::any(no_such_route))
         .route("/openai/{*rest}", axum::routing::any(no_such_route));
