@@ -81,6 +81,7 @@ struct Ask<'a> {
     #[serde(borrow)]
     model: Option<&'a RawValue>,
     stream: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "stream_options::present")]
     stream_options: Option<&'a RawValue>,
 }
 
