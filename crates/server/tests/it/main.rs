@@ -9,3 +9,4 @@
 )]
 
 mod health;
+mod llm;
