@@ -1,6 +1,10 @@
 //! Which commit this is and when it was built, for `/health` and `--version`.
 
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a build script speaks to cargo by variables and standard output")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a build script speaks to cargo by variables and standard output"
+)]
 
 use std::{env, fs, process::Command};
 

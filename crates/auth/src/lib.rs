@@ -20,7 +20,6 @@ use sqlx::PgPool;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use audit::AuditLog;
-pub use authenticate::authenticate;
 pub use bootstrap::NewKey;
 pub use config::Config;
 

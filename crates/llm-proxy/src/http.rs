@@ -14,7 +14,7 @@ use loom_core::{
     Error, Principal, Result,
     authorize::{Action, authorize},
     extract::{Body, BodyLimit},
-    principal::{RequestInfo, Scope, required},
+    principal::{RequestInfo, Scope},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -58,7 +58,6 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .merge(aliases.into())
-        .route_layer(middleware::from_fn(required))
         .layer(middleware::from_fn(surface))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
         .with_state(proxy)

@@ -8,6 +8,7 @@ mod forward;
 mod http;
 mod jobs;
 mod ledger;
+mod measures;
 mod models;
 mod native;
 mod observe;
