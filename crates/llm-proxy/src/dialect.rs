@@ -155,15 +155,7 @@ pub(crate) async fn surface(request: Request, next: Next) -> Response {
     let request_id =
         request.extensions().get::<RequestInfo>().map(|info| info.id.clone()).unwrap_or_default();
     let mut response = next.run(request).await;
-    let error = response.extensions().get::<Error>().cloned().or_else(|| {
-        (response.status() == StatusCode::METHOD_NOT_ALLOWED).then(|| {
-            Error::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "this route takes another method",
-            )
-        })
-    });
+    let error = response.extensions().get::<Error>().cloned();
     if let Some(error) = error {
         let allow = response.headers_mut().remove(header::ALLOW);
         response = error_response(dialect, error, &request_id);
