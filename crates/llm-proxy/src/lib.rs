@@ -74,7 +74,7 @@ impl LlmProxy {
             .build()
             .map_err(Error::internal)?;
         Ok(Self {
-            ledger: ledger::Ledger::start(pool.clone(), clock.clone()),
+            ledger: ledger::Ledger::start(&pool, clock.clone()),
             providers: Arc::new(provider::Providers::new(config)),
             timeouts: config.timeouts,
             retention: config.retention,
