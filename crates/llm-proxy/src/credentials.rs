@@ -7,7 +7,13 @@ use axum::http::HeaderMap;
 use loom_common_secret::SecretString;
 use loom_core::{Error, Result, id::CredentialId, text};
 
-use crate::{LlmProxy, forward::read_to, provider::Credential, store};
+use crate::{
+    LlmProxy,
+    dialect::Dialect,
+    forward::read_to,
+    provider::{Credential, Target},
+    store,
+};
 
 const MAX_AGE_MS: i64 = 5_000;
 
@@ -70,6 +76,15 @@ impl LlmProxy {
             }
             proxy.credentials_reading.store(false, Ordering::Release);
         });
+    }
+
+    /// [`Providers::serving`] with credentials that are soon up to date, also when until now there was
+    /// none, so that nothing is ever sent.
+    ///
+    /// [`Providers::serving`]: crate::provider::Providers::serving
+    pub(crate) fn serving(&self, dialect: Dialect, model: &str) -> Result<Target> {
+        self.refresh_credentials_if_old();
+        self.providers.serving(dialect, model)
     }
 
     /// Stores a credential, sealed.

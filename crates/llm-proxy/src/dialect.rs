@@ -165,15 +165,7 @@ pub(crate) async fn surface(request: Request, next: Next) -> Response {
         Ok(_) => next.run(request).await,
         Err(error) => error.into_response(),
     };
-    let error = response.extensions().get::<Error>().cloned().or_else(|| {
-        (response.status() == StatusCode::METHOD_NOT_ALLOWED).then(|| {
-            Error::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "this route takes another method",
-            )
-        })
-    });
+    let error = response.extensions().get::<Error>().cloned();
     if let Some(error) = error {
         let allow = response.headers_mut().remove(header::ALLOW);
         response = error_response(dialect, error, &request_id);

@@ -49,7 +49,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .route("/v1/{*rest}", axum::routing::any(no_such_route))
         .route("/anthropic/{*rest}", axum::routing::any(no_such_route))
         .route("/openai/{*rest}", axum::routing::any(no_such_route));
-    OpenApiRouter::new()
+    let (router, document) = OpenApiRouter::new()
         .routes(routes!(create_message))
         .routes(routes!(count_message_tokens))
         .routes(routes!(create_chat_completion))
@@ -58,9 +58,22 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .merge(aliases.into())
+        .split_for_parts();
+    // Inside of `surface`; the server's own answer to a wrong method would have the native shape.
+    let router = router
+        .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(surface))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
-        .with_state(proxy)
+        .with_state(proxy);
+    OpenApiRouter::with_openapi(document).merge(router.into())
+}
+
+async fn wrong_method() -> Error {
+    Error::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this route takes another method; see `allow`",
+    )
 }
 
 async fn no_such_route(uri: Uri) -> Error {
@@ -116,7 +129,7 @@ impl LlmProxy {
             Some("true") => true,
             Some(_) => return Err(bad_request("`stream` must be true or false")),
         };
-        let target = self.providers.serving(operation.dialect(), &model_name)?;
+        let target = self.serving(operation.dialect(), &model_name)?;
         let provider = &target.provider;
         let renamed = match &target.rename {
             Some(name) => {

@@ -58,6 +58,8 @@ pub(crate) struct Row {
 #[derive(Clone)]
 pub(crate) struct Ledger {
     writer: Writer<Row>,
+    /// The writer's one connection.
+    own: PgPool,
     clock: Clock,
 }
 
@@ -82,13 +84,20 @@ impl Outcome {
 }
 
 impl Ledger {
-    pub(crate) fn start(pool: PgPool, clock: Clock) -> Self {
+    pub(crate) fn start(pool: &PgPool, clock: Clock) -> Self {
         let limits = Limits { linger: LINGER, ..Limits::default() };
-        let writer = Writer::start("llm_requests", limits, move |rows: Arc<[Row]>| {
-            let pool = pool.clone();
-            async move { store::insert_requests(&pool, &rows).await }
-        });
-        Self { writer, clock }
+        // In the queue for the shared connections a batch would wait behind every request of a busy
+        // server, and be lost if the server were killed meanwhile.
+        let options = pool.connect_options().as_ref().clone();
+        let own = pool.options().clone().max_connections(1).connect_lazy_with(options);
+        let writer = {
+            let own = own.clone();
+            Writer::start("llm_requests", limits, move |rows: Arc<[Row]>| {
+                let own = own.clone();
+                async move { store::insert_requests(&own, &rows).await }
+            })
+        };
+        Self { writer, own, clock }
     }
 
     /// Keeps the rows instead of storing them.
@@ -105,6 +114,7 @@ impl Ledger {
 
     pub(crate) async fn close(&self) {
         self.writer.close().await;
+        self.own.close().await;
     }
 
     /// Begins the account of one request. Whatever happens to the meter, one row is written.

@@ -87,7 +87,7 @@ impl LlmProxy {
             .build()
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Inner {
-            ledger: ledger::Ledger::start(pool.clone(), clock.clone()),
+            ledger: ledger::Ledger::start(&pool, clock.clone()),
             providers: provider::Providers::new(config),
             timeouts: config.timeouts,
             retention: config.retention,

@@ -79,6 +79,7 @@ impl LlmProxy {
     ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
+        self.refresh_credentials_if_old();
         let providers: Vec<_> = self.providers.speaking(dialect).collect();
         match providers.as_slice() {
             [] => {
@@ -142,7 +143,7 @@ impl LlmProxy {
     ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
-        let target = self.providers.serving(dialect, id)?;
+        let target = self.serving(dialect, id)?;
         if target.provider.is_demo() {
             return if id == demo::MODEL {
                 Ok(axum::Json(demo::model(dialect)).into_response())

@@ -169,7 +169,7 @@ pub struct Running {
 /// When a part cannot be had; the message is for the operator.
 pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     // Before the features: a metric that is looked up before there is a recorder counts nowhere.
-    meta::start_metrics();
+    let metrics = meta::start_metrics();
     let http = &config.http;
     let wanted = SocketAddr::new(http.host, http.port);
     // Before anything is started: most often it is another server that has the port.
@@ -193,6 +193,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     let (router, _) = routes(&features, &health, &database, config, clock);
     features.jobs.start_clock().await?;
     let stop = CancellationToken::new();
+    tokio::spawn(meta::keep_up(metrics, stop.clone()));
     let serving = tokio::spawn(accept::serve(
         listener,
         router,

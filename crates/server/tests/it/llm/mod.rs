@@ -9,6 +9,7 @@ mod chaos;
 mod conversation;
 mod credentials;
 mod passthrough;
+mod rig;
 mod routing;
 mod sdk;
 
