@@ -109,7 +109,9 @@ impl Ledger {
             to.lock().unwrap().extend(rows.iter().cloned());
             async { Ok(()) }
         });
-        (Self { writer, clock }, kept)
+        let own = sqlx::postgres::PgPoolOptions::new()
+            .connect_lazy_with(sqlx::postgres::PgConnectOptions::new_without_pgpass());
+        (Self { writer, own, clock }, kept)
     }
 
     pub(crate) async fn close(&self) {

@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tower_http::{
     compression::CompressionLayer,
-    cors::{AllowOrigin, Any, CorsLayer, ExposeHeaders},
+    cors::{AllowHeaders, AllowOrigin, Any, CorsLayer, ExposeHeaders},
 };
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -143,7 +143,8 @@ pub fn routes(
 fn cors(http: &Http) -> CorsLayer {
     let layer = CorsLayer::new()
         .allow_methods(Any)
-        .allow_headers(Any)
+        // Not `*`, which by the Fetch standard leaves out `authorization`.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(ExposeHeaders::any())
         .max_age(Duration::from_secs(3600));
     match &http.cors {

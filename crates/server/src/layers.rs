@@ -126,12 +126,16 @@ fn request_id(request: &Parts, clock: &Clock) -> Arc<str> {
         .map_or_else(|| new_uuid(clock.now()).to_string().into(), Into::into)
 }
 
-/// The same error with the request's id in its document; headers that were set on the way stay.
+/// The same error with the request's id in its document; headers that were set on the way stay, all
+/// but those that tell of the former body.
 fn name_request(response: &Response, error: Error, id: &str) -> Response {
     let mut named = error.respond(id);
-    for (name, value) in response.headers() {
-        if *name != header::CONTENT_LENGTH {
-            named.headers_mut().entry(name).or_insert(value.clone());
+    let of_the_body = [header::CONTENT_LENGTH, header::CONTENT_ENCODING];
+    for name in response.headers().keys().filter(|name| !of_the_body.contains(name)) {
+        if !named.headers().contains_key(name) {
+            for value in response.headers().get_all(name) {
+                named.headers_mut().append(name, value.clone());
+            }
         }
     }
     named
@@ -247,4 +251,80 @@ pub(crate) async fn wrong_method() -> Error {
         "method_not_allowed",
         "this route takes another method; see `allow`",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, middleware::from_fn_with_state, routing::get};
+    use futures::future::BoxFuture;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn app() -> Router {
+        let fail = || -> BoxFuture<'static, &'static str> {
+            Box::pin(async { panic!("password hunter2 in src/secret.rs") })
+        };
+        let slow = || async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            "at last"
+        };
+        let clock = Clock::system();
+        let pool = loom_db::Database::disconnected().pool().clone();
+        let outermost = Outermost { auth: Auth::new(pool, clock.clone()), clock };
+        Router::new()
+            .route("/fail", get(fail))
+            .route("/slow", get(slow))
+            .route("/well", get(|| async { "well" }))
+            .layer(from_fn_with_state(Duration::from_secs(30), time_limit))
+            .layer(from_fn_with_state(outermost, observe))
+    }
+
+    async fn ask(app: &Router, path: &str) -> (StatusCode, http::HeaderMap, String) {
+        let request = Request::get(path).header(REQUEST_ID, "req-1").body(Body::empty()).unwrap();
+        let (parts, body) = app.clone().oneshot(request).await.unwrap().into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (parts.status, parts.headers, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_answers_500_without_its_inside_and_others_go_on() {
+        let app = app();
+        for _ in 0..2 {
+            let (status, headers, text) = ask(&app, "/fail").await;
+            assert_eq!(status, 500);
+            assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
+            assert_eq!(headers[REQUEST_ID], "req-1");
+            let problem: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(
+                (&problem["code"], &problem["request_id"]),
+                (&"internal".into(), &"req-1".into())
+            );
+            assert!(!text.contains("hunter2") && !text.contains(".rs"), "{text}");
+            assert_eq!(ask(&app, "/well").await.2, "well");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_takes_too_long_is_given_up_with_a_503() {
+        let started = tokio::time::Instant::now();
+        let (status, headers, text) = ask(&app(), "/slow").await;
+        assert_eq!(status, 503);
+        assert_eq!(headers[header::RETRY_AFTER], "1");
+        assert!(text.contains("\"timeout\""), "{text}");
+        assert_eq!(started.elapsed().as_secs(), 30);
+    }
+
+    #[test]
+    fn an_error_that_was_compressed_on_the_way_is_renamed_as_what_it_is() {
+        let mut response = Error::not_found("thread").into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+        let named = name_request(&response, Error::not_found("thread"), "req-1");
+        assert!(!named.headers().contains_key(header::CONTENT_ENCODING));
+        assert_eq!(named.headers().get_all(header::VARY).iter().count(), 2);
+        assert_eq!(named.headers().get_all(header::CONTENT_TYPE).iter().count(), 1);
+    }
 }
