@@ -1,14 +1,9 @@
-//! The middleware that finds out who is asking. It never refuses a request by itself: it leaves an
+//! Finding out who is asking. No request is refused here: what is found is left in an
 //! `Authentication` for whoever asks for a `Principal`.
 
 use std::{net::IpAddr, sync::Arc};
 
 use axum::http::{HeaderMap, Uri, header, request::Parts, uri::Authority};
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
 use loom_core::{
     Error, Principal, Result,
     id::OrgId,
@@ -17,35 +12,36 @@ use loom_core::{
 
 use crate::{
     Auth,
-    model::{KeyHolder, UserHolder},
+    model::{KeyHolder, Membership, UserHolder},
     store, token,
 };
 
-/// Puts an [`Authentication`] into the request. Expects the server's `RequestInfo` to be there.
-pub async fn authenticate(State(auth): State<Auth>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let authentication = match auth.identify(&parts).await {
-        Ok(Some(principal)) => Authentication::Known(principal),
-        Ok(None) => Authentication::Anonymous,
-        Err(error) => Authentication::Refused(error),
-    };
-    parts.extensions.insert(authentication);
-    next.run(Request::from_parts(parts, body)).await
-}
-
 impl Auth {
+    /// Who is asking. Expects the server's `RequestInfo` to be in the request.
+    pub async fn authenticate(&self, request: &Parts) -> Authentication {
+        match self.identify(request).await {
+            Ok(Some(principal)) => Authentication::Known(principal),
+            Ok(None) => Authentication::Anonymous,
+            Err(error) => Authentication::Refused(error),
+        }
+    }
+
     async fn identify(&self, request: &Parts) -> Result<Option<Principal>> {
         let headers = &request.headers;
         let wanted = wanted_org(headers, &request.uri)?;
         if let Some(token) = credential(headers)? {
             return self.by_token(token, wanted.as_deref()).await.map(Some);
         }
-        let Some(user) = &self.dev_user else { return Ok(None) };
+        let Some(user) = self.dev_user.get() else { return Ok(None) };
         let info = request.extensions.get::<RequestInfo>();
-        if info.is_some_and(|info| info.ip.is_loopback()) && is_local_and_own(request) {
-            return as_user(user, Via::DevMode, wanted.as_deref()).map(Some);
+        if !(info.is_some_and(|info| info.ip.is_loopback()) && is_local_and_own(request)) {
+            return Ok(None);
         }
-        Ok(None)
+        let wanted = wanted.as_deref();
+        if membership(user, wanted).is_some() {
+            return as_user(user, Via::DevMode, wanted).map(Some);
+        }
+        as_user(&self.user_holder(user.id).await?, Via::DevMode, wanted).map(Some)
     }
 
     async fn by_token(&self, token: &str, wanted: Option<&str>) -> Result<Principal> {
@@ -58,6 +54,12 @@ impl Auth {
         }
         let digest = token::digest(token);
         let holder = match self.keys.get(&digest).await {
+            // Its user may have joined the organisation since it was looked up.
+            Some(Some(key))
+                if key.user.as_ref().is_some_and(|user| membership(user, wanted).is_none()) =>
+            {
+                self.look_up(digest).await?
+            }
             Some(known) => known,
             None => self.look_up(digest).await?,
         };
@@ -126,13 +128,17 @@ fn no_such_org() -> Error {
     Error::not_found("organisation")
 }
 
-fn as_user(user: &UserHolder, via: Via, wanted: Option<&str>) -> Result<Principal> {
+/// The organisation that is wanted, or else the user's own, if the user is a member.
+fn membership<'a>(user: &'a UserHolder, wanted: Option<&str>) -> Option<&'a Membership> {
     let names = |org: OrgId, slug: &str| match wanted {
         Some(wanted) => wanted == slug || wanted.parse() == Ok(org),
         None => org == user.personal_org,
     };
-    let membership =
-        user.memberships.iter().find(|m| names(m.org, &m.slug)).ok_or_else(no_such_org)?;
+    user.memberships.iter().find(|m| names(m.org, &m.slug))
+}
+
+fn as_user(user: &UserHolder, via: Via, wanted: Option<&str>) -> Result<Principal> {
+    let membership = membership(user, wanted).ok_or_else(no_such_org)?;
     Ok(Principal {
         actor: Actor::User(user.id),
         via,

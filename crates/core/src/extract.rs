@@ -179,6 +179,12 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Query<T
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        if parts.uri.query().is_some_and(|query| query.contains("%00")) {
+            return Err(Error::malformed(
+                "invalid_query",
+                "the query string holds a NUL character (%00), which nothing here can hold",
+            ));
+        }
         axum::extract::Query::<T>::from_request_parts(parts, state)
             .await
             .map(|query| Self(query.0))
@@ -191,5 +197,45 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Query<T
                     format!("the query string is not as it should be: {text}"),
                 )
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::has_nul_escape;
+
+    fn holds_nul(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(items) => items.iter().any(holds_nul),
+            Value::Object(members) => {
+                members.iter().any(|(key, value)| key.contains('\0') || holds_nul(value))
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_nul_is_found_in_whatever_json_says_one_and_in_nothing_else(
+            // Pieces that lie close to the escape, on both sides of it.
+            texts in proptest::collection::vec(r"(\\|u0000|\x00|a){0,6}", 0..4),
+        ) {
+            let json = serde_json::to_vec(&texts).unwrap();
+            let value = serde_json::from_slice::<Value>(&json).unwrap();
+            prop_assert_eq!(has_nul_escape(&json), holds_nul(&value), "{:?}", texts);
+        }
+
+        #[test]
+        fn a_hand_written_escape_is_read_as_a_json_parser_reads_it(body in r"(\\|u0000|a){0,8}") {
+            let json = format!("{{\"{body}\": [\"{body}\"]}}");
+            // What does not parse is refused anyway.
+            if let Ok(value) = serde_json::from_str::<Value>(&json) {
+                prop_assert_eq!(has_nul_escape(json.as_bytes()), holds_nul(&value), "{}", json);
+            }
+        }
     }
 }

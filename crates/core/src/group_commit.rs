@@ -186,7 +186,8 @@ async fn store<T, W, F>(
                     answer(waiting.done, Ok(()));
                 }
             }
-            Err(sqlx::Error::Database(_)) if batch.len() > 1 => {
+            // No item is at fault when the database is: its parts would each wait as long again.
+            Err(error @ sqlx::Error::Database(_)) if batch.len() > 1 && !is_passing(&error) => {
                 let tail = batch.split_off(batch.len() / 2);
                 batches.push(tail);
                 batches.push(batch);

@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderMap, StatusCode, Uri},
+    http::{HeaderMap, StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
 };
@@ -14,7 +14,7 @@ use loom_core::{
     Error, Principal, Result,
     authorize::{Action, authorize},
     extract::{Body, BodyLimit},
-    principal::{RequestInfo, Scope, required},
+    principal::{RequestInfo, Scope},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -62,7 +62,6 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
     // Inside of `surface`; the server's own answer to a wrong method would have the native shape.
     let router = router
         .method_not_allowed_fallback(wrong_method)
-        .route_layer(middleware::from_fn(required))
         .layer(middleware::from_fn(surface))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
         .with_state(proxy);
@@ -173,7 +172,8 @@ impl LlmProxy {
         };
         let mut withheld = withhold_usage;
         if withhold_usage && answer.status() == StatusCode::BAD_REQUEST {
-            let (parts, body) = answer.into_parts();
+            let (mut parts, body) = answer.into_parts();
+            parts.headers.remove(header::CONTENT_LENGTH);
             let told = read_to(body, 64 << 10).await;
             if memchr::memmem::find(&told, b"stream_options").is_some() {
                 tracing::warn!(

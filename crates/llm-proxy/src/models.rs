@@ -96,7 +96,7 @@ impl LlmProxy {
                 )
                 .await;
                 let models: Vec<Value> = lists.into_iter().flatten().collect();
-                Ok(axum::Json(list(dialect, models)).into_response())
+                Ok(axum::Json(list(dialect, &models)).into_response())
             }
         }
     }
@@ -164,7 +164,7 @@ fn passed_on(answer: Incoming) -> Response {
     response
 }
 
-fn list(dialect: Dialect, models: Vec<Value>) -> Value {
+fn list(dialect: Dialect, models: &[Value]) -> Value {
     match dialect {
         Dialect::OpenAi => json!({"object": "list", "data": models}),
         Dialect::Anthropic => {

@@ -69,8 +69,9 @@ pub(crate) fn relay(answer: Incoming, how: Relay, mut meter: Meter) -> Response 
         frames: (streams && how.withhold_usage).then(Frames::default),
         idle_for: how.idle,
         idle: Box::pin(sleep(how.idle)),
+        last: Instant::now(),
         stop: Box::pin(how.stop),
-        at_boundary: true,
+        tail: Tail::default(),
         request_id: how.request_id,
     };
     if nothing_follows && !streams {
@@ -104,10 +105,33 @@ struct Tap {
     frames: Option<Frames>,
     idle_for: Duration,
     idle: Pin<Box<Sleep>>,
+    /// When the last piece came.
+    last: Instant,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// What the client has so far ends with a whole event.
-    at_boundary: bool,
+    /// The last bytes that the client has got: do they end an event?
+    tail: Tail,
     request_id: std::sync::Arc<str>,
+}
+
+/// The end of what has passed, whatever the pieces.
+#[derive(Default)]
+struct Tail([u8; 3]);
+
+impl Tail {
+    fn push(&mut self, data: &[u8]) {
+        let Self([_, b, c]) = *self;
+        self.0 = match data {
+            [] => return,
+            [x] => [b, c, *x],
+            [x, y] => [c, *x, *y],
+            [.., x, y, z] => [*x, *y, *z],
+        };
+    }
+
+    /// An empty line has passed, or nothing at all.
+    fn ends_event(&self) -> bool {
+        matches!(self.0, [0, 0, 0] | [_, b'\n', b'\n'] | [b'\n', b'\r', b'\n'])
+    }
 }
 
 /// Why a reply ended before its end.
@@ -131,7 +155,7 @@ impl HttpBody for Tap {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     let is_last = !this.streams && has_ended(upstream);
-                    this.idle.as_mut().reset(Instant::now() + this.idle_for);
+                    this.last = Instant::now();
                     let data = this.pass(data);
                     // The connection asks for no more than the announced length: there may be no next
                     // time to notice the end.
@@ -157,7 +181,13 @@ impl HttpBody for Tap {
                             Broken { code: "unavailable", message: "this server is going down" };
                         return this.break_off(&broken);
                     }
+                    // Armed once and looked at when it rings: cheaper than to wind it up at each piece.
                     ready!(this.idle.as_mut().poll(cx));
+                    let due = this.last + this.idle_for;
+                    if due > Instant::now() {
+                        this.idle.as_mut().reset(due);
+                        continue;
+                    }
                     let broken = Broken {
                         code: "upstream_timeout",
                         message: "the provider fell silent in the middle of its reply",
@@ -196,8 +226,8 @@ impl Tap {
         if let Some(meter) = &mut self.meter {
             meter.passed(data.len());
         }
-        if self.streams && !data.is_empty() {
-            self.at_boundary = data.ends_with(b"\n\n") || data.ends_with(b"\n\r\n");
+        if self.streams {
+            self.tail.push(data);
         }
     }
 
@@ -230,7 +260,7 @@ impl Tap {
     fn break_off(&mut self, why: &Broken) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         self.upstream = None;
         self.settle(Outcome::Failed, Some(why.code));
-        if self.streams && self.at_boundary {
+        if self.streams && self.tail.ends_event() {
             let dialect = self.operation.dialect();
             let frame =
                 dialect.error_frame(self.operation, why.code, why.message, &self.request_id);

@@ -91,3 +91,40 @@ pub(crate) async fn serve(
         let _ = tokio::time::timeout(Duration::from_secs(2), &mut finished).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+
+    async fn start(router: Router) -> (std::net::SocketAddr, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let grace = Duration::from_secs(5);
+        let streams = CancellationToken::new();
+        tokio::spawn(serve(listener, router, 10, stop.clone(), grace, streams));
+        (address, stop)
+    }
+
+    // Time moves by itself whenever everybody waits, so that half a minute takes no time here.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_end_its_head_is_let_go() {
+        let (address, _stop) = start(Router::new().route("/", get(|| async { "well" }))).await;
+        let started = Instant::now();
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nhost: loom\r\nx-slow: ").await.unwrap();
+        let mut answer = Vec::new();
+        let read = timeout(Duration::from_secs(3600), slow.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "it is still let in after an hour");
+        let waited = started.elapsed();
+        assert!(waited >= HEAD_LIMIT && waited < HEAD_LIMIT * 2, "{waited:?}");
+        assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    }
+}

@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tower_http::{
     compression::CompressionLayer,
-    cors::{AllowOrigin, Any, CorsLayer, ExposeHeaders},
+    cors::{AllowHeaders, AllowOrigin, Any, CorsLayer, ExposeHeaders},
 };
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,7 +25,8 @@ use crate::{
     accept,
     config::{Config, Cors, Http},
     health::{self, Health},
-    layers, meta,
+    layers::{self, Outermost},
+    meta,
 };
 
 /// The features on one database.
@@ -129,20 +130,21 @@ pub fn routes(
         .merge(meta::document_routes(&document))
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
         .layer(CompressionLayer::new());
+    let outermost = Outermost { clock, auth: features.auth.clone() };
     let router = native
         .merge(llm)
         .fallback(layers::no_such_route)
         .method_not_allowed_fallback(layers::wrong_method)
-        .layer(middleware::from_fn_with_state(features.auth.clone(), loom_auth::authenticate))
         .layer(cors(&config.http))
-        .layer(middleware::from_fn_with_state(clock, layers::observe));
+        .layer(middleware::from_fn_with_state(outermost, layers::observe));
     (router, document)
 }
 
 fn cors(http: &Http) -> CorsLayer {
     let layer = CorsLayer::new()
         .allow_methods(Any)
-        .allow_headers(Any)
+        // Not `*`, which by the Fetch standard leaves out `authorization`.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(ExposeHeaders::any())
         .max_age(Duration::from_secs(3600));
     match &http.cors {
@@ -167,6 +169,8 @@ pub struct Running {
 /// # Errors
 /// When a part cannot be had; the message is for the operator.
 pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
+    // Before the features: a metric that is looked up before there is a recorder counts nowhere.
+    let metrics = meta::start_metrics();
     let http = &config.http;
     let wanted = SocketAddr::new(http.host, http.port);
     // Before anything is started: most often it is another server that has the port.
@@ -190,6 +194,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     let (router, _) = routes(&features, &health, &database, config, clock);
     features.jobs.start_clock().await?;
     let stop = CancellationToken::new();
+    tokio::spawn(meta::keep_up(metrics, stop.clone()));
     let serving = tokio::spawn(accept::serve(
         listener,
         router,

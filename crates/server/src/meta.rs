@@ -1,5 +1,7 @@
 //! `/metrics`, the OpenAPI document and its page.
 
+use std::time::Duration;
+
 use axum::{
     Router,
     extract::State,
@@ -11,11 +13,14 @@ use bytes::Bytes;
 use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 use utoipa::openapi::{
     OpenApi, OpenApiBuilder,
     security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+const KEEP_UP: Duration = Duration::from_secs(2);
 
 /// Seconds, from a fast answer to a long generation.
 const SECONDS: [f64; 16] = [
@@ -43,6 +48,15 @@ pub(crate) fn start_metrics() -> PrometheusHandle {
             handle
         })
         .clone()
+}
+
+/// What a histogram is given is kept one by one until it is sorted into buckets: every few seconds, for
+/// nobody may ever come for the metrics.
+pub(crate) async fn keep_up(metrics: PrometheusHandle, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(KEEP_UP);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        metrics.run_upkeep();
+    }
 }
 
 #[derive(Clone)]

@@ -263,6 +263,12 @@ impl Caller {
         caller
     }
 
+    /// The same with this key.
+    #[must_use]
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self.clone() }
+    }
+
     /// A request that the test goes on to build.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request =

@@ -8,5 +8,16 @@
     reason = "these are tests"
 )]
 
+mod anonymous;
+mod auth_keys;
+mod auth_orgs;
+mod cli;
+mod cli_serve;
+mod dev_mode;
+mod document;
+mod env_example;
 mod health;
+mod isolation;
+mod kernel;
 mod llm;
+mod openapi;

@@ -1,0 +1,351 @@
+//! What belongs to one organisation does not exist for the members of another: a case for every
+//! documented operation, run by each kind of stranger.
+
+use std::collections::BTreeSet;
+
+use loom_core::port::BoxFuture;
+use loom_testkit::{Answer, Caller, TestApp, User};
+use serde_json::{Value, json};
+
+use crate::document::{Operation, operations};
+
+/// What Ada made, and what a stranger would need to get at it.
+struct World {
+    app: TestApp,
+    ada: User,
+    /// An organisation of hers: id and slug.
+    team: (String, String),
+    personal_key: String,
+    service_key: String,
+    /// One that only she sees, and one that all of her organisation see.
+    threads: [String; 2],
+}
+
+/// Somebody of another organisation, with one of their own.
+struct Stranger {
+    what: &'static str,
+    caller: Caller,
+    own_org: String,
+}
+
+const TITLE: &str = "the plans of Ada";
+
+impl World {
+    async fn new() -> Self {
+        let app = TestApp::start().await;
+        let ada = app.user("ada@example.com").await;
+        let team = json!({"slug": "engines", "name": "Engines"});
+        let team = ada.post("/api/orgs", &team).await.expect(201).json();
+        let (id, slug) = (text(&team["id"]), text(&team["slug"]));
+        let mut keys = Vec::new();
+        for kind in ["personal", "service"] {
+            let new = json!({"name": kind, "kind": kind, "scopes": ["threads:read"]});
+            let path = format!("/api/orgs/{slug}/api-keys");
+            keys.push(text(&ada.post(&path, &new).await.expect(201).json()["id"]));
+        }
+        let threads = ["private", "organization"]
+            .map(|_| format!("T-{}", loom_core::id::new_uuid(app.clock.now())));
+        for (thread, visibility) in threads.iter().zip(["private", "organization"]) {
+            let document = json!({
+                "title": TITLE, "visibility": visibility, "tags": ["engine"],
+                "messages": [{"id": "m1", "role": "user", "content": TITLE}],
+            });
+            ada.put(&format!("/api/threads/{thread}"), &document).await.expect(201);
+        }
+        let mut keys = keys.into_iter();
+        Self {
+            personal_key: keys.next().unwrap(),
+            service_key: keys.next().unwrap(),
+            team: (id, slug),
+            threads,
+            ada,
+            app,
+        }
+    }
+
+    async fn strangers(&self) -> Vec<Stranger> {
+        let bob = self.app.user("bob@example.com").await;
+        let chief = self.app.admin("chief@example.com").await;
+        let new = json!({"name": "robot", "kind": "service", "scopes": [
+            "llm:use", "threads:read", "threads:write", "admin:read", "admin:write"
+        ]});
+        let path = format!("/api/orgs/{}/api-keys", bob.org);
+        let key = text(&bob.post(&path, &new).await.expect(201).json()["secret"]);
+        let robot = self.app.anonymous().with_key(&key);
+        let own_org = bob.org.to_string();
+        vec![
+            Stranger { what: "a user", caller: bob.caller, own_org: own_org.clone() },
+            Stranger { what: "a service key", caller: robot, own_org },
+            Stranger {
+                what: "a system admin",
+                own_org: chief.org.to_string(),
+                caller: chief.caller,
+            },
+        ]
+    }
+
+    /// Everything that is Ada's, as it is stored.
+    async fn stored(&self) -> Vec<Value> {
+        let mut all = Vec::new();
+        for (table, org) in [
+            ("organisations", "id"),
+            ("organisation_members", "org_id"),
+            ("api_keys", "org_id"),
+            ("threads", "org_id"),
+            ("thread_messages", "org_id"),
+            ("thread_commits", "org_id"),
+            ("audit_log", "org_id"),
+        ] {
+            // When a key was used last changes by itself.
+            let query = format!(
+                "SELECT to_jsonb(t) - 'last_used_at' AS row FROM {table} t \
+                  WHERE {org} IN ('{}', '{}') ORDER BY 1",
+                self.ada.org, self.team.0
+            );
+            all.extend(self.app.rows(&query).await);
+        }
+        assert!(all.len() > 10);
+        all
+    }
+
+    /// Every way to name an organisation of hers.
+    fn orgs(&self) -> Vec<String> {
+        vec![self.ada.org.to_string(), self.team.0.clone(), self.team.1.clone()]
+    }
+
+    /// Nothing that came back tells of her.
+    #[track_caller]
+    fn assert_silent(&self, answer: &Answer) {
+        let mut telling = self.orgs();
+        telling.extend(self.threads.clone());
+        telling.extend([&self.personal_key, &self.service_key, &self.ada.email].map(String::clone));
+        telling.push(self.ada.id.to_string());
+        telling.push(TITLE.to_owned());
+        for word in telling {
+            assert!(!answer.text.contains(&word), "tells {word}: {}", answer.text);
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+type Case = for<'a> fn(&'a World, &'a Stranger) -> BoxFuture<'a, ()>;
+
+/// One for each operation under which something of an organisation can be reached.
+const CASES: &[(&str, Case)] = &[
+    ("GET /auth/me", |world, stranger| {
+        Box::pin(async move {
+            let me = stranger.caller.get("/auth/me").await.expect(200);
+            world.assert_silent(&me);
+            assert_eq!(me.json()["org_id"], stranger.own_org.as_str());
+        })
+    }),
+    ("GET /api/orgs", |world, stranger| {
+        Box::pin(async move {
+            let orgs = stranger.caller.get("/api/orgs").await;
+            world.assert_silent(&orgs);
+            if stranger.what == "a service key" {
+                orgs.expect(403);
+            } else {
+                assert_eq!(orgs.expect(200).json()["orgs"].as_array().unwrap().len(), 1);
+            }
+        })
+    }),
+    ("POST /api/orgs", |world, stranger| {
+        Box::pin(async move {
+            // The slug of hers, which is a name of all: it is told to be taken and no more.
+            let new = json!({"slug": world.team.1, "name": "Mine now"});
+            let answer = stranger.caller.post("/api/orgs", &new).await;
+            let status = if stranger.what == "a service key" { 403 } else { 409 };
+            assert!(!answer.expect(status).text.contains(&world.team.0));
+        })
+    }),
+    ("GET /api/orgs/{org}/api-keys", |world, stranger| {
+        Box::pin(async move {
+            for org in world.orgs() {
+                let keys = stranger.caller.get(&format!("/api/orgs/{org}/api-keys")).await;
+                world.assert_silent(&keys.expect(404));
+            }
+            let own = format!("/api/orgs/{}/api-keys", stranger.own_org);
+            world.assert_silent(&stranger.caller.get(&own).await);
+        })
+    }),
+    ("POST /api/orgs/{org}/api-keys", |world, stranger| {
+        Box::pin(async move {
+            for (org, kind) in world.orgs().iter().flat_map(|o| [(o, "personal"), (o, "service")]) {
+                let new = json!({"name": "mine", "kind": kind, "scopes": ["threads:read"]});
+                let path = format!("/api/orgs/{org}/api-keys");
+                world.assert_silent(&stranger.caller.post(&path, &new).await.expect(404));
+            }
+        })
+    }),
+    ("DELETE /api/orgs/{org}/api-keys/{id}", |world, stranger| {
+        Box::pin(async move {
+            let mut orgs = world.orgs();
+            orgs.push(stranger.own_org.clone());
+            for org in orgs {
+                for key in [&world.personal_key, &world.service_key] {
+                    let path = format!("/api/orgs/{org}/api-keys/{key}");
+                    let answer = stranger.caller.delete(&path).await;
+                    // In its own organisation a service key may revoke nothing at all.
+                    let own = stranger.what == "a service key" && org == stranger.own_org;
+                    world.assert_silent(&answer.expect(if own { 403 } else { 404 }));
+                }
+            }
+        })
+    }),
+    ("GET /api/threads", |world, stranger| {
+        Box::pin(async move {
+            for query in [
+                String::new(),
+                "?tag=engine".to_owned(),
+                format!("?owner={}", world.ada.id),
+                "?limit=200&pinned=false".to_owned(),
+            ] {
+                let list = stranger.caller.get(&format!("/api/threads{query}")).await.expect(200);
+                assert_eq!(list.json()["threads"], json!([]), "{query}");
+                world.assert_silent(&list);
+            }
+        })
+    }),
+    ("GET /api/threads/{id}", |world, stranger| {
+        Box::pin(async move {
+            for thread in &world.threads {
+                for query in ["", "?messages_after=0"] {
+                    let path = format!("/api/threads/{thread}{query}");
+                    world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+                }
+            }
+        })
+    }),
+    ("PUT /api/threads/{id}", |world, stranger| {
+        Box::pin(async move {
+            let document = json!({"title": "mine now", "messages": []});
+            for thread in &world.threads {
+                let path = format!("/api/threads/{thread}");
+                for (header, value) in [("if-match", "\"1\""), ("if-match", "*"), ("x-no", "x")] {
+                    let caller = stranger.caller.with(header, value);
+                    world.assert_silent(&caller.put(&path, &document).await.expect(404));
+                }
+                let caller = stranger.caller.with("if-none-match", "*");
+                world.assert_silent(&caller.put(&path, &document).await.expect(404));
+            }
+        })
+    }),
+    ("PATCH /api/threads/{id}", |world, stranger| {
+        Box::pin(async move {
+            for thread in &world.threads {
+                let path = format!("/api/threads/{thread}");
+                for change in [json!({"title": "mine now"}), json!({"visibility": "public"})] {
+                    world.assert_silent(&stranger.caller.patch(&path, &change).await.expect(404));
+                }
+            }
+        })
+    }),
+    ("DELETE /api/threads/{id}", |world, stranger| {
+        Box::pin(async move {
+            for thread in &world.threads {
+                let path = format!("/api/threads/{thread}");
+                world.assert_silent(&stranger.caller.delete(&path).await.expect(404));
+            }
+        })
+    }),
+    ("POST /api/threads/{id}/messages", |world, stranger| {
+        Box::pin(async move {
+            for thread in &world.threads {
+                let path = format!("/api/threads/{thread}/messages");
+                // A new message, and one that is there already.
+                for id in ["m2", "m1"] {
+                    let messages = json!([{"id": id, "role": "user", "content": "psst"}]);
+                    let answer = stranger.caller.post(&path, &json!({"messages": messages})).await;
+                    world.assert_silent(&answer.expect(404));
+                }
+            }
+        })
+    }),
+];
+
+/// What has nothing of an organisation behind it, and why.
+const EXEMPT: &[(&str, &str)] = &[
+    ("GET /health", "the state of the installation, without names of people or organisations"),
+    ("GET /health/live", "says nothing but that the process is up"),
+    ("GET /health/ready", "says nothing but which build is ready"),
+    ("GET /metrics", "counts by route and model, never by organisation"),
+    ("GET /v1/models", "the models of the installation, the same for all"),
+    ("GET /v1/models/{id}", "the models of the installation, the same for all"),
+    (
+        "POST /v1/messages",
+        "passes the body on to a provider of the installation; reads nothing stored",
+    ),
+    ("POST /v1/messages/count_tokens", "as /v1/messages, without an account of it"),
+    ("POST /v1/chat/completions", "as /v1/messages"),
+    ("POST /v1/responses", "as /v1/messages"),
+    ("POST /v1/embeddings", "as /v1/messages"),
+];
+
+#[tokio::test]
+async fn every_documented_operation_has_a_case_of_isolation_or_a_reason_to_have_none() {
+    let documented: BTreeSet<String> = operations().await.iter().map(Operation::name).collect();
+    let mut covered = BTreeSet::new();
+    let all = CASES.iter().map(|(name, _)| name).chain(EXEMPT.iter().map(|(name, _)| name));
+    for name in all {
+        assert!(covered.insert((*name).to_owned()), "{name} is there twice");
+    }
+    for name in &documented {
+        assert!(
+            covered.contains(name),
+            "{name} has no case in CASES: show that members of another organisation get nothing \
+             through it (or, if nothing of any organisation is behind it, say why in EXEMPT)"
+        );
+    }
+    for name in &covered {
+        assert!(documented.contains(name), "{name} is no operation (any more)");
+    }
+    assert!(EXEMPT.iter().all(|(_, reason)| reason.len() > 10));
+}
+
+#[tokio::test]
+async fn strangers_get_nothing_of_another_organisation_and_change_nothing_in_it() {
+    let world = World::new().await;
+    let strangers = world.strangers().await;
+    let before = world.stored().await;
+    for (name, case) in CASES {
+        for stranger in &strangers {
+            println!("{name} by {}", stranger.what);
+            case(&world, stranger).await;
+            assert_eq!(world.stored().await, before, "{name} by {} changed it", stranger.what);
+        }
+    }
+    // None of this was for want of being there.
+    for thread in &world.threads {
+        let path = format!("/api/threads/{thread}?org={}", world.ada.org);
+        assert_eq!(world.ada.get(&path).await.expect(200).json()["title"], TITLE);
+    }
+}
+
+#[tokio::test]
+async fn naming_another_organisation_is_a_404_on_every_operation() {
+    let world = World::new().await;
+    let strangers = world.strangers().await;
+    let before = world.stored().await;
+    for operation in operations().await.iter().filter(|operation| !operation.is_public()) {
+        for stranger in &strangers {
+            for org in world.orgs() {
+                let by_header = stranger.caller.with("x-loom-org", &org);
+                let by_query = format!("{}?org={org}", operation.some_path());
+                for (caller, path) in
+                    [(&by_header, operation.some_path()), (&stranger.caller, by_query)]
+                {
+                    let request = caller.request(operation.method.clone(), &path);
+                    let answer = caller.send(request.json(&json!({}))).await;
+                    let what = (operation.name(), stranger.what, &answer);
+                    assert_eq!(answer.status, 404, "{what:?}");
+                    assert!(answer.text.contains("there is no such organisation"), "{what:?}");
+                }
+            }
+        }
+    }
+    assert_eq!(world.stored().await, before);
+}
