@@ -6,7 +6,6 @@ use loom_testkit::TestApp;
 use tokio::process::Command;
 
 /// As `make test` installs it.
-#[expect(clippy::disallowed_methods, reason = "the settings of the test run, not of the server")]
 fn python() -> PathBuf {
     let named = std::env::var_os("LOOM_TEST_PYTHON").filter(|path| !path.is_empty());
     let python = named.map_or_else(
