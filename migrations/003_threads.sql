@@ -1,5 +1,8 @@
 -- Agent conversations: a row a thread, a row a message, a row a commit.
 
+-- Ships with PostgreSQL, and any owner of a database may create it: GIN over an organisation and more.
+CREATE EXTENSION IF NOT EXISTS btree_gin;
+
 CREATE TABLE threads (
     -- Made by the client, and unique over all organisations.
     id uuid CONSTRAINT threads_pkey PRIMARY KEY,
@@ -54,8 +57,13 @@ CREATE INDEX threads_shared_idx ON threads (org_id, last_activity_at DESC, id DE
     WHERE deleted_at IS NULL AND visibility <> 'private';
 CREATE INDEX threads_workspace_idx ON threads (org_id, workspace_root, last_activity_at DESC, id DESC)
     WHERE deleted_at IS NULL AND workspace_root IS NOT NULL;
-CREATE INDEX threads_repo_idx ON threads (org_id, repo, branch, last_activity_at DESC, id DESC)
+CREATE INDEX threads_repo_idx ON threads (org_id, repo, last_activity_at DESC, id DESC)
     WHERE deleted_at IS NULL AND repo IS NOT NULL;
+-- Most threads wait and have no tags: these two stay small.
+CREATE INDEX threads_state_idx ON threads (org_id, state, last_activity_at DESC, id DESC)
+    WHERE deleted_at IS NULL AND state <> 'waiting_for_user_input';
+CREATE INDEX threads_tags_idx ON threads USING gin (org_id, tags)
+    WHERE deleted_at IS NULL AND tags <> '{}';
 CREATE INDEX threads_updated_idx ON threads (org_id, updated_at)
     WHERE deleted_at IS NULL;
 -- For the jobs: leases that have run out, and what was deleted long ago.

@@ -1,5 +1,11 @@
 //! Which commit this is and when it was built, for `/health` and `--version`.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a build script speaks to cargo by variables and standard output"
+)]
+
 use std::{env, fs, process::Command};
 
 fn git(arguments: &[&str]) -> Option<String> {

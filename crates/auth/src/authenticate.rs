@@ -1,14 +1,9 @@
-//! The middleware that finds out who is asking. It never refuses a request by itself: it leaves an
+//! Finding out who is asking. No request is refused here: what is found is left in an
 //! `Authentication` for whoever asks for a `Principal`.
 
 use std::{net::IpAddr, sync::Arc};
 
 use axum::http::{HeaderMap, Uri, header, request::Parts, uri::Authority};
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
 use loom_core::{
     Error, Principal, Result,
     id::OrgId,
@@ -21,26 +16,23 @@ use crate::{
     store, token,
 };
 
-/// Puts an [`Authentication`] into the request. Expects the server's `RequestInfo` to be there.
-pub async fn authenticate(State(auth): State<Auth>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let authentication = match auth.identify(&parts).await {
-        Ok(Some(principal)) => Authentication::Known(principal),
-        Ok(None) => Authentication::Anonymous,
-        Err(error) => Authentication::Refused(error),
-    };
-    parts.extensions.insert(authentication);
-    next.run(Request::from_parts(parts, body)).await
-}
-
 impl Auth {
+    /// Who is asking. Expects the server's `RequestInfo` to be in the request.
+    pub async fn authenticate(&self, request: &Parts) -> Authentication {
+        match self.identify(request).await {
+            Ok(Some(principal)) => Authentication::Known(principal),
+            Ok(None) => Authentication::Anonymous,
+            Err(error) => Authentication::Refused(error),
+        }
+    }
+
     async fn identify(&self, request: &Parts) -> Result<Option<Principal>> {
         let headers = &request.headers;
         let wanted = wanted_org(headers, &request.uri)?;
         if let Some(token) = credential(headers)? {
             return self.by_token(token, wanted.as_deref()).await.map(Some);
         }
-        let Some(user) = &self.dev_user else { return Ok(None) };
+        let Some(user) = self.dev_user.get() else { return Ok(None) };
         let info = request.extensions.get::<RequestInfo>();
         if !(info.is_some_and(|info| info.ip.is_loopback()) && is_local_and_own(request)) {
             return Ok(None);

@@ -48,6 +48,7 @@ pub struct Organisation {
     pub name: String,
     pub is_personal: bool,
     pub role: OrgRole,
+    #[serde(serialize_with = "loom_core::clock::millis")]
     pub created_at: DateTime<Utc>,
 }
 
@@ -79,6 +80,7 @@ pub struct User {
     pub name: String,
     pub is_system_admin: bool,
     pub is_auditor: bool,
+    #[serde(serialize_with = "loom_core::clock::millis")]
     pub created_at: DateTime<Utc>,
 }
 
@@ -102,8 +104,11 @@ pub struct ApiKey {
     pub scopes: Vec<Scope>,
     /// The user of a personal key.
     pub user_id: Option<UserId>,
+    #[serde(serialize_with = "loom_core::clock::millis")]
     pub created_at: DateTime<Utc>,
+    #[serde(serialize_with = "loom_core::clock::millis_option")]
     pub expires_at: Option<DateTime<Utc>>,
+    #[serde(serialize_with = "loom_core::clock::millis_option")]
     pub last_used_at: Option<DateTime<Utc>>,
 }
 

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use serde::Serializer;
 
 /// Wall-clock time in UTC, cut to microseconds (what PostgreSQL keeps).
 #[derive(Clone)]
@@ -47,5 +48,27 @@ impl Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Clock(manual)" } else { "Clock(system)" })
+    }
+}
+
+/// `serialize_with`: RFC 3339 in UTC with milliseconds, as every timestamp of the API is.
+///
+/// # Errors
+/// What the serializer says.
+pub fn millis<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&at.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+/// As [`millis`], null when there is none.
+///
+/// # Errors
+/// What the serializer says.
+pub fn millis_option<S: Serializer>(
+    at: &Option<DateTime<Utc>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => millis(at, serializer),
+        None => serializer.serialize_none(),
     }
 }

@@ -275,9 +275,13 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
                 Self::unavailable("the database is out of reach just now; try again").because(error)
             }
-            // 53xxx: out of resources; 57P0x: shutting down or starting; 57014: statement timeout.
+            // 53: out of resources; 57: shutting down, starting, statement timeout; 40: deadlock or
+            // serialisation failure; 55P03: a lock was not to be had in time.
             sqlx::Error::Database(db)
-                if db.code().is_some_and(|c| c.starts_with("53") || c.starts_with("57")) =>
+                if db.code().is_some_and(|code| {
+                    code == "55P03"
+                        || ["40", "53", "57"].iter().any(|class| code.starts_with(class))
+                }) =>
             {
                 Self::unavailable("the database has no room just now; try again").because(error)
             }

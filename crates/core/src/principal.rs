@@ -203,13 +203,20 @@ impl<S: Sync> FromRequestParts<S> for Principal {
     }
 }
 
+/// The principal of a request.
+///
+/// # Errors
+/// 401.
+pub fn of(request: &Request) -> Result<&Principal, Error> {
+    request.extensions().get::<Authentication>().unwrap_or(&Authentication::Anonymous).principal()
+}
+
 /// A layer for a feature's routes: nobody gets in without a [`Principal`], whatever the handler asks.
 pub async fn required(request: Request, next: Next) -> Response {
-    let authentication = request.extensions().get::<Authentication>();
-    if let Err(error) = authentication.unwrap_or(&Authentication::Anonymous).principal() {
-        return error.into_response();
+    match of(&request) {
+        Ok(_) => next.run(request).await,
+        Err(error) => error.into_response(),
     }
-    next.run(request).await
 }
 
 /// Where a request comes from, as far as it can be trusted, and its id. In every request.

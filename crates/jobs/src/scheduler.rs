@@ -132,6 +132,10 @@ impl JobScheduler {
         }
         // The look before may still be waiting for the database.
         let Ok(_looking) = inner.looking.try_lock() else { return Vec::new() };
+        // Asked again under the lock, for which a shutdown waits.
+        if inner.stop.is_cancelled() {
+            return Vec::new();
+        }
         let mut begun = Vec::new();
         if let Err(error) = inner.look(now, &mut begun).await {
             tracing::warn!(?error, "could not look what is due; trying again");
@@ -146,9 +150,6 @@ impl JobScheduler {
     /// 404 for an unknown job, 409 `job_running` when a run of it is under way on any replica.
     pub async fn request(&self, job_id: &str) -> Result<Run> {
         let job = self.0.jobs.get(job_id).cloned().ok_or_else(|| Error::not_found("job"))?;
-        if self.0.stop.is_cancelled() {
-            return Err(Error::unavailable("the server is going down"));
-        }
         let inner = Arc::clone(&self.0);
         // Of its own: a caller who goes away must not leave a claimed run that nobody runs.
         let claim = self.0.runs.spawn(async move { inner.begin_manual(&job).await });
@@ -235,6 +236,9 @@ impl Inner {
     }
 
     async fn begin_manual(self: &Arc<Self>, job: &Job) -> Result<Run> {
+        if self.stop.is_cancelled() {
+            return Err(Error::unavailable("the server is going down"));
+        }
         let now = self.clock.now();
         let slot = slot::floor(now, job.interval);
         store::register(&self.pool, &[job.id.to_owned()], &[slot]).await?;

@@ -7,7 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use loom_core::{Error, principal::RequestInfo};
+use loom_core::{
+    Error,
+    principal::{self, RequestInfo},
+};
 use serde_json::{Value, json};
 
 /// A provider's wire format.
@@ -28,6 +31,9 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Messages, Self::CountTokens, Self::Chat, Self::Responses, Self::Embeddings];
+
     pub(crate) fn dialect(self) -> Dialect {
         match self {
             Self::Messages | Self::CountTokens => Dialect::Anthropic,
@@ -149,12 +155,16 @@ fn openai_code(status: StatusCode, code: &str) -> &str {
     }
 }
 
-/// A layer: gives every error that arises inside (ours, not the provider's) the shape of its surface.
+/// A layer: lets nobody in without a principal, and gives every error that arises inside (ours, not the
+/// provider's) the shape of its surface.
 pub(crate) async fn surface(request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path(), request.headers());
     let request_id =
         request.extensions().get::<RequestInfo>().map(|info| info.id.clone()).unwrap_or_default();
-    let mut response = next.run(request).await;
+    let mut response = match principal::of(&request) {
+        Ok(_) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
     let error = response.extensions().get::<Error>().cloned().or_else(|| {
         (response.status() == StatusCode::METHOD_NOT_ALLOWED).then(|| {
             Error::new(

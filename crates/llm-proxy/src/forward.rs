@@ -19,6 +19,8 @@ use crate::{
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// An error body longer than this is cut: it is for people.
 const MAX_ERROR_BODY: usize = 256 << 10;
+/// An answer that is needed whole (an error, a list) is waited for so long.
+const MAX_READ: Duration = Duration::from_secs(30);
 
 /// One request to a provider.
 pub(crate) struct Outgoing<'a> {
@@ -83,7 +85,11 @@ impl LlmProxy {
         request: reqwest::RequestBuilder,
     ) -> Result<Incoming> {
         let limit = self.timeouts.first_byte;
-        let outcome = match timeout(limit, request.send()).await {
+        let answered = tokio::select! {
+            answered = timeout(limit, request.send()) => answered,
+            () = self.stop.cancelled() => return Err(Error::unavailable("this server is going down")),
+        };
+        let outcome = match answered {
             Ok(Ok(response)) => Ok(http::Response::from(response)),
             Ok(Err(error)) => Err(no_answer(provider, error)),
             Err(_) => Err(too_late(provider, limit)),
@@ -265,15 +271,20 @@ async fn conceal(
     Ok(http::Response::from_parts(parts, body))
 }
 
-/// What comes of a body, up to a limit; a break in it ends it.
+/// What comes of a body, up to a limit of bytes and of time; a break in it ends it.
 pub(crate) async fn read_to(body: Body, limit: usize) -> Bytes {
     use http_body_util::{BodyExt, Limited};
     let mut body = std::pin::pin!(Limited::new(body, limit));
     let mut whole = bytes::BytesMut::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Some(data) = frame.data_ref() {
-            whole.extend_from_slice(data);
+    let all = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            if let Some(data) = frame.data_ref() {
+                whole.extend_from_slice(data);
+            }
         }
+    };
+    if timeout(MAX_READ, all).await.is_err() {
+        tracing::warn!("the rest of a provider's answer did not come in time");
     }
     whole.freeze()
 }

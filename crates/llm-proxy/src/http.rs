@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderMap, StatusCode, Uri},
+    http::{HeaderMap, StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
 };
@@ -14,7 +14,7 @@ use loom_core::{
     Error, Principal, Result,
     authorize::{Action, authorize},
     extract::{Body, BodyLimit},
-    principal::{RequestInfo, Scope, required},
+    principal::{RequestInfo, Scope},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -45,6 +45,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .route("/openai/v1/embeddings", axum::routing::post(create_embedding))
         .route("/openai/v1/models", axum::routing::get(models::list_models))
         .route("/openai/v1/models/{*id}", axum::routing::get(models::get_model))
+        .route("/v1/models/{vendor}/{*name}", axum::routing::get(models::get_model_with_slashes))
         .route("/v1/{*rest}", axum::routing::any(no_such_route))
         .route("/anthropic/{*rest}", axum::routing::any(no_such_route))
         .route("/openai/{*rest}", axum::routing::any(no_such_route));
@@ -57,7 +58,6 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .routes(routes!(models::list_models))
         .routes(routes!(models::get_model))
         .merge(aliases.into())
-        .route_layer(middleware::from_fn(required))
         .layer(middleware::from_fn(surface))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
         .with_state(proxy)
@@ -80,6 +80,7 @@ struct Ask<'a> {
     #[serde(borrow)]
     model: Option<&'a RawValue>,
     stream: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "stream_options::present")]
     stream_options: Option<&'a RawValue>,
 }
 
@@ -158,7 +159,8 @@ impl LlmProxy {
         };
         let mut withheld = withhold_usage;
         if withhold_usage && answer.status() == StatusCode::BAD_REQUEST {
-            let (parts, body) = answer.into_parts();
+            let (mut parts, body) = answer.into_parts();
+            parts.headers.remove(header::CONTENT_LENGTH);
             let told = read_to(body, 64 << 10).await;
             if memchr::memmem::find(&told, b"stream_options").is_some() {
                 tracing::warn!(

@@ -10,11 +10,13 @@ use loom_core::{
     id::{CredentialId, LlmRequestId, ThreadId, WeaverId},
     principal::{Actor, RequestInfo},
 };
-use metrics::{counter, histogram};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::{dialect::Operation, observe::Seen, price, provider::Provider, store, usage::Usage};
+use crate::{
+    dialect::Operation, measures::Measures, observe::Seen, price, provider::Provider, store,
+    usage::Usage,
+};
 
 /// A usage row waits this long for company. A server that is killed loses at most this much, and
 /// what was being written.
@@ -68,7 +70,9 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    fn name(self) -> &'static str {
+    pub(crate) const ALL: [Self; 3] = [Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
@@ -85,6 +89,18 @@ impl Ledger {
             async move { store::insert_requests(&pool, &rows).await }
         });
         Self { writer, clock }
+    }
+
+    /// Keeps the rows instead of storing them.
+    #[cfg(test)]
+    pub(crate) fn keep(clock: Clock) -> (Self, Arc<std::sync::Mutex<Vec<Row>>>) {
+        let kept: Arc<std::sync::Mutex<Vec<Row>>> = Arc::default();
+        let to = Arc::clone(&kept);
+        let writer = Writer::start("llm_requests", Limits::default(), move |rows: Arc<[Row]>| {
+            to.lock().unwrap().extend(rows.iter().cloned());
+            async { Ok(()) }
+        });
+        (Self { writer, clock }, kept)
     }
 
     pub(crate) async fn close(&self) {
@@ -140,7 +156,12 @@ impl Ledger {
             request_bytes: i64::try_from(*request_bytes).unwrap_or(i64::MAX),
             response_bytes: 0,
         };
-        Ok(Meter { row: Some(Box::new(row)), started: Instant::now(), writer: self.writer.clone() })
+        Ok(Meter {
+            row: Some(Box::new(row)),
+            measures: Arc::clone(&provider.measures),
+            started: Instant::now(),
+            writer: self.writer.clone(),
+        })
     }
 }
 
@@ -180,6 +201,7 @@ fn tags(headers: &HeaderMap) -> Result<String> {
 /// The running account of one request. Dropped without an end, the request was cancelled.
 pub(crate) struct Meter {
     row: Option<Box<Row>>,
+    measures: Arc<Measures>,
     started: Instant,
     writer: Writer<Row>,
 }
@@ -189,6 +211,11 @@ impl Meter {
         if let Some(row) = &mut self.row {
             change(row);
         }
+    }
+
+    /// As in the log of requests.
+    pub(crate) fn id(&self) -> LlmRequestId {
+        LlmRequestId(self.row.as_ref().map(|row| row.id).unwrap_or_default())
     }
 
     pub(crate) fn credential(&mut self, id: Option<CredentialId>) {
@@ -242,7 +269,7 @@ impl Meter {
         if row.error_code.is_none() {
             row.error_code = code.map(str::to_owned);
         }
-        measure(&row);
+        self.measures.record(&row);
         self.writer.send(*row);
     }
 }
@@ -251,31 +278,4 @@ impl Drop for Meter {
     fn drop(&mut self) {
         self.write(Outcome::Cancelled, None);
     }
-}
-
-fn measure(row: &Row) {
-    let provider = Arc::clone(&row.provider);
-    counter!("loom_llm_requests_total", "provider" => provider.to_string(), "operation" => row.operation, "outcome" => row.outcome)
-        .increment(1);
-    let tokens = [
-        ("input", row.usage.input),
-        ("output", row.usage.output),
-        ("cache_read", row.usage.cache_read),
-        ("cache_write", row.usage.cache_write()),
-    ];
-    for (class, count) in tokens {
-        if let Some(count) = count.filter(|count| *count > 0) {
-            counter!("loom_llm_tokens_total", "provider" => provider.to_string(), "class" => class)
-                .increment(count);
-        }
-    }
-    if let Some(nano) = row.cost_nanousd.and_then(|nano| u64::try_from(nano).ok()) {
-        counter!("loom_llm_cost_nanousd_total", "provider" => provider.to_string()).increment(nano);
-    }
-    if let Some(ms) = row.first_token_ms {
-        histogram!("loom_llm_first_token_seconds", "provider" => provider.to_string())
-            .record(ms / 1e3);
-    }
-    histogram!("loom_llm_request_seconds", "provider" => provider.to_string(), "operation" => row.operation)
-        .record(row.latency_ms / 1e3);
 }

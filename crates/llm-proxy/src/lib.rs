@@ -8,6 +8,7 @@ mod forward;
 mod http;
 mod jobs;
 mod ledger;
+mod measures;
 mod models;
 mod native;
 mod observe;
@@ -37,22 +38,34 @@ pub use config::Config;
 pub use credentials::Tested;
 pub use store::CredentialSummary;
 
-/// The handle of this feature.
+/// The handle of this feature; cheap to clone, which the router does for each request.
 #[derive(Clone)]
-pub struct LlmProxy {
+pub struct LlmProxy(Arc<Inner>);
+
+/// What the handle holds.
+#[doc(hidden)]
+pub struct Inner {
     pool: PgPool,
     clock: Clock,
     vault: Arc<Vault>,
     client: reqwest::Client,
-    providers: Arc<provider::Providers>,
+    providers: provider::Providers,
     ledger: ledger::Ledger,
     timeouts: config::Timeouts,
     retention: std::time::Duration,
     /// When the stored credentials were last read, in milliseconds since 1970.
-    credentials_read: Arc<AtomicI64>,
-    credentials_reading: Arc<AtomicBool>,
+    credentials_read: AtomicI64,
+    credentials_reading: AtomicBool,
     /// Cancelled when all streams must end.
     stop: CancellationToken,
+}
+
+impl std::ops::Deref for LlmProxy {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
 }
 
 impl LlmProxy {
@@ -73,19 +86,19 @@ impl LlmProxy {
             .pool_max_idle_per_host(512)
             .build()
             .map_err(Error::internal)?;
-        Ok(Self {
+        Ok(Self(Arc::new(Inner {
             ledger: ledger::Ledger::start(pool.clone(), clock.clone()),
-            providers: Arc::new(provider::Providers::new(config)),
+            providers: provider::Providers::new(config),
             timeouts: config.timeouts,
             retention: config.retention,
-            credentials_read: Arc::default(),
-            credentials_reading: Arc::default(),
+            credentials_read: AtomicI64::default(),
+            credentials_reading: AtomicBool::default(),
             pool,
             clock,
             vault,
             client,
             stop,
-        })
+        })))
     }
 
     /// Reads the stored credentials.

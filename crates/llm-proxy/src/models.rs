@@ -51,6 +51,18 @@ pub(crate) async fn get_model(
     proxy.model(&principal, &uri, &headers, &id).await.into_response()
 }
 
+/// The same for an id with slashes, whose path the documented route does not match.
+pub(crate) async fn get_model_with_slashes(
+    State(proxy): State<LlmProxy>,
+    principal: Principal,
+    uri: Uri,
+    headers: HeaderMap,
+    Path((vendor, name)): Path<(String, String)>,
+) -> Response {
+    let id = format!("{vendor}/{name}");
+    proxy.model(&principal, &uri, &headers, &id).await.into_response()
+}
+
 fn dialect(uri: &Uri, headers: &HeaderMap) -> Dialect {
     let path = uri.path();
     let anthropic = path.starts_with("/anthropic/")
@@ -83,7 +95,7 @@ impl LlmProxy {
                 )
                 .await;
                 let models: Vec<Value> = lists.into_iter().flatten().collect();
-                Ok(axum::Json(list(dialect, models)).into_response())
+                Ok(axum::Json(list(dialect, &models)).into_response())
             }
         }
     }
@@ -151,7 +163,7 @@ fn passed_on(answer: Incoming) -> Response {
     response
 }
 
-fn list(dialect: Dialect, models: Vec<Value>) -> Value {
+fn list(dialect: Dialect, models: &[Value]) -> Value {
     match dialect {
         Dialect::OpenAi => json!({"object": "list", "data": models}),
         Dialect::Anthropic => {

@@ -157,7 +157,7 @@ fn anthropic_event(seen: &mut Seen, data: &[u8]) {
         }
         "message_stop" => seen.complete = true,
         "error" => {
-            seen.error = Some(event.error.map_or_else(|| "error".to_owned(), ErrorObject::name))
+            seen.error = Some(event.error.map_or_else(|| "error".to_owned(), ErrorObject::name));
         }
         _ => {}
     }

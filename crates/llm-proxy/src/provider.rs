@@ -18,6 +18,7 @@ use crate::{
     config::{Config, ProviderConfig},
     demo,
     dialect::{Dialect, Operation},
+    measures::Measures,
 };
 
 /// Somewhere that models are served.
@@ -33,6 +34,7 @@ pub(crate) struct Provider {
     next: AtomicUsize,
     /// It answered 400 to `stream_options`; its streams go without, their tokens unknown.
     pub(crate) refuses_stream_options: AtomicBool,
+    pub(crate) measures: Arc<Measures>,
     /// The last request got no sound answer.
     pub(crate) failing: AtomicBool,
 }
@@ -77,19 +79,14 @@ impl Provider {
             name: config.name.as_str().into(),
             dialect,
             base_url: config.base_url.clone(),
-            urls: [
-                url(Operation::Messages),
-                url(Operation::CountTokens),
-                url(Operation::Chat),
-                url(Operation::Responses),
-                url(Operation::Embeddings),
-            ],
+            urls: Operation::ALL.map(url),
             models: config.models.clone(),
             keyless: config.keyless,
             from_env,
             stored: ArcSwap::default(),
             next: AtomicUsize::new(0),
             refuses_stream_options: AtomicBool::new(false),
+            measures: Arc::new(Measures::new(&config.name)),
             failing: AtomicBool::new(false),
         }
     }

@@ -54,10 +54,12 @@ pub(crate) fn relay(answer: Incoming, how: Relay, mut meter: Meter) -> Response 
         headers.entry("x-accel-buffering").or_insert(HeaderValue::from_static("no"));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
-    if how.withhold_usage {
+    if streams {
+        // Something may be left out of a stream, or an error added to it.
         headers.remove(header::CONTENT_LENGTH);
     }
-    let tap = Tap {
+    let nothing_follows = has_ended(&body);
+    let mut tap = Tap {
         upstream: Some(body),
         status: parts.status,
         streams,
@@ -67,10 +69,14 @@ pub(crate) fn relay(answer: Incoming, how: Relay, mut meter: Meter) -> Response 
         frames: (streams && how.withhold_usage).then(Frames::default),
         idle_for: how.idle,
         idle: Box::pin(sleep(how.idle)),
+        last: Instant::now(),
         stop: Box::pin(how.stop),
-        at_boundary: true,
+        tail: Tail::default(),
         request_id: how.request_id,
     };
+    if nothing_follows && !streams {
+        tap.conclude();
+    }
     let mut response = Response::new(Body::new(tap));
     *response.status_mut() = parts.status;
     *response.headers_mut() = headers;
@@ -81,6 +87,10 @@ fn is_event_stream(headers: &http::HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"))
+}
+
+fn has_ended(body: &reqwest::Body) -> bool {
+    body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
 /// A reply's body on its way through.
@@ -95,10 +105,33 @@ struct Tap {
     frames: Option<Frames>,
     idle_for: Duration,
     idle: Pin<Box<Sleep>>,
+    /// When the last piece came.
+    last: Instant,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// What the client has so far ends with a whole event.
-    at_boundary: bool,
+    /// The last bytes that the client has got: do they end an event?
+    tail: Tail,
     request_id: std::sync::Arc<str>,
+}
+
+/// The end of what has passed, whatever the pieces.
+#[derive(Default)]
+struct Tail([u8; 3]);
+
+impl Tail {
+    fn push(&mut self, data: &[u8]) {
+        let Self([_, b, c]) = *self;
+        self.0 = match data {
+            [] => return,
+            [x] => [b, c, *x],
+            [x, y] => [c, *x, *y],
+            [.., x, y, z] => [*x, *y, *z],
+        };
+    }
+
+    /// An empty line has passed, or nothing at all.
+    fn ends_event(&self) -> bool {
+        matches!(self.0, [0, 0, 0] | [_, b'\n', b'\n'] | [b'\n', b'\r', b'\n'])
+    }
 }
 
 /// Why a reply ended before its end.
@@ -118,11 +151,17 @@ impl HttpBody for Tap {
         let this = &mut *self;
         loop {
             let Some(upstream) = &mut this.upstream else { return Poll::Ready(None) };
-            match Pin::new(upstream).poll_frame(cx) {
+            match Pin::new(&mut *upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
-                    this.idle.as_mut().reset(Instant::now() + this.idle_for);
+                    let is_last = !this.streams && has_ended(upstream);
+                    this.last = Instant::now();
                     let data = this.pass(data);
+                    // The connection asks for no more than the announced length: there may be no next
+                    // time to notice the end.
+                    if is_last {
+                        this.conclude();
+                    }
                     if !data.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
@@ -142,7 +181,13 @@ impl HttpBody for Tap {
                             Broken { code: "unavailable", message: "this server is going down" };
                         return this.break_off(&broken);
                     }
+                    // Armed once and looked at when it rings: cheaper than to wind it up at each piece.
                     ready!(this.idle.as_mut().poll(cx));
+                    let due = this.last + this.idle_for;
+                    if due > Instant::now() {
+                        this.idle.as_mut().reset(due);
+                        continue;
+                    }
                     let broken = Broken {
                         code: "upstream_timeout",
                         message: "the provider fell silent in the middle of its reply",
@@ -159,7 +204,7 @@ impl HttpBody for Tap {
 
     fn size_hint(&self) -> SizeHint {
         match &self.upstream {
-            Some(body) if self.frames.is_none() => body.size_hint(),
+            Some(body) if !self.streams => body.size_hint(),
             _ => SizeHint::default(),
         }
     }
@@ -181,14 +226,22 @@ impl Tap {
         if let Some(meter) = &mut self.meter {
             meter.passed(data.len());
         }
-        if self.streams && !data.is_empty() {
-            self.at_boundary = data.ends_with(b"\n\n") || data.ends_with(b"\n\r\n");
+        if self.streams {
+            self.tail.push(data);
         }
+    }
+
+    /// The provider said all that it had to say.
+    fn conclude(&mut self) {
+        self.upstream = None;
+        self.observer.finish();
+        let failed = !self.status.is_success() || self.observer.seen.error.is_some();
+        let outcome = if failed { Outcome::Failed } else { Outcome::Succeeded };
+        self.settle(outcome, failed.then_some("upstream_error"));
     }
 
     /// The provider's body is at its end.
     fn finish(&mut self) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        self.observer.finish();
         let seen = &self.observer.seen;
         if self.streams && !seen.complete && seen.error.is_none() {
             let broken = Broken {
@@ -197,10 +250,7 @@ impl Tap {
             };
             return self.break_off(&broken);
         }
-        let failed = !self.status.is_success() || seen.error.is_some();
-        let outcome = if failed { Outcome::Failed } else { Outcome::Succeeded };
-        self.settle(outcome, failed.then_some("upstream_error"));
-        self.upstream = None;
+        self.conclude();
         let rest = self.frames.as_mut().map(Frames::finish).unwrap_or_default();
         if rest.is_empty() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(Frame::data(rest)))) }
     }
@@ -210,7 +260,7 @@ impl Tap {
     fn break_off(&mut self, why: &Broken) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         self.upstream = None;
         self.settle(Outcome::Failed, Some(why.code));
-        if self.streams && self.at_boundary {
+        if self.streams && self.tail.ends_event() {
             let dialect = self.operation.dialect();
             let frame =
                 dialect.error_frame(self.operation, why.code, why.message, &self.request_id);
@@ -229,10 +279,17 @@ impl Tap {
 
 impl Drop for Tap {
     /// The client has left: what was seen until now counts. Dropping the upstream body ends the
-    /// request at the provider. A reply that had said it was complete is one.
+    /// request at the provider. A reply that had said it was complete is one, and one that had told of
+    /// an error has failed: many clients leave at that word.
     fn drop(&mut self) {
-        let outcome =
-            if self.observer.seen.complete { Outcome::Succeeded } else { Outcome::Cancelled };
+        let seen = &self.observer.seen;
+        let outcome = if seen.error.is_some() {
+            Outcome::Failed
+        } else if seen.complete {
+            Outcome::Succeeded
+        } else {
+            Outcome::Cancelled
+        };
         self.settle(outcome, None);
     }
 }

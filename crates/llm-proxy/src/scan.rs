@@ -13,6 +13,7 @@ pub(crate) struct DataLines {
     /// The beginning of a line whose end has not come yet.
     partial: BytesMut,
     overlong: bool,
+    lost: bool,
 }
 
 impl DataLines {
@@ -37,10 +38,16 @@ impl DataLines {
         }
         if self.partial.len() + rest.len() > MAX_LINE {
             self.overlong = true;
+            self.lost = true;
             self.partial = BytesMut::new();
         } else {
             self.partial.extend_from_slice(rest);
         }
+    }
+
+    /// Was there a line too long to be looked at?
+    pub(crate) fn lost(&self) -> bool {
+        self.lost
     }
 }
 

@@ -3,8 +3,15 @@
 
 use bytes::Bytes;
 use memchr::memmem;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, value::RawValue};
+
+/// For a member that may be absent, but is there when it is null.
+pub(crate) fn present<'de: 'a, 'a, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(value).map(Some)
+}
 
 /// The body with usage asked for; `None` when it is asked for already, or when the body is none that
 /// can be changed (then the provider will say what is wrong with it).
@@ -57,7 +64,7 @@ mod tests {
 
     #[derive(Deserialize)]
     struct Head<'a> {
-        #[serde(borrow)]
+        #[serde(borrow, default, deserialize_with = "present")]
         stream_options: Option<&'a RawValue>,
     }
 

@@ -25,7 +25,8 @@ use crate::{
     accept,
     config::{Config, Cors, Http},
     health::{self, Health},
-    layers, meta,
+    layers::{self, Outermost},
+    meta,
 };
 
 /// The features on one database.
@@ -129,13 +130,13 @@ pub fn routes(
         .merge(meta::document_routes(&document))
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
         .layer(CompressionLayer::new());
+    let outermost = Outermost { clock, auth: features.auth.clone() };
     let router = native
         .merge(llm)
         .fallback(layers::no_such_route)
         .method_not_allowed_fallback(layers::wrong_method)
-        .layer(middleware::from_fn_with_state(features.auth.clone(), loom_auth::authenticate))
         .layer(cors(&config.http))
-        .layer(middleware::from_fn_with_state(clock, layers::observe));
+        .layer(middleware::from_fn_with_state(outermost, layers::observe));
     (router, document)
 }
 
@@ -168,6 +169,8 @@ pub struct Running {
 /// # Errors
 /// When a part cannot be had; the message is for the operator.
 pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
+    // Before the features: a metric that is looked up before there is a recorder counts nowhere.
+    meta::start_metrics();
     let http = &config.http;
     let wanted = SocketAddr::new(http.host, http.port);
     // Before anything is started: most often it is another server that has the port.

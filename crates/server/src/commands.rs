@@ -56,7 +56,9 @@ pub fn run(cli: Cli) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(Box::pin(execute(command, &loaded))) {
+    let result = runtime.block_on(Box::pin(execute(command, &loaded)));
+    logging::flush();
+    match result {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("loom-server: {error:#}"));
@@ -196,6 +198,7 @@ async fn greet(running: &Running, config: &Config, demo: bool) {
     } else {
         format!("  Providers: {}\n", configured.join(", "))
     };
+    logging::flush();
     say(&format!(
         "\n  Loom is ready at {url}\n\n{providers}  {first}\n  The first request:\n\n{request}\n\n  \
          The API, to browse: {url}/api\n  Data: {database}\n  Ctrl-C stops it; the data stays.\n"

@@ -162,7 +162,7 @@ fn load_http(env: &mut Env, production: bool) -> Http {
     for origin in &listed {
         match HeaderValue::from_str(origin) {
             Ok(value) if origin.starts_with("http://") || origin.starts_with("https://") => {
-                origins.push(value)
+                origins.push(value);
             }
             _ => env
                 .problem(name, format!("`{origin}` is not an origin, as https://app.example.com")),

@@ -43,6 +43,7 @@ struct Inner {
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Report {
     status: Status,
+    #[serde(serialize_with = "loom_core::clock::millis")]
     timestamp: DateTime<Utc>,
     duration_ms: f64,
     version: Version,

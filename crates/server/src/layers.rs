@@ -2,6 +2,8 @@
 //! the last touch on errors.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -10,13 +12,14 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
+use loom_auth::Auth;
 use loom_core::{Clock, Error, id::new_uuid, principal::RequestInfo};
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 use tracing::Instrument;
 
 const REQUEST_ID: &str = "x-request-id";
@@ -25,26 +28,38 @@ const REQUEST_ID: &str = "x-request-id";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub SocketAddr);
 
-/// The outermost layer.
+/// What the outermost layer needs.
+#[derive(Clone)]
+pub(crate) struct Outermost {
+    pub(crate) clock: Clock,
+    pub(crate) auth: Auth,
+}
+
+/// The outermost layer: who is asking, and what became of it.
 pub(crate) async fn observe(
-    State(clock): State<Clock>,
-    mut request: Request,
+    State(outermost): State<Outermost>,
+    request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
-    let id = request_id(&request, &clock);
-    let ip =
-        request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    let (mut parts, body) = request.into_parts();
+    let id = request_id(&parts, &outermost.clock);
+    let ip = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
     // A dual-stack socket shows an IPv4 peer as an IPv6 one.
     let ip = ip.to_canonical();
-    request.extensions_mut().insert(RequestInfo { id: Arc::clone(&id), ip });
-    let route = request.extensions().get::<MatchedPath>().cloned();
+    parts.extensions.insert(RequestInfo { id: Arc::clone(&id), ip });
+    let route = parts.extensions.get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("(none)", MatchedPath::as_str);
-    let method = request.method().clone();
-    let span = tracing::info_span!("request", request_id = &*id, method = %method, route);
-    gauge!("loom_http_requests_in_flight").increment(1);
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
-    gauge!("loom_http_requests_in_flight").decrement(1);
+    let method = method_label(&parts.method);
+    let span = tracing::info_span!("request", request_id = &*id);
+    let in_flight = InFlight::new();
+    let handled = async {
+        let authentication = outermost.auth.authenticate(&parts).await;
+        parts.extensions.insert(authentication);
+        next.run(Request::from_parts(parts, body)).await
+    };
+    let answer = AssertUnwindSafe(handled).catch_unwind().instrument(span).await;
+    drop(in_flight);
 
     let mut response = answer.unwrap_or_else(|panic| {
         let what = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -57,19 +72,32 @@ pub(crate) async fn observe(
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind == "application/problem+json");
     if let Some(error) = error.clone().filter(|_| is_problem) {
-        response = name_request(response, error, &id);
+        response = name_request(&response, error, &id);
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().entry(REQUEST_ID).or_insert(value);
     }
-    let elapsed = started.elapsed();
-    let status = response.status();
-    span.in_scope(|| log(status, elapsed, ip, error.as_ref()));
-    counter!("loom_http_requests_total", "method" => method_label(&method), "route" => route.to_owned(), "status" => status.as_str().to_owned())
-        .increment(1);
-    histogram!("loom_http_request_seconds", "method" => method_label(&method), "route" => route.to_owned())
-        .record(elapsed.as_secs_f64());
+    let line =
+        Line { id: &id, method, route, ip, status: response.status(), elapsed: started.elapsed() };
+    line.log(error.as_ref());
+    line.measure();
     response
+}
+
+/// Counts a request while it is being handled, also when its client goes away.
+struct InFlight;
+
+impl InFlight {
+    fn new() -> Self {
+        gauge!("loom_http_requests_in_flight").increment(1);
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        gauge!("loom_http_requests_in_flight").decrement(1);
+    }
 }
 
 /// Any word can stand as a method; only the usual ones become labels.
@@ -87,9 +115,9 @@ fn method_label(method: &http::Method) -> &'static str {
 }
 
 /// The client's own id when it is a sane one, else a new one.
-fn request_id(request: &Request, clock: &Clock) -> Arc<str> {
+fn request_id(request: &Parts, clock: &Clock) -> Arc<str> {
     request
-        .headers()
+        .headers
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok())
         .filter(|id| {
@@ -100,7 +128,7 @@ fn request_id(request: &Request, clock: &Clock) -> Arc<str> {
 
 /// The same error with the request's id in its document; headers that were set on the way stay, all
 /// but those that tell of the former body.
-fn name_request(response: Response, error: Error, id: &str) -> Response {
+fn name_request(response: &Response, error: Error, id: &str) -> Response {
     let mut named = error.respond(id);
     let of_the_body = [header::CONTENT_LENGTH, header::CONTENT_ENCODING];
     for name in response.headers().keys().filter(|name| !of_the_body.contains(name)) {
@@ -113,17 +141,77 @@ fn name_request(response: Response, error: Error, id: &str) -> Response {
     named
 }
 
-fn log(status: StatusCode, elapsed: Duration, ip: IpAddr, error: Option<&Error>) {
-    let duration_ms = elapsed.as_secs_f64() * 1e3;
-    let status = status.as_u16();
-    match error {
-        Some(error) if status >= 500 => tracing::error!(
-            status, duration_ms, peer = %ip, code = error.code(), detail = error.detail(), cause = error.cause(), "request"
-        ),
-        Some(error) => {
-            tracing::info!(status, duration_ms, peer = %ip, code = error.code(), detail = error.detail(), "request");
+/// What became of a request.
+struct Line<'a> {
+    id: &'a str,
+    method: &'static str,
+    route: &'a str,
+    ip: IpAddr,
+    status: StatusCode,
+    elapsed: Duration,
+}
+
+impl Line<'_> {
+    /// Outside the request's span: the line says all of it by itself.
+    fn log(&self, error: Option<&Error>) {
+        let Line { id: request_id, method, route, ip, .. } = *self;
+        let duration_ms = self.elapsed.as_secs_f64() * 1e3;
+        let status = self.status.as_u16();
+        match error {
+            Some(error) if status >= 500 => tracing::error!(
+                request_id, method, route, status, duration_ms, peer = %ip,
+                code = error.code(), detail = error.detail(), cause = error.cause(), "request"
+            ),
+            Some(error) => tracing::info!(
+                request_id, method, route, status, duration_ms, peer = %ip,
+                code = error.code(), detail = error.detail(), "request"
+            ),
+            None => {
+                tracing::info!(request_id, method, route, status, duration_ms, peer = %ip, "request");
+            }
         }
-        None => tracing::info!(status, duration_ms, peer = %ip, "request"),
+    }
+
+    fn measure(&self) {
+        MEASURES.with_borrow_mut(|measures| {
+            if !measures.contains_key(self.route) {
+                measures.insert(self.route.to_owned(), Vec::new());
+            }
+            let Some(of_route) = measures.get_mut(self.route) else { return };
+            let same = |m: &&Measure| m.method == self.method && m.status == self.status;
+            if of_route.iter().find(same).is_none() {
+                of_route.push(Measure::new(self));
+            }
+            if let Some(measure) = of_route.iter().find(same) {
+                measure.requests.increment(1);
+                measure.seconds.record(self.elapsed.as_secs_f64());
+            }
+        });
+    }
+}
+
+thread_local! {
+    /// By route template. Looking a metric up by its labels costs more than all that is measured here.
+    static MEASURES: RefCell<HashMap<String, Vec<Measure>>> = RefCell::default();
+}
+
+struct Measure {
+    method: &'static str,
+    status: StatusCode,
+    requests: Counter,
+    seconds: Histogram,
+}
+
+impl Measure {
+    fn new(line: &Line<'_>) -> Self {
+        let (method, route, status) =
+            (line.method, line.route.to_owned(), line.status.as_str().to_owned());
+        Self {
+            method,
+            status: line.status,
+            requests: counter!("loom_http_requests_total", "method" => method, "route" => route.clone(), "status" => status),
+            seconds: histogram!("loom_http_request_seconds", "method" => method, "route" => route),
+        }
     }
 }
 
@@ -181,12 +269,15 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(60)).await;
             "at last"
         };
+        let (clock, database) = (Clock::system(), loom_db::Database::disconnected());
+        let auth = Auth::new(database.pool().clone(), clock.clone());
+        let outermost = Outermost { clock, auth };
         Router::new()
             .route("/fail", get(fail))
             .route("/slow", get(slow))
             .route("/well", get(|| async { "well" }))
             .layer(from_fn_with_state(Duration::from_secs(30), time_limit))
-            .layer(from_fn_with_state(Clock::system(), observe))
+            .layer(from_fn_with_state(outermost, observe))
     }
 
     async fn ask(app: &Router, path: &str) -> (StatusCode, http::HeaderMap, String) {
@@ -231,7 +322,7 @@ mod tests {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
         headers.append(header::VARY, HeaderValue::from_static("origin"));
-        let named = name_request(response, Error::not_found("thread"), "req-1");
+        let named = name_request(&response, Error::not_found("thread"), "req-1");
         assert!(!named.headers().contains_key(header::CONTENT_ENCODING));
         assert_eq!(named.headers().get_all(header::VARY).iter().count(), 2);
         assert_eq!(named.headers().get_all(header::CONTENT_TYPE).iter().count(), 1);

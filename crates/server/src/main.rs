@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use loom_server::{cli::Cli, commands};
 
+// Half of what a request allocates is freed on another thread; glibc's arenas lock for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Before anything builds a TLS client. A second provider in one process is a mistake of ours.

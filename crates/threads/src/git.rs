@@ -115,7 +115,7 @@ impl GitPatch {
 }
 
 /// 4 to 64 hex digits, in lower case from here on.
-fn check_sha(check: &mut Check, path: &str, sha: &mut String) {
+fn check_sha(check: &mut Check, path: &str, sha: &mut str) {
     if !(4..=64).contains(&sha.len()) || !sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         check.wrong(path, "is a commit: 4 to 64 hex digits");
     }

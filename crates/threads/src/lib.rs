@@ -14,8 +14,8 @@ mod raw;
 mod remote;
 mod store;
 
-use axum::{extract::DefaultBodyLimit, middleware};
-use loom_core::{Clock, principal};
+use axum::{Extension, middleware};
+use loom_core::{Clock, extract::BodyLimit, principal};
 use sqlx::PgPool;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -53,7 +53,7 @@ impl Threads {
             ))
             .routes(routes!(http::append::append_messages))
             .route_layer(middleware::from_fn(principal::required))
-            .layer(DefaultBodyLimit::max(MAX_THREAD_BYTES))
+            .layer(Extension(BodyLimit(MAX_THREAD_BYTES)))
             .with_state(self.clone())
     }
 }

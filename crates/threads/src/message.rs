@@ -11,7 +11,6 @@ use utoipa::ToSchema;
 
 use crate::{
     check::Check,
-    model::millis,
     raw::{Kind, Raw},
 };
 
@@ -62,7 +61,7 @@ pub struct Message {
     pub tool_call_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_name: Option<String>,
-    #[serde(serialize_with = "millis")]
+    #[serde(serialize_with = "loom_core::clock::millis")]
     pub created_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]

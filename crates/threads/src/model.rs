@@ -1,11 +1,11 @@
 //! A thread as it is stored and as it is sent.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use loom_core::{
     authorize::{Ownership, Visibility},
     id::{OrgId, ThreadId, UserId},
 };
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use utoipa::ToSchema;
 
@@ -20,12 +20,12 @@ pub struct ThreadHead {
     /// The highest `seq` ever given to a message.
     pub last_seq: i64,
     pub message_count: i32,
-    #[serde(serialize_with = "millis")]
+    #[serde(serialize_with = "loom_core::clock::millis")]
     pub created_at: DateTime<Utc>,
-    #[serde(serialize_with = "millis")]
+    #[serde(serialize_with = "loom_core::clock::millis")]
     pub updated_at: DateTime<Utc>,
     /// When a message came in or the agent's state changed.
-    #[serde(serialize_with = "millis")]
+    #[serde(serialize_with = "loom_core::clock::millis")]
     pub last_activity_at: DateTime<Utc>,
     pub title: Option<String>,
     pub tags: Vec<String>,
@@ -153,9 +153,4 @@ impl AgentStateKind {
             Self::ShuttingDown => "shutting_down",
         }
     }
-}
-
-/// RFC 3339 in UTC with milliseconds.
-pub(crate) fn millis<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }

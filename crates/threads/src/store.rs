@@ -5,7 +5,7 @@ pub(crate) mod messages;
 
 use chrono::{DateTime, Utc};
 use loom_core::{
-    Result,
+    Error, Result,
     authorize::Visibility,
     id::{OrgId, ThreadId, UserId},
 };
@@ -16,6 +16,12 @@ use crate::{
     model::{AgentState, Client, Git, ThreadHead, Workspace},
     raw::Raw,
 };
+
+/// Lets all reads of a transaction that has just begun see the same moment.
+pub(crate) async fn take_snapshot(db: &mut PgConnection) -> Result<()> {
+    sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(db).await?;
+    Ok(())
+}
 
 /// A thread as a member of `org` may find it: one of its own, or a public one of another.
 pub(crate) async fn find(
@@ -66,12 +72,14 @@ pub(crate) async fn lock(
 
 /// Creates a thread; false when the id is taken, by whichever organisation.
 pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<bool> {
+    let agent_state = serde_json::to_string(&head.agent_state).map_err(Error::internal)?;
     let done = sqlx::query!(
         "INSERT INTO threads (
              id, org_id, owner_user_id, version, last_seq, message_count, message_bytes, title, tags, is_pinned,
              visibility, workspace, client, provider, model, git, agent_state, extra, created_at, updated_at,
              last_activity_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17::text::json,
+             $18::text::json, $19, $20, $21)
          ON CONFLICT ON CONSTRAINT threads_pkey DO NOTHING",
         head.id.0,
         head.org_id.0,
@@ -89,8 +97,8 @@ pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<b
         head.provider,
         head.model,
         &head.git as &Json<Git>,
-        &head.agent_state as &Json<AgentState>,
-        head.extra.as_ref() as Option<&Json<Raw>>,
+        agent_state,
+        extra(head),
         head.created_at,
         head.updated_at,
         head.last_activity_at,
@@ -102,11 +110,13 @@ pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<b
 
 /// Writes back a thread that [`lock`] gave.
 pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<()> {
+    let agent_state = serde_json::to_string(&head.agent_state).map_err(Error::internal)?;
     sqlx::query!(
         "UPDATE threads
          SET version = $3, last_seq = $4, message_count = $5, message_bytes = $6, title = $7, tags = $8,
              is_pinned = $9, visibility = $10, workspace = $11, client = $12, provider = $13, model = $14,
-             git = $15, agent_state = $16, extra = $17, updated_at = $18, last_activity_at = $19,
+             git = $15, agent_state = $16::text::json,
+             extra = $17::text::json, updated_at = $18, last_activity_at = $19,
              deleted_at = $20
          WHERE id = $1 AND org_id = $2",
         head.id.0,
@@ -124,8 +134,8 @@ pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<(
         head.provider,
         head.model,
         &head.git as &Json<Git>,
-        &head.agent_state as &Json<AgentState>,
-        head.extra.as_ref() as Option<&Json<Raw>>,
+        agent_state,
+        extra(head),
         head.updated_at,
         head.last_activity_at,
         head.deleted_at,
@@ -133,6 +143,11 @@ pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// As text, because sqlx binds JSON as jsonb, which has an order of members and digits of its own.
+fn extra(head: &ThreadHead) -> &str {
+    head.extra.as_ref().map_or("{}", |extra| extra.get())
 }
 
 /// Adds what is not known yet; true when the thread's list of commits grew.

@@ -5,10 +5,12 @@ use std::{sync::atomic::Ordering, time::Duration};
 use http::StatusCode;
 use loom_core::{Clock, Error};
 use loom_jobs::{Job, JobReport, JobScheduler, RunStatus};
-use tokio::sync::mpsc;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    MINUTE, TestDatabase, clock, counting, history, job, scheduler, statuses, tick, waiting,
+    MINUTE, TestDatabase, clock, counting, failing, history, job, scheduler, statuses, tick,
+    waiting,
 };
 
 #[tokio::test]
@@ -65,7 +67,8 @@ async fn shutdown_drops_what_does_not_stop_and_records_it_as_cancelled() {
     let scheduler = scheduler(database.pool(), &clock, "a", vec![stubborn]);
     let run = scheduler.request("stubborn").await.unwrap();
     scheduler.shutdown(Duration::from_millis(1)).await;
-    assert_eq!(run.outcome().await.unwrap().status, RunStatus::Cancelled);
+    let outcome = timeout(MINUTE, run.outcome()).await.expect("it was dropped");
+    assert_eq!(outcome.unwrap().status, RunStatus::Cancelled);
     let history = history(database.pool(), "stubborn").await;
     assert_eq!(statuses(&history), [RunStatus::Cancelled]);
     let failures: i32 =
@@ -103,4 +106,24 @@ async fn a_list_of_jobs_that_cannot_be_right_is_refused() {
         assert!(new(vec![Job { interval, ..one.clone() }]).is_err());
     }
     assert_eq!(new(vec![one]).unwrap().jobs().count(), 2);
+}
+
+#[tokio::test]
+async fn runs_are_counted() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let jobs = vec![counting("sweep", MINUTE).0, failing("fails")];
+    let scheduler = scheduler(database.pool(), &clock, "a", jobs);
+    for id in ["sweep", "sweep", "fails"] {
+        scheduler.run_now(id).await.unwrap();
+    }
+    let text = recorder.handle().render();
+    for line in [
+        r#"loom_job_runs_total{job="sweep",status="succeeded"} 2"#,
+        r#"loom_job_runs_total{job="fails",status="failed"} 1"#,
+        r#"loom_job_duration_seconds_count{job="sweep"} 2"#,
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
 }

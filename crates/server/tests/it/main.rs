@@ -19,4 +19,5 @@ mod env_example;
 mod health;
 mod isolation;
 mod kernel;
+mod llm;
 mod openapi;

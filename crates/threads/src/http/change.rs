@@ -68,7 +68,7 @@ pub(crate) async fn patch_thread(
     Ok(versioned(head.version, head))
 }
 
-/// Delete a thread. It can be restored for 30 days; its id stays taken.
+/// Delete a thread: it is gone from all answers, and its id stays taken.
 #[utoipa::path(
     delete,
     path = "/api/threads/{id}",

@@ -56,9 +56,7 @@ pub(crate) async fn get_thread(
     authorize(&principal, Action::Use(Scope::ThreadsRead))?;
     // One snapshot, or the head could be of one version and the messages of the next.
     let mut tx = loom_db::begin(&threads.pool).await?;
-    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        .execute(&mut *tx)
-        .await?;
+    store::take_snapshot(&mut tx).await?;
     let head = store::find(&mut tx, principal.org, id).await?;
     let mut head =
         head.filter(|head| head.ownership().visible_to(&principal)).ok_or_else(not_found)?;
@@ -230,8 +228,5 @@ fn empty(
 }
 
 fn deleted() -> Error {
-    Error::conflict(
-        "thread_deleted",
-        "this thread was deleted; restore it, or write it under another id",
-    )
+    Error::conflict("thread_deleted", "this thread was deleted; write it under another id")
 }

@@ -88,10 +88,11 @@ fn push_filter(sql: &mut QueryBuilder<Postgres>, org: OrgId, filter: &Filter) {
         }
     }
     if let Some(state) = filter.state {
-        sql.push(" AND state = ").push_bind(state.as_str());
+        // A literal, so that every plan knows whether the partial index serves it.
+        sql.push(" AND state = '").push(state.as_str()).push("'");
     }
     if let Some(tag) = &filter.tag {
-        sql.push(" AND tags @> ARRAY[").push_bind(tag.clone()).push("]");
+        sql.push(" AND tags <> '{}' AND tags @> ARRAY[").push_bind(tag.clone()).push("]");
     }
     if let Some(owner) = filter.owner {
         sql.push(" AND owner_user_id = ").push_bind(owner);

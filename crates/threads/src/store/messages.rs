@@ -58,6 +58,9 @@ pub(crate) async fn digests(
 }
 
 /// Which of these ids the thread has already, and where.
+///
+/// Each id is looked up by itself: with `id = ANY($3)` a plan may read the whole thread by its primary
+/// key and filter, which looks cheap where most threads are short.
 pub(crate) async fn known(
     db: &mut PgConnection,
     org: OrgId,
@@ -65,7 +68,13 @@ pub(crate) async fn known(
     ids: &[&str],
 ) -> Result<Vec<(String, i64)>> {
     let rows = sqlx::query!(
-        "SELECT id, seq FROM thread_messages WHERE org_id = $1 AND thread_id = $2 AND id = ANY($3)",
+        r#"SELECT given.id AS "id!", stored.seq
+           FROM UNNEST($3::text[]) AS given (id)
+           CROSS JOIN LATERAL (
+               SELECT seq FROM thread_messages
+               WHERE org_id = $1 AND thread_id = $2 AND id = given.id
+               LIMIT 1
+           ) AS stored"#,
         org.0,
         thread.0,
         ids as &[&str],

@@ -1,1 +1,20 @@
-//! x
+//! Threads from the outside: the real router on a real socket, over a real PostgreSQL.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "clippy knows tests, but not what only tests call"
+)]
+
+mod append;
+mod bad_input;
+mod concurrency;
+mod get;
+mod harness;
+mod isolation;
+mod limits;
+mod list;
+mod openapi;
+mod patch;
+mod put;

@@ -1,0 +1,79 @@
+//! Metrics of a provider. The handles are kept: looking one up by its labels for each request costs
+//! more than all that is counted.
+
+use metrics::{Counter, Histogram, counter, histogram};
+
+use crate::{
+    dialect::Operation,
+    ledger::{Outcome, Row},
+};
+
+pub(crate) struct Measures {
+    operations: Vec<OfOperation>,
+    input: Counter,
+    output: Counter,
+    cache_read: Counter,
+    cache_write: Counter,
+    cost_nanousd: Counter,
+    first_token: Histogram,
+}
+
+struct OfOperation {
+    operation: &'static str,
+    outcomes: Vec<(&'static str, Counter)>,
+    seconds: Histogram,
+}
+
+impl Measures {
+    pub(crate) fn new(provider: &str) -> Self {
+        let name = || provider.to_owned();
+        let tokens = |class: &'static str| counter!("loom_llm_tokens_total", "provider" => name(), "class" => class);
+        let operations = Operation::ALL.into_iter().map(|operation| {
+            let operation = operation.name();
+            let count = |outcome: Outcome| {
+                let outcome = outcome.name();
+                (outcome, counter!("loom_llm_requests_total", "provider" => name(), "operation" => operation, "outcome" => outcome))
+            };
+            OfOperation {
+                operation,
+                outcomes: Outcome::ALL.into_iter().map(count).collect(),
+                seconds: histogram!("loom_llm_request_seconds", "provider" => name(), "operation" => operation),
+            }
+        });
+        Self {
+            operations: operations.collect(),
+            input: tokens("input"),
+            output: tokens("output"),
+            cache_read: tokens("cache_read"),
+            cache_write: tokens("cache_write"),
+            cost_nanousd: counter!("loom_llm_cost_nanousd_total", "provider" => name()),
+            first_token: histogram!("loom_llm_first_token_seconds", "provider" => name()),
+        }
+    }
+
+    pub(crate) fn record(&self, row: &Row) {
+        if let Some(of) = self.operations.iter().find(|of| of.operation == row.operation) {
+            of.seconds.record(row.latency_ms / 1e3);
+            if let Some((_, count)) =
+                of.outcomes.iter().find(|(outcome, _)| *outcome == row.outcome)
+            {
+                count.increment(1);
+            }
+        }
+        let usage = &row.usage;
+        let classes = [
+            (&self.input, usage.input),
+            (&self.output, usage.output),
+            (&self.cache_read, usage.cache_read),
+            (&self.cache_write, usage.cache_write()),
+        ];
+        for (counter, tokens) in classes {
+            counter.increment(tokens.unwrap_or_default());
+        }
+        let cost = row.cost_nanousd.and_then(|nano| u64::try_from(nano).ok());
+        self.cost_nanousd.increment(cost.unwrap_or_default());
+        if let Some(ms) = row.first_token_ms {
+            self.first_token.record(ms / 1e3);
+        }
+    }
+}

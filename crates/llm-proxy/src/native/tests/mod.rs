@@ -1,0 +1,5 @@
+//! Tests of the native routes' parts.
+
+mod live;
+mod replies;
+mod requests;
