@@ -1,7 +1,10 @@
 //! Finding out who is asking. No request is refused here: what is found is left in an
 //! `Authentication` for whoever asks for a `Principal`.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use axum::http::{HeaderMap, Uri, header, request::Parts, uri::Authority};
 use loom_core::{
@@ -76,8 +79,13 @@ impl Auth {
     }
 
     async fn look_up(&self, digest: [u8; 32]) -> Result<Option<Arc<KeyHolder>>> {
+        let revocations = self.revocations.load(Ordering::SeqCst);
         let holder = store::key_holder(&self.pool, &digest).await?.map(Arc::new);
         self.keys.insert(digest, holder.clone()).await;
+        // It may be this key that was revoked while we asked.
+        if self.revocations.load(Ordering::SeqCst) != revocations {
+            self.keys.invalidate(&digest).await;
+        }
         if let Some(key) = &holder {
             let (auth, id) = (self.clone(), key.id);
             tokio::spawn(async move {
@@ -91,6 +99,7 @@ impl Auth {
 
     /// Forgets a revoked key at once.
     pub(crate) async fn forget(&self, digest: &[u8]) {
+        self.revocations.fetch_add(1, Ordering::SeqCst);
         if let Ok(digest) = <[u8; 32]>::try_from(digest) {
             self.keys.invalidate(&digest).await;
         }

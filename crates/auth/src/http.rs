@@ -181,7 +181,7 @@ async fn list_api_keys(
     let only = if role >= OrgRole::Admin { None } else { Some(only_users(&principal)?) };
     let kind = format!("api_keys:{org}");
     let limit = page.limit()?;
-    let keys = store::keys(&auth.pool, org, only, page.after(&kind)?, limit + 1).await?;
+    let keys = store::keys(&auth.pool, org, only, page.after_time(&kind)?, limit + 1).await?;
     let (api_keys, next_cursor) = cut(keys, limit, &kind, |key| (key.created_at, key.id));
     Ok(Json(ApiKeys { api_keys, next_cursor }))
 }

@@ -10,7 +10,7 @@ mod store;
 mod token;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -39,6 +39,8 @@ pub struct Inner {
     audit: Arc<AuditLog>,
     /// By digest; `None` for a token that does not exist, so that guessing costs one query each.
     keys: Cache<[u8; 32], Option<Arc<model::KeyHolder>>>,
+    /// Counted up by each, so that a lookup under way knows of them.
+    revocations: AtomicU64,
     /// Set at the start in development mode.
     dev_user: OnceLock<model::UserHolder>,
 }
@@ -55,7 +57,14 @@ impl Auth {
     pub fn new(pool: PgPool, clock: Clock) -> Self {
         let audit = Arc::new(AuditLog::new(pool.clone(), clock.clone()));
         let keys = Cache::builder().max_capacity(KEYS_CACHED).time_to_live(KEY_TTL).build();
-        Self(Arc::new(Inner { pool, clock, audit, keys, dev_user: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            pool,
+            clock,
+            audit,
+            keys,
+            revocations: AtomicU64::new(0),
+            dev_user: OnceLock::new(),
+        }))
     }
 
     /// In development mode this makes the built-in user when it is not there yet.

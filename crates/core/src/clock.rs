@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, SubsecRound, Utc};
 use serde::Serializer;
 
 /// Wall-clock time in UTC, cut to microseconds (what PostgreSQL keeps).
@@ -49,6 +49,11 @@ impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Clock(manual)" } else { "Clock(system)" })
     }
+}
+
+/// Is it a time that PostgreSQL can hold and a client may mean? From the years 1970 to 9999.
+pub fn is_storable(at: DateTime<Utc>) -> bool {
+    (1970..=9999).contains(&at.year())
 }
 
 /// `serialize_with`: RFC 3339 in UTC with milliseconds, as every timestamp of the API is.

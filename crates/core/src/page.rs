@@ -1,9 +1,10 @@
 //! Keyset pages: `?limit=&cursor=` in, `next_cursor` out. Never OFFSET.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result};
+use crate::{Error, Result, clock::is_storable};
 
 pub const DEFAULT_LIMIT: u16 = 50;
 pub const MAX_LIMIT: u16 = 200;
@@ -33,16 +34,30 @@ impl PageQuery {
     /// (or of the same with other filters) is refused.
     pub fn after<T: DeserializeOwned>(&self, kind: &str) -> Result<Option<T>> {
         let Some(cursor) = &self.cursor else { return Ok(None) };
-        let bad = || {
-            Error::malformed(
-                "invalid_cursor",
-                "`cursor` is not one that this list gave out; leave it away to start anew",
-            )
-        };
-        let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad())?;
-        let (of, position): (String, T) = serde_json::from_slice(&json).map_err(|_| bad())?;
-        if of == kind { Ok(Some(position)) } else { Err(bad()) }
+        let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad_cursor())?;
+        let (of, position): (String, T) =
+            serde_json::from_slice(&json).map_err(|_| bad_cursor())?;
+        if of == kind { Ok(Some(position)) } else { Err(bad_cursor()) }
     }
+
+    /// As [`PageQuery::after`], for a list in the order of time and id.
+    pub fn after_time<Id: DeserializeOwned>(
+        &self,
+        kind: &str,
+    ) -> Result<Option<(DateTime<Utc>, Id)>> {
+        let position: Option<(DateTime<Utc>, Id)> = self.after(kind)?;
+        if position.as_ref().is_some_and(|(at, _)| !is_storable(*at)) {
+            return Err(bad_cursor());
+        }
+        Ok(position)
+    }
+}
+
+fn bad_cursor() -> Error {
+    Error::malformed(
+        "invalid_cursor",
+        "`cursor` is not one that this list gave out; leave it away to start anew",
+    )
 }
 
 /// Cuts a list fetched with `limit + 1` to its page and makes the cursor of the next.

@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -51,7 +51,8 @@ pub(crate) async fn observe(
     let route = parts.extensions.get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("(none)", MatchedPath::as_str);
     let method = method_label(&parts.method);
-    let span = tracing::info_span!("request", request_id = &*id);
+    let trace_id = trace_id(&parts.headers);
+    let span = tracing::info_span!("request", request_id = &*id, trace_id);
     let in_flight = InFlight::new();
     let handled = async {
         let authentication = outermost.auth.authenticate(&parts).await;
@@ -77,11 +78,34 @@ pub(crate) async fn observe(
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().entry(REQUEST_ID).or_insert(value);
     }
-    let line =
-        Line { id: &id, method, route, ip, status: response.status(), elapsed: started.elapsed() };
+    let line = Line {
+        id: &id,
+        trace_id: trace_id.as_deref(),
+        method,
+        route,
+        ip,
+        status: response.status(),
+        elapsed: started.elapsed(),
+    };
     line.log(error.as_ref());
     line.measure();
     response
+}
+
+/// The trace that a caller's request belongs to (W3C Trace Context, `traceparent`, version 00 form).
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let (version, trace_id, parent, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, len: usize| {
+        text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let sound = is_hex(version, 2)
+        && version != "ff"
+        && is_hex(trace_id, 32)
+        && is_hex(parent, 16)
+        && is_hex(flags, 2);
+    (sound && trace_id.bytes().any(|byte| byte != b'0')).then(|| trace_id.to_owned())
 }
 
 /// Counts a request while it is being handled, also when its client goes away.
@@ -144,6 +168,7 @@ fn name_request(response: &Response, error: Error, id: &str) -> Response {
 /// What became of a request.
 struct Line<'a> {
     id: &'a str,
+    trace_id: Option<&'a str>,
     method: &'static str,
     route: &'a str,
     ip: IpAddr,
@@ -154,20 +179,20 @@ struct Line<'a> {
 impl Line<'_> {
     /// Outside the request's span: the line says all of it by itself.
     fn log(&self, error: Option<&Error>) {
-        let Line { id: request_id, method, route, ip, .. } = *self;
+        let Line { id: request_id, trace_id, method, route, ip, .. } = *self;
         let duration_ms = self.elapsed.as_secs_f64() * 1e3;
         let status = self.status.as_u16();
         match error {
             Some(error) if status >= 500 => tracing::error!(
-                request_id, method, route, status, duration_ms, peer = %ip,
+                request_id, trace_id, method, route, status, duration_ms, peer = %ip,
                 code = error.code(), detail = error.detail(), cause = error.cause(), "request"
             ),
             Some(error) => tracing::info!(
-                request_id, method, route, status, duration_ms, peer = %ip,
+                request_id, trace_id, method, route, status, duration_ms, peer = %ip,
                 code = error.code(), detail = error.detail(), "request"
             ),
             None => {
-                tracing::info!(request_id, method, route, status, duration_ms, peer = %ip, "request");
+                tracing::info!(request_id, trace_id, method, route, status, duration_ms, peer = %ip, "request");
             }
         }
     }
@@ -280,7 +305,7 @@ mod tests {
             .layer(from_fn_with_state(outermost, observe))
     }
 
-    async fn ask(app: &Router, path: &str) -> (StatusCode, http::HeaderMap, String) {
+    async fn ask(app: &Router, path: &str) -> (StatusCode, HeaderMap, String) {
         let request = Request::get(path).header(REQUEST_ID, "req-1").body(Body::empty()).unwrap();
         let (parts, body) = app.clone().oneshot(request).await.unwrap().into_parts();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
@@ -313,6 +338,26 @@ mod tests {
         assert_eq!(headers[header::RETRY_AFTER], "1");
         assert!(text.contains("\"timeout\""), "{text}");
         assert_eq!(started.elapsed().as_secs(), 30);
+    }
+
+    #[test]
+    fn a_sound_traceparent_gives_its_trace_and_no_other() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", text.parse().unwrap());
+            trace_id(&headers)
+        };
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(of(&format!("00-{trace}-00f067aa0ba902b7-01")).as_deref(), Some(trace));
+        for bad in [
+            "",
+            "00",
+            "00-xyz-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+        assert_eq!(of(&format!("ff-{trace}-00f067aa0ba902b7-01")), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is wrong with a request, gathered field by field, so that the client is told all at once.
 
-use chrono::{DateTime, Datelike, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use loom_core::{Error, Result, error::FieldError};
 
 use crate::raw::{Kind, Raw};
@@ -59,13 +59,9 @@ impl Check {
     /// A time within what we store, cut to the milliseconds that we show.
     pub(crate) fn time(&mut self, path: &str, at: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
         let at = at?;
-        if !is_storable(at) {
+        if !loom_core::clock::is_storable(at) {
             self.wrong(path, "is a time from the year 1970 to 9999");
         }
         Some(at.trunc_subsecs(3))
     }
-}
-
-pub(crate) fn is_storable(at: DateTime<Utc>) -> bool {
-    (1970..=9999).contains(&at.year())
 }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    check::{Check, is_storable},
+    check::Check,
     model::{AgentStateKind, ThreadHead},
     remote,
 };
@@ -86,7 +86,7 @@ impl ListQuery {
                 id
             }
         };
-        if self.updated_after.is_some_and(|at| !is_storable(at)) {
+        if self.updated_after.is_some_and(|at| !loom_core::clock::is_storable(at)) {
             check.wrong("updated_after", "is a time from the year 1970 to 9999");
         }
         check.finish(Filter {

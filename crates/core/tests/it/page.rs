@@ -100,3 +100,10 @@ proptest! {
         let _ = cursor(&URL_SAFE_NO_PAD.encode(json)).after::<(String, i64)>("numbers");
     }
 }
+
+#[test]
+fn a_forged_cursor_of_a_time_that_cannot_be_is_refused() {
+    let (_, forged) = cut(vec![(), ()], 1, "things", |()| ("-5000-01-01T00:00:00Z", 1));
+    let forged = cursor(&forged.unwrap());
+    assert_eq!(forged.after_time::<i32>("things").unwrap_err().code(), "invalid_cursor");
+}

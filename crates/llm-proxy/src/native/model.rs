@@ -80,7 +80,6 @@ pub(crate) enum Role {
 #[schema(as = LlmContent)]
 pub(crate) enum Content {
     Text(String),
-    #[schema(no_recursion)]
     Parts(Vec<Part>),
 }
 

@@ -41,7 +41,7 @@ pub(crate) async fn list_threads(
     let filter = query.check(&principal)?;
     let kind = filter.kind();
     let limit = page.limit()?;
-    let after = page.after(&kind)?;
+    let after = page.after_time(&kind)?;
     let mut db = threads.pool.acquire().await?;
     // One more than asked for tells whether there is a next page.
     let one_more = i64::try_from(limit + 1).unwrap_or(i64::MAX);
