@@ -176,7 +176,7 @@ async fn greet(running: &Running, config: &Config, demo: bool) {
     let model = if config.llm.demo {
         "loom-demo"
     } else if configured.iter().any(|name| name == "openai") {
-        "gpt-4o-mini"
+        "gpt-5.4-mini"
     } else {
         "your-model"
     };
@@ -184,7 +184,7 @@ async fn greet(running: &Running, config: &Config, demo: bool) {
     let request = if configured.first().is_some_and(|name| name == "anthropic")
         && model == "your-model"
     {
-        let body = r#"{"model":"claude-haiku-4-5","max_tokens":200,"messages":[{"role":"user","content":"Hello"}]}"#;
+        let body = r#"{"model":"claude-haiku-5-5","max_tokens":200,"messages":[{"role":"user","content":"Hello"}]}"#;
         format!(
             "  curl {url}/v1/messages -H 'content-type: application/json'{key} \\\n       -d '{body}'"
         )

@@ -269,9 +269,9 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(60)).await;
             "at last"
         };
-        let clock = Clock::system();
-        let pool = loom_db::Database::disconnected().pool().clone();
-        let outermost = Outermost { auth: Auth::new(pool, clock.clone()), clock };
+        let (clock, database) = (Clock::system(), loom_db::Database::disconnected());
+        let auth = Auth::new(database.pool().clone(), clock.clone());
+        let outermost = Outermost { clock, auth };
         Router::new()
             .route("/fail", get(fail))
             .route("/slow", get(slow))

@@ -34,7 +34,9 @@ pub(crate) fn start(log: &Log) {
             .with_writer(writer)
             .boxed(),
     };
-    let _ = registry().with(lines.with_filter(filter)).try_init();
+    // Over all of it, not `lines.with_filter(filter)`: a layer's own filter drops a thread's next line
+    // after somebody (sqlx, for each statement) has asked whether another one would be written.
+    let _ = registry().with(lines).with(filter).try_init();
 }
 
 /// Writes what has been handed over since the last time.

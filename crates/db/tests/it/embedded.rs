@@ -31,6 +31,8 @@ async fn start(dir: &Path) -> Result<PrivatePostgres, PrivateError> {
 
 async fn numbers(url: &SecretString) -> i64 {
     let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    // What is acknowledged must have been written, or a kill may rightly lose it.
+    connection.execute("SET synchronous_commit = on").await.unwrap();
     connection.execute("CREATE TABLE IF NOT EXISTS numbers (n int)").await.unwrap();
     connection.execute("INSERT INTO numbers VALUES (1)").await.unwrap();
     let count = sqlx::query_scalar("SELECT count(*) FROM numbers").fetch_one(&mut connection).await;

@@ -1,45 +1,27 @@
-//! A database for each test, with the whole schema, on the server that `LOOM_TEST_DATABASE_URL`
-//! names.
+//! What these tests ask of their database beyond its pool.
 
-use std::{fs, path::Path};
-
-use loom_core::{Clock, id::new_uuid};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgPool,
+    ConnectOptions, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
 pub(crate) struct TestDatabase {
     pool: PgPool,
     options: PgConnectOptions,
+    // Last: it drops the database, and waits for nobody.
+    _database: loom_testkit::TestDatabase,
 }
 
 impl TestDatabase {
     pub(crate) async fn new() -> Self {
-        let server = server();
-        let name = format!("loom_jobs_test_{}", new_uuid(Clock::system().now()).simple());
-        let mut admin = server.connect().await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))
-            .execute(&mut admin)
-            .await
-            .unwrap();
-        admin.close().await.unwrap();
-        let options = server.database(&name);
+        let database = loom_testkit::TestDatabase::new().await;
+        let options: PgConnectOptions = database.url().expose().parse().unwrap();
         let pool = PgPoolOptions::new()
             .max_connections(8)
             .connect_with(options.clone().application_name("jobs"))
             .await
             .unwrap();
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
-        let mut files: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.retain(|path| path.extension().is_some_and(|extension| extension == "sql"));
-        files.sort();
-        for file in files {
-            let sql = fs::read_to_string(file).unwrap();
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
-        }
-        Self { pool, options }
+        Self { pool, options, _database: database }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -63,10 +45,4 @@ impl TestDatabase {
         .await
         .unwrap()
     }
-}
-
-fn server() -> PgConnectOptions {
-    #[expect(clippy::disallowed_methods, reason = "tests have no configuration")]
-    let url = std::env::var("LOOM_TEST_DATABASE_URL");
-    url.expect("LOOM_TEST_DATABASE_URL names a PostgreSQL server for tests").parse().unwrap()
 }

@@ -40,7 +40,8 @@ impl Operation {
         } else {
             NOBODY.to_owned()
         };
-        let path = self.path.replace("{id}", &id).replace("{org}", NOBODY);
+        let path =
+            self.path.replace("{id}", &id).replace("{org}", NOBODY).replace("{provider}", "openai");
         assert!(!path.contains('{'), "say here what `{path}` is to be filled with");
         path
     }

@@ -283,6 +283,8 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /v1/chat/completions", "as /v1/messages"),
     ("POST /v1/responses", "as /v1/messages"),
     ("POST /v1/embeddings", "as /v1/messages"),
+    ("POST /proxy/{provider}/complete", "as /v1/messages, in words of our own"),
+    ("POST /proxy/{provider}/stream", "as /v1/messages, in words of our own"),
 ];
 
 #[tokio::test]

@@ -66,8 +66,6 @@ async fn a_body_over_2_mib_is_a_413_and_one_of_2_mib_is_read() {
 }
 
 #[tokio::test]
-#[ignore = "the routes of threads set axum's DefaultBodyLimit, which our Body does not read: they need \
-            an Extension(BodyLimit(MAX_THREAD_BYTES)) in crates/threads/src/lib.rs; owner: threads"]
 async fn a_thread_may_be_larger_than_2_mib() {
     let app = TestApp::start().await;
     let ada = app.user("ada@example.com").await;

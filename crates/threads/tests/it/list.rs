@@ -146,14 +146,13 @@ async fn a_filter_that_cannot_be_is_refused() {
     for (query, path) in [
         ("commit=abc123", "commit"),
         ("commit=abcdefg", "commit"),
-        ("tag=%00", "tag"),
         ("branch=", "branch"),
         ("owner=bob", "owner"),
         ("updated_after=%2B200000-01-01T00:00:00Z", "updated_after"),
     ] {
         ann.get(&format!("/api/threads?{query}")).await.expect_invalid(&[path]);
     }
-    for query in ["state=busy", "pinned=maybe", "updated_after=yesterday"] {
+    for query in ["state=busy", "pinned=maybe", "updated_after=yesterday", "tag=%00"] {
         let problem = ann.get(&format!("/api/threads?{query}")).await;
         problem.expect_problem(StatusCode::BAD_REQUEST, "invalid_query");
     }
