@@ -11,9 +11,10 @@ use loom_testkit::{
 
 use super::rig::{Load, Rig, WORKERS};
 
-/// What was asked earlier than this before a SIGKILL is in the account: 20 ms in which a row waits for
-/// others, and the time to write it.
-const MAY_BE_LOST: Duration = Duration::from_millis(50);
+/// What was answered earlier than this before a SIGKILL is in the account. A row waits 20 ms for company,
+/// and for the batch in flight before it, which is written within 50 ms on a machine with nothing else to
+/// do; here 200 clients, the mock, PostgreSQL and an unoptimised server share it, hence the double.
+const MAY_BE_LOST: Duration = Duration::from_millis(100);
 
 #[expect(clippy::disallowed_methods, reason = "the settings of the test run, not of the server")]
 fn rounds() -> usize {
