@@ -44,10 +44,6 @@ impl Default for BodyLimit {
     }
 }
 
-/// A body over the limit is read to its end, up to this factor of the limit: a client that is still
-/// sending would otherwise see a broken connection instead of the 413.
-const LINGER_FACTOR: usize = 4;
-
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Error;
 
@@ -55,30 +51,28 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         let BodyLimit(limit) = request.extensions().get().copied().unwrap_or_default();
         let mut body = request.into_body();
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        let too_large = || {
+            Error::too_large(format!(
+                "the body is larger than the {limit} bytes that this route takes"
+            ))
+        };
+        if announced > limit {
+            return Err(too_large());
+        }
         let mut whole = BytesMut::new();
-        let mut seen = 0_usize;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 Error::malformed("incomplete_body", "the body did not arrive whole").because(error)
             })?;
             let Ok(data) = frame.into_data() else { continue };
-            seen = seen.saturating_add(data.len());
-            if seen > limit {
-                if seen / LINGER_FACTOR > limit {
-                    break;
-                }
-                whole.clear();
-            } else if whole.is_empty() && body.is_end_stream() {
-                return Ok(Self(data));
-            } else {
-                whole.reserve(announced.min(limit).saturating_sub(whole.len()).max(data.len()));
-                whole.extend_from_slice(&data);
+            if whole.len() + data.len() > limit {
+                return Err(too_large());
             }
-        }
-        if seen > limit {
-            return Err(Error::too_large(format!(
-                "the body is larger than the {limit} bytes that this route takes"
-            )));
+            if whole.is_empty() && body.is_end_stream() {
+                return Ok(Self(data));
+            }
+            whole.reserve(announced.saturating_sub(whole.len()).max(data.len()));
+            whole.extend_from_slice(&data);
         }
         Ok(Self(whole.freeze()))
     }

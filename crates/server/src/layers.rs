@@ -22,6 +22,8 @@ use loom_core::{Clock, Error, id::new_uuid, principal::RequestInfo};
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 use tracing::Instrument;
 
+use crate::unread::Unread;
+
 const REQUEST_ID: &str = "x-request-id";
 
 /// The peer of a connection, put there by the accept loop.
@@ -54,12 +56,14 @@ pub(crate) async fn observe(
     let trace_id = trace_id(&parts.headers);
     let span = tracing::info_span!("request", request_id = &*id, trace_id);
     let in_flight = InFlight::new();
+    let (body, unread) = Unread::watch(body, &parts.headers);
     let handled = async {
         let authentication = outermost.auth.authenticate(&parts).await;
         parts.extensions.insert(authentication);
         next.run(Request::from_parts(parts, body)).await
     };
     let answer = AssertUnwindSafe(handled).catch_unwind().instrument(span).await;
+    unread.drain().await;
     drop(in_flight);
 
     let mut response = answer.unwrap_or_else(|panic| {

@@ -10,3 +10,4 @@ pub mod health;
 mod layers;
 mod logging;
 mod meta;
+mod unread;

@@ -300,3 +300,41 @@ async fn an_error_can_be_read_by_a_client_that_takes_gzip() {
         }
     }
 }
+
+/// Reads one answer with `content-length` off a connection; gives its status line.
+async fn read_answer(stream: &mut tokio::io::BufReader<tokio::net::TcpStream>) -> String {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt};
+    let (mut status, mut length) = (String::new(), 0);
+    stream.read_line(&mut status).await.unwrap();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    status.trim().to_owned()
+}
+
+#[tokio::test]
+async fn an_answer_that_needs_no_body_leaves_the_connection_usable_for_a_client_that_is_still_sending()
+ {
+    use tokio::io::AsyncWriteExt;
+    let app = TestApp::start().await;
+    let stream = tokio::net::TcpStream::connect(app.running.address).await.unwrap();
+    let mut stream = tokio::io::BufReader::new(stream);
+    for path in ["/v1/messages", "/api/threads/nonsense", "/no/such/route", "/v1/messages"] {
+        let half = vec![b'x'; 500_000];
+        let head = format!("POST {path} HTTP/1.1\r\nhost: loom\r\ncontent-length: 1000000\r\n\r\n");
+        stream.get_mut().write_all(head.as_bytes()).await.unwrap();
+        stream.get_mut().write_all(&half).await.unwrap();
+        stream.get_mut().write_all(&half).await.unwrap();
+        let status = read_answer(&mut stream).await;
+        assert!(status.starts_with("HTTP/1.1 40"), "{path}: {status}");
+    }
+}
