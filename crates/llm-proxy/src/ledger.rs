@@ -20,7 +20,7 @@ use crate::{
 
 /// A usage row waits this long for company. A server that is killed loses at most this much, and
 /// what was being written.
-const LINGER: std::time::Duration = std::time::Duration::from_millis(20);
+const LINGER: std::time::Duration = std::time::Duration::from_millis(10);
 const MAX_TAGS: usize = 20;
 
 /// A row of `llm_requests`.
