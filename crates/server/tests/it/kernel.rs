@@ -302,7 +302,7 @@ async fn an_error_can_be_read_by_a_client_that_takes_gzip() {
 }
 
 /// Reads one answer with `content-length` off a connection; gives its status line.
-async fn read_answer(stream: &mut tokio::io::BufReader<tokio::net::TcpStream>) -> String {
+async fn read_answer(stream: &mut tokio::io::BufReader<TcpStream>) -> String {
     use tokio::io::{AsyncBufReadExt, AsyncReadExt};
     let (mut status, mut length) = (String::new(), 0);
     stream.read_line(&mut status).await.unwrap();
@@ -326,7 +326,7 @@ async fn an_answer_that_needs_no_body_leaves_the_connection_usable_for_a_client_
  {
     use tokio::io::AsyncWriteExt;
     let app = TestApp::start().await;
-    let stream = tokio::net::TcpStream::connect(app.running.address).await.unwrap();
+    let stream = TcpStream::connect(app.running.address).await.unwrap();
     let mut stream = tokio::io::BufReader::new(stream);
     for path in ["/v1/messages", "/api/threads/nonsense", "/no/such/route", "/v1/messages"] {
         let half = vec![b'x'; 500_000];
