@@ -81,7 +81,7 @@ async function main() {
   }
   const main = document.getElementById("operations");
   for (const [tag, operations] of [...byTag].sort()) {
-    main.append(element("section", "", element("h2", tag), ...operations));
+    main.append(element("section", "", element("h2", tag.length < 4 ? tag.toUpperCase() : tag), ...operations));
   }
   document.getElementById("filter").addEventListener("input", (event) => {
     const wanted = event.target.value.toLowerCase();
