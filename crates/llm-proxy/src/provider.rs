@@ -119,6 +119,12 @@ impl Provider {
         self.keyless || self.from_env.is_some() || !self.stored.load().is_empty()
     }
 
+    /// # Errors
+    /// 503 `feature_disabled` when it wants a credential and there is none.
+    pub(crate) fn must_be_configured(&self) -> Result<()> {
+        if self.is_configured() { Ok(()) } else { Err(self.not_configured()) }
+    }
+
     pub(crate) fn set_stored(&self, credentials: Vec<Credential>) {
         self.stored.store(Arc::new(credentials));
     }

@@ -20,4 +20,5 @@ mod health;
 mod isolation;
 mod kernel;
 mod llm;
+mod native;
 mod openapi;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use loom_testkit::TestApp;
+use loom_testkit::{Setup, TestApp};
 use tokio::process::Command;
 
 /// As `make test` installs it.
@@ -23,8 +23,7 @@ fn python() -> PathBuf {
     python
 }
 
-async fn run(script: &str) {
-    let app = TestApp::start().await;
+async fn run(app: TestApp, script: &str) {
     let user = app.user("sdk@example.com").await;
     let output = Command::new(python())
         .args(["-W", "ignore", "-m", "unittest", script])
@@ -44,10 +43,15 @@ async fn run(script: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_anthropic_sdk_works_as_with_its_vendor() {
-    run("test_anthropic").await;
+    run(TestApp::start().await, "test_anthropic").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_openai_sdk_works_as_with_its_vendor() {
-    run("test_openai").await;
+    run(TestApp::start().await, "test_openai").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sdks_work_with_the_demo() {
+    run(Setup::default().demo().start().await, "test_demo").await;
 }
