@@ -88,7 +88,7 @@ impl PrivatePostgres {
         tracing::info!(
             data = %layout.data.display(),
             version = binaries.major,
-            elapsed_ms = start.elapsed().as_millis(),
+            elapsed_ms = start.elapsed().as_secs_f64() * 1e3,
             "the private PostgreSQL runs"
         );
         Ok(Self { socket_dir, process, _lock: lock })
@@ -104,7 +104,7 @@ impl PrivatePostgres {
         let Self { process, .. } = self;
         let start = Instant::now();
         process.stop().await;
-        tracing::info!(elapsed_ms = start.elapsed().as_millis(), "the private PostgreSQL stopped");
+        tracing::info!(elapsed_ms = start.elapsed().as_secs_f64() * 1e3, "the private PostgreSQL stopped");
     }
 }
 
