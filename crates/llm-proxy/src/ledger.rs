@@ -291,7 +291,7 @@ impl Meter {
     }
 }
 
-/// A name that somebody else chose, as the database takes it: a row that it refuses were a request
+/// A name that somebody else chose, as the database takes it: a row that it refuses is a request
 /// that is not accounted.
 fn storable(name: String) -> String {
     let fits = name.len() <= MAX_NAME && !name.contains('\0');
