@@ -22,6 +22,8 @@ use crate::{
 /// what was being written.
 const LINGER: std::time::Duration = std::time::Duration::from_millis(10);
 const MAX_TAGS: usize = 20;
+/// Bytes of the name of a model or an error.
+const MAX_NAME: usize = 200;
 
 /// A row of `llm_requests`.
 #[derive(Clone, Debug)]
@@ -154,7 +156,7 @@ impl Ledger {
             operation: operation.name(),
             provider: Arc::clone(&provider.name),
             credential_id: None,
-            model: loom_core::text::cut(model, 200).to_owned(),
+            model: loom_core::text::cut(model, MAX_NAME).to_owned(),
             response_model: None,
             upstream_request_id: None,
             streamed: *streamed,
@@ -281,8 +283,22 @@ impl Meter {
         if row.error_code.is_none() {
             row.error_code = code.map(str::to_owned);
         }
+        row.model = storable(row.model);
+        row.response_model = row.response_model.map(storable);
+        row.error_code = row.error_code.map(storable);
         self.measures.record(&row);
         self.writer.send(*row);
+    }
+}
+
+/// A name that somebody else chose, as the database takes it: a row that it refuses is a request
+/// that is not accounted.
+fn storable(name: String) -> String {
+    let fits = name.len() <= MAX_NAME && !name.contains('\0');
+    if fits {
+        name
+    } else {
+        loom_core::text::cut(&name.replace('\0', "\u{fffd}"), MAX_NAME).to_owned()
     }
 }
 

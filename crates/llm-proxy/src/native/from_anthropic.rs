@@ -13,7 +13,8 @@ use crate::scan::DataLines;
 #[derive(Deserialize)]
 struct Message<'a> {
     model: Option<String>,
-    #[serde(borrow, default)]
+    /// Always there, if only empty; without it, this is no reply.
+    #[serde(borrow)]
     content: Vec<Block<'a>>,
     stop_reason: Option<String>,
 }

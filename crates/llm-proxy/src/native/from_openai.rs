@@ -86,8 +86,9 @@ fn arguments(value: Option<Value>) -> String {
 /// When it is not such a reply, or has nothing in it.
 pub(super) fn whole(body: &[u8]) -> Result<Draft, serde_json::Error> {
     let chunk: Chunk = serde_json::from_slice(body)?;
-    if chunk.choices.is_empty() {
-        return Err(serde::de::Error::custom("no choices"));
+    let failed = chunk.error.as_ref().is_some_and(|error| !error.is_null());
+    if failed || chunk.choices.is_empty() {
+        return Err(serde::de::Error::custom("no choices, or an error"));
     }
     let mut state = State::default();
     state.take(chunk, &mut Vec::new());

@@ -1,6 +1,6 @@
-"""What both scripts share: where the server is, and what its upstream, the mock, says.
+"""What the scripts share: where the server is, and what its upstream, the mock, says.
 
-LOOM_URL and LOOM_KEY name a server whose providers for both wires are the mock LLM upstream of
+But for test_demo, LOOM_URL and LOOM_KEY name a server whose providers for both wires are the mock LLM upstream of
 loom-testkit. Models named mock-* misbehave there; the server has to route them like any other.
 """
 

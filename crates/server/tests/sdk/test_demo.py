@@ -150,14 +150,18 @@ class WithoutAKey(unittest.TestCase):
 
     def test_openai(self):
         headers = {"Authorization": openai.Omit()}
-        with openai_client(api_key="not sent", default_headers=headers) as client:
-            answer = client.chat.completions.create(model=MODEL, messages=PROMPT)
+        with openai_client(api_key="not sent") as client:
+            answer = client.chat.completions.create(
+                model=MODEL, messages=PROMPT, extra_headers=headers
+            )
         self.assertIn("Hi there", answer.choices[0].message.content)
 
     def test_anthropic(self):
-        headers = {"X-Api-Key": anthropic.Omit()}
-        with anthropic_client(api_key="not sent", default_headers=headers) as client:
-            answer = client.messages.create(model=MODEL, messages=PROMPT, max_tokens=500)
+        headers = {"Authorization": anthropic.Omit(), "X-Api-Key": anthropic.Omit()}
+        with anthropic_client(api_key="not sent") as client:
+            answer = client.messages.create(
+                model=MODEL, messages=PROMPT, max_tokens=500, extra_headers=headers
+            )
         self.assertIn("Hi there", answer.content[0].text)
 
 

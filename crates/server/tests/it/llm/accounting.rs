@@ -307,3 +307,18 @@ async fn usage_that_comes_late_and_restated_replaces_what_was_said_before() {
     // 7 × 3 + 9 × 15 + 3 × 0.3 + 2 × 3.75
     assert_eq!(row["cost_nanousd"], 164_400);
 }
+
+#[tokio::test]
+async fn a_model_whose_name_cannot_be_stored_is_accounted_all_the_same() {
+    let app = TestApp::start().await;
+    let user = app.user("a@example.com").await;
+    for op in Op::ALL {
+        ask(&user, op, "gpt\0four").await.expect(200);
+        stream(&user, op, "gpt\0four").await;
+    }
+    for row in app.llm_requests(6).await {
+        assert_eq!(row["model"], "gpt\u{fffd}four");
+        assert_eq!(row["response_model"], "gpt\u{fffd}four");
+        assert_eq!(row["output_tokens"], 40);
+    }
+}

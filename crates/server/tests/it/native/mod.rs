@@ -3,6 +3,7 @@
 mod attribution;
 mod broken;
 mod demo;
+mod odd;
 mod refused;
 mod replies;
 mod streams;

@@ -1,12 +1,13 @@
 //! What arrives at the provider, on each wire.
 
+use loom_testkit::{TestApp, User};
 use serde_json::{Value, json};
 
 use super::{Anthropic, OpenAi, Wire, hi, weather, with, with_user};
 
 /// What one request becomes; asked for whole, and as a stream.
-async fn sent(wire: Wire, request: &Value) -> Value {
-    let (app, user) = with_user().await;
+async fn sent((app, user): &(TestApp, User), wire: Wire, request: &Value) -> Value {
+    app.mock.clear();
     for path in wire.both() {
         user.post(&path, request).await.expect(200);
     }
@@ -31,18 +32,20 @@ async fn sent(wire: Wire, request: &Value) -> Value {
 
 #[tokio::test]
 async fn a_plain_request_has_nothing_that_was_not_asked_for() {
+    let rig = with_user().await;
     let anthropic = json!({
         "model": "m",
         "max_tokens": 4096,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
     });
-    assert_eq!(sent(Anthropic, &hi("m")).await, anthropic);
+    assert_eq!(sent(&rig, Anthropic, &hi("m")).await, anthropic);
     let openai = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]});
-    assert_eq!(sent(OpenAi, &hi("m")).await, openai);
+    assert_eq!(sent(&rig, OpenAi, &hi("m")).await, openai);
 }
 
 #[tokio::test]
 async fn every_setting_has_its_place_on_each_wire() {
+    let rig = with_user().await;
     let request = json!({
         "model": "m",
         "system": "Be brief.",
@@ -67,7 +70,7 @@ async fn every_setting_has_its_place_on_each_wire() {
         "stop_sequences": ["END", "STOP"],
         "metadata": {"user_id": "u-1"},
     });
-    assert_eq!(sent(Anthropic, &request).await, anthropic);
+    assert_eq!(sent(&rig, Anthropic, &request).await, anthropic);
     let openai = json!({
         "model": "m",
         "messages": [
@@ -81,11 +84,12 @@ async fn every_setting_has_its_place_on_each_wire() {
         "stop": ["END", "STOP"],
         "user": "u-1",
     });
-    assert_eq!(sent(OpenAi, &request).await, openai);
+    assert_eq!(sent(&rig, OpenAi, &request).await, openai);
 }
 
 #[tokio::test]
 async fn tools_keep_their_schema_and_the_choice_its_meaning() {
+    let rig = with_user().await;
     for (choice, anthropic, openai) in [
         (json!("auto"), json!({"type": "auto"}), json!("auto")),
         (json!("none"), json!({"type": "none"}), json!("none")),
@@ -98,10 +102,10 @@ async fn tools_keep_their_schema_and_the_choice_its_meaning() {
         (Value::Null, Value::Null, Value::Null),
     ] {
         let request = with(hi("m"), json!({"tools": [weather()], "tool_choice": choice}));
-        let body = sent(Anthropic, &request).await;
+        let body = sent(&rig, Anthropic, &request).await;
         assert_eq!(body["tools"], json!([weather()]));
         assert_eq!(body["tool_choice"], anthropic);
-        let body = sent(OpenAi, &request).await;
+        let body = sent(&rig, OpenAi, &request).await;
         let function = json!({
             "name": "weather",
             "description": "The weather somewhere",
@@ -133,6 +137,7 @@ async fn a_schema_arrives_byte_for_byte() {
 
 #[tokio::test]
 async fn images_and_documents_arrive_as_each_wire_has_them() {
+    let rig = with_user().await;
     let (png, pdf, text) = ("iVBORw0KGgo=", "JVBERi0xLjQ=", "R3LDvMOfZQ==");
     let base64 = |media_type: &str, data: &str| json!({"type": "base64", "media_type": media_type, "data": data});
     let url = json!({"type": "url", "url": "https://example.com/a.png"});
@@ -154,7 +159,7 @@ async fn images_and_documents_arrive_as_each_wire_has_them() {
         {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Grüße"}},
         {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Plain."}, "title": "Notes"},
     ]}]);
-    assert_eq!(sent(Anthropic, &request).await["messages"], anthropic);
+    assert_eq!(sent(&rig, Anthropic, &request).await["messages"], anthropic);
     let pdf = format!("data:application/pdf;base64,{pdf}");
     let openai = json!([{"role": "user", "content": [
         {"type": "text", "text": "Look:"},
@@ -165,11 +170,12 @@ async fn images_and_documents_arrive_as_each_wire_has_them() {
         {"type": "text", "text": "Grüße"},
         {"type": "text", "text": "Notes\n\nPlain."},
     ]}]);
-    assert_eq!(sent(OpenAi, &request).await["messages"], openai);
+    assert_eq!(sent(&rig, OpenAi, &request).await["messages"], openai);
 }
 
 #[tokio::test]
 async fn results_in_a_users_turn_come_first_and_may_hold_images() {
+    let rig = with_user().await;
     let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}});
     let call = json!({"id": "c1", "tool_name": "shot", "arguments_json": {"n": 1}});
     let request = |content: Value| {
@@ -182,7 +188,7 @@ async fn results_in_a_users_turn_come_first_and_may_hold_images() {
             ]},
         ]})
     };
-    let body = sent(Anthropic, &request(json!([image]))).await;
+    let body = sent(&rig, Anthropic, &request(json!([image]))).await;
     let turns = json!([
         {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
         {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "shot", "input": {"n": 1}}]},
@@ -192,7 +198,7 @@ async fn results_in_a_users_turn_come_first_and_may_hold_images() {
         ]},
     ]);
     assert_eq!(body["messages"], turns);
-    let body = sent(OpenAi, &request(json!("done"))).await;
+    let body = sent(&rig, OpenAi, &request(json!("done"))).await;
     let call = json!({"id": "c1", "type": "function", "function": {"name": "shot", "arguments": "{\"n\":1}"}});
     let turns = json!([
         {"role": "user", "content": "Hi"},
@@ -205,6 +211,7 @@ async fn results_in_a_users_turn_come_first_and_may_hold_images() {
 
 #[tokio::test]
 async fn thinking_is_a_budget_here_and_an_effort_there() {
+    let rig = with_user().await;
     for (thinking, limit, anthropic, max_tokens, effort) in [
         (
             json!({}),
@@ -244,13 +251,13 @@ async fn thinking_is_a_budget_here_and_an_effort_there() {
         (json!({"type": "disabled"}), Value::Null, json!({"type": "disabled"}), 4096, ""),
     ] {
         let request = with(hi("m"), json!({"thinking": thinking, "max_tokens": limit}));
-        let body = sent(Anthropic, &request).await;
+        let body = sent(&rig, Anthropic, &request).await;
         assert_eq!(body["thinking"], anthropic, "{thinking}");
         assert_eq!(body["max_tokens"], max_tokens, "{thinking}");
         let adaptive = thinking["type"] == "adaptive";
         let expected = if adaptive { json!({"effort": "low"}) } else { Value::Null };
         assert_eq!(body["output_config"], expected);
-        let body = sent(OpenAi, &request).await;
+        let body = sent(&rig, OpenAi, &request).await;
         let expected = if effort.is_empty() { Value::Null } else { json!(effort) };
         assert_eq!(body["reasoning_effort"], expected, "{thinking}");
         assert_eq!(body["max_completion_tokens"], limit);
