@@ -112,7 +112,11 @@ async fn locked(
     migrator.run_direct(None, connection, false).await.map_err(explain)?;
     let ran = applied(connection).await?.len().saturating_sub(before);
     if ran > 0 {
-        tracing::info!(ran, elapsed_ms = start.elapsed().as_secs_f64() * 1e3, "migrated the database");
+        tracing::info!(
+            ran,
+            elapsed_ms = start.elapsed().as_secs_f64() * 1e3,
+            "migrated the database"
+        );
     }
     Ok(ran)
 }

@@ -104,7 +104,10 @@ impl PrivatePostgres {
         let Self { process, .. } = self;
         let start = Instant::now();
         process.stop().await;
-        tracing::info!(elapsed_ms = start.elapsed().as_secs_f64() * 1e3, "the private PostgreSQL stopped");
+        tracing::info!(
+            elapsed_ms = start.elapsed().as_secs_f64() * 1e3,
+            "the private PostgreSQL stopped"
+        );
     }
 }
 
