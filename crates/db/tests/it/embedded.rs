@@ -124,7 +124,9 @@ async fn a_killed_postgres_does_no_harm() {
     assert_eq!(numbers(&url).await, 1);
     let mut busy = PgConnection::connect(url.expose()).await.unwrap();
     let busy = tokio::spawn(async move { busy.execute("SELECT pg_sleep(1)").await.map(drop) });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut observer = PgConnection::connect(url.expose()).await.unwrap();
+    let is_busy = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'";
+    while sqlx::query_scalar::<_, i64>(is_busy).fetch_one(&mut observer).await.unwrap() == 0 {}
     let file = fs::read_to_string(pid_file(dir.path())).unwrap();
     let postmaster = Pid::from_raw(file.lines().next().unwrap().parse().unwrap());
     kill(postmaster, Signal::SIGKILL).unwrap();
