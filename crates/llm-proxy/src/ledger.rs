@@ -154,7 +154,7 @@ impl Ledger {
             operation: operation.name(),
             provider: Arc::clone(&provider.name),
             credential_id: None,
-            model: loom_core::text::cut(model, 200).to_owned(),
+            model: storable(model),
             response_model: None,
             upstream_request_id: None,
             streamed: *streamed,
@@ -187,6 +187,12 @@ pub(crate) struct Opening<'a> {
     pub(crate) model: &'a str,
     pub(crate) streamed: bool,
     pub(crate) request_bytes: usize,
+}
+
+/// A name from outside as the database takes it: not long, and without NUL, which it refuses together
+/// with the whole row.
+fn storable(name: &str) -> String {
+    loom_core::text::cut(name, 200).replace('\0', "")
 }
 
 fn attribution<T: std::str::FromStr>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>> {
@@ -251,11 +257,11 @@ impl Meter {
         let row = self.row.as_mut()?;
         row.usage = seen.usage;
         if seen.model.is_some() {
-            row.response_model.clone_from(&seen.model);
+            row.response_model = seen.model.as_deref().map(storable);
         }
         row.first_token_ms = seen.first_content.map(|at| (at - started).as_secs_f64() * 1e3);
         if row.error_code.is_none() {
-            row.error_code.clone_from(&seen.error);
+            row.error_code = seen.error.as_deref().map(storable);
         }
         let model = row.response_model.as_deref().unwrap_or(&row.model);
         let price =
