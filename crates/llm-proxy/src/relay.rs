@@ -54,10 +54,6 @@ pub(crate) fn relay(answer: Incoming, how: Relay, mut meter: Meter) -> Response 
         headers.entry("x-accel-buffering").or_insert(HeaderValue::from_static("no"));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
-    if streams {
-        // Something may be left out of a stream, or an error added to it.
-        headers.remove(header::CONTENT_LENGTH);
-    }
     let nothing_follows = has_ended(&body);
     let mut tap = Tap {
         upstream: Some(body),
