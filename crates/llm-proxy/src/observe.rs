@@ -24,6 +24,8 @@ pub(crate) struct Seen {
     pub(crate) first_content: Option<Instant>,
     /// The reply said itself that it was complete.
     pub(crate) complete: bool,
+    /// Nothing comes any more: the wire's last word was said.
+    pub(crate) last_word: bool,
     /// The code of an error in the middle of a stream.
     pub(crate) error: Option<String>,
 }
@@ -168,7 +170,10 @@ fn anthropic_event(seen: &mut Seen, data: &[u8]) {
                 usage.apply(&mut seen.usage);
             }
         }
-        "message_stop" => seen.complete = true,
+        "message_stop" => {
+            seen.complete = true;
+            seen.last_word = true;
+        }
         "error" => {
             seen.error = Some(event.error.map_or_else(|| "error".to_owned(), ErrorObject::name));
         }
@@ -204,6 +209,7 @@ fn openai_reply(seen: &mut Seen, body: &[u8]) {
 fn chat_event(seen: &mut Seen, data: &[u8]) {
     if data == b"[DONE]" {
         seen.complete = true;
+        seen.last_word = true;
         return;
     }
     if seen.first_content.is_none() && is_chat_content(data) {
@@ -275,7 +281,10 @@ fn responses_event(seen: &mut Seen, data: &[u8]) {
         seen.usage = usage.into();
     }
     match event.kind.as_str() {
-        "response.completed" | "response.incomplete" => seen.complete = true,
+        "response.completed" | "response.incomplete" => {
+            seen.complete = true;
+            seen.last_word = true;
+        }
         "response.failed" => {
             seen.error =
                 Some(response.error.map_or_else(|| "failed".to_owned(), ErrorObject::name));

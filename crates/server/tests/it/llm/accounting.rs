@@ -202,9 +202,8 @@ async fn a_provider_that_refuses_stream_options_is_asked_without_them_from_then_
 async fn no_request_can_pass_for_a_provider_that_refuses_stream_options() {
     let app = TestApp::start().await;
     let user = app.user("a@example.com").await;
-    let refusal = || {
-        Reply::json(400, &json!({"error": {"message": "no stream_options.x", "type": "x"}}))
-    };
+    let refusal =
+        || Reply::json(400, &json!({"error": {"message": "no stream_options.x", "type": "x"}}));
     let mut body = Op::Chat.stream_body(GPT);
     // Something is wrong with the client's own options: whatever comes of it without ours.
     body["stream_options"] = json!({"include_usage": false, "x": 1});
