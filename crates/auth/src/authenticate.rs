@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use axum::http::{HeaderMap, Uri, header, request::Parts, uri::Authority};
+use axum::http::{HeaderMap, Uri, Version, header, request::Parts, uri::Authority};
 use loom_core::{
     Error, Principal, Result,
     id::OrgId,
@@ -181,11 +181,21 @@ fn as_service(key: &KeyHolder, via: Via, wanted: Option<&str>) -> Result<Princip
 /// page in the developer's browser, or anybody behind a local proxy, were an admin.
 fn is_local_and_own(request: &Parts) -> bool {
     let headers = &request.headers;
+    // A proxy that was set up in one line (nginx's `proxy_pass`) adds none of the headers below and
+    // names us as the host; it speaks HTTP/1.0, which no browser and no tool of today does.
+    if request.version < Version::HTTP_11 {
+        return false;
+    }
     let forwarded = [
+        "cf-connecting-ip",
         "forwarded",
+        "true-client-ip",
+        "x-client-ip",
         "x-forwarded-for",
         "x-forwarded-host",
+        "x-forwarded-port",
         "x-forwarded-proto",
+        "x-forwarded-server",
         "x-real-ip",
         "via",
     ];

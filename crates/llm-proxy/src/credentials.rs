@@ -28,6 +28,11 @@ pub struct Tested {
     pub latency_ms: u128,
 }
 
+/// A reading from the future is old: the clock went back.
+fn is_young(age_ms: i64) -> bool {
+    (0..MAX_AGE_MS).contains(&age_ms)
+}
+
 fn context(id: CredentialId) -> String {
     format!("llm_credentials/{id}")
 }
@@ -63,7 +68,7 @@ impl LlmProxy {
     pub(crate) fn refresh_credentials_if_old(&self) {
         let age =
             self.clock.now().timestamp_millis() - self.credentials_read.load(Ordering::Relaxed);
-        if age < MAX_AGE_MS || self.credentials_reading.swap(true, Ordering::AcqRel) {
+        if is_young(age) || self.credentials_reading.swap(true, Ordering::AcqRel) {
             return;
         }
         let proxy = self.clone();
@@ -171,5 +176,16 @@ impl LlmProxy {
             }
         }
         results
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_is_young_for_a_few_seconds_and_never_in_the_future() {
+        assert!(is_young(0) && is_young(MAX_AGE_MS - 1));
+        assert!(!is_young(MAX_AGE_MS) && !is_young(-3_600_000));
     }
 }

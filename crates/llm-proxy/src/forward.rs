@@ -136,8 +136,9 @@ fn too_late(provider: &Provider, limit: Duration) -> Error {
 
 /// Headers of one hop, of the client's relation to us, or that we set ourselves.
 fn stays_here(name: &HeaderName) -> bool {
-    const OURS: [&str; 24] = [
+    const OURS: [&str; 26] = [
         "accept-encoding",
+        "api-key",
         "authorization",
         "connection",
         "content-length",
@@ -145,6 +146,7 @@ fn stays_here(name: &HeaderName) -> bool {
         "expect",
         "forwarded",
         "host",
+        "http2-settings",
         "keep-alive",
         // They choose who pays, which is not the client's to choose.
         "openai-organization",
@@ -170,6 +172,14 @@ fn stays_here(name: &HeaderName) -> bool {
             .any(|prefix| name.starts_with(prefix))
 }
 
+/// Does `Connection` name it, and thereby bind it to this hop (RFC 9110, section 7.6.1)?
+fn is_of_this_hop(name: &HeaderName, headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONNECTION).iter().any(|value| {
+        let mut named = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        named.any(|named| name.as_str().eq_ignore_ascii_case(named))
+    })
+}
+
 fn request_headers(
     from: &HeaderMap,
     dialect: Dialect,
@@ -177,7 +187,7 @@ fn request_headers(
 ) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(from.len() + 3);
     for (name, value) in from {
-        if !stays_here(name) {
+        if !stays_here(name) && !is_of_this_hop(name, from) {
             headers.append(name, value.clone());
         }
     }
@@ -198,7 +208,7 @@ fn request_headers(
 }
 
 /// The query without our own `org`.
-fn without_org(query: &str) -> Option<String> {
+pub(crate) fn without_org(query: &str) -> Option<String> {
     let kept: Vec<_> =
         query.split('&').filter(|pair| !pair.starts_with("org=") && !pair.is_empty()).collect();
     (!kept.is_empty()).then(|| kept.join("&"))
@@ -206,9 +216,11 @@ fn without_org(query: &str) -> Option<String> {
 
 /// The provider's headers that are the client's to see.
 pub(crate) fn response_headers(from: &HeaderMap) -> HeaderMap {
-    const NOT: [&str; 15] = [
+    const NOT: [&str; 16] = [
         "alt-svc",
         "connection",
+        // The length is that of the body that really comes: it is told by whoever writes it out.
+        "content-length",
         "date",
         "keep-alive",
         "nel",
@@ -225,7 +237,10 @@ pub(crate) fn response_headers(from: &HeaderMap) -> HeaderMap {
     ];
     let mut headers = HeaderMap::with_capacity(from.len() + 4);
     for (name, value) in from {
-        if !NOT.contains(&name.as_str()) && !name.as_str().starts_with("access-control-") {
+        if !NOT.contains(&name.as_str())
+            && !name.as_str().starts_with("access-control-")
+            && !is_of_this_hop(name, from)
+        {
             headers.append(name, value.clone());
         }
     }
@@ -261,14 +276,25 @@ async fn conceal(
         return Ok(http::Response::from_parts(parts, Body::from(body.to_string())));
     }
     let whole = read_to(body, MAX_ERROR_BODY).await;
-    let secret = credential.secret.expose();
-    let body = match std::str::from_utf8(&whole) {
-        Ok(text) if text.contains(secret) => {
-            Body::from(text.replace(secret, loom_common_secret::REDACTED))
-        }
-        _ => Body::from(whole),
-    };
-    Ok(http::Response::from_parts(parts, body))
+    let whole = redacted(whole, credential.secret.expose());
+    Ok(http::Response::from_parts(parts, Body::from(whole)))
+}
+
+/// The same without the secret; also where it is no text, as after a cut inside of a character.
+fn redacted(whole: Bytes, secret: &str) -> Bytes {
+    if secret.is_empty() || memchr::memmem::find(&whole, secret.as_bytes()).is_none() {
+        return whole;
+    }
+    let mut clean = Vec::with_capacity(whole.len());
+    let mut rest: &[u8] = &whole;
+    while let Some(at) = memchr::memmem::find(rest, secret.as_bytes()) {
+        let (before, after) = rest.split_at(at);
+        clean.extend_from_slice(before);
+        clean.extend_from_slice(loom_common_secret::REDACTED.as_bytes());
+        rest = after.get(secret.len()..).unwrap_or_default();
+    }
+    clean.extend_from_slice(rest);
+    clean.into()
 }
 
 /// What comes of a body, up to a limit of bytes and of time; a break in it ends it.
@@ -287,4 +313,48 @@ pub(crate) async fn read_to(body: Body, limit: usize) -> Bytes {
         tracing::warn!("the rest of a provider's answer did not come in time");
     }
     whole.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn what_connection_names_ends_here_in_both_directions() {
+        let from = headers(&[
+            ("connection", "close, X-Hop"),
+            ("connection", "x-other"),
+            ("x-hop", "1"),
+            ("x-other", "1"),
+            ("x-stays", "1"),
+        ]);
+        for to in [request_headers(&from, Dialect::OpenAi, None), response_headers(&from)] {
+            assert!(to.contains_key("x-stays"), "{to:?}");
+            for gone in ["connection", "x-hop", "x-other"] {
+                assert!(!to.contains_key(gone), "{gone}: {to:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_credential_of_the_clients_own_does_not_go_along() {
+        let from = headers(&[("api-key", "k"), ("x-api-key", "k"), ("authorization", "Bearer k")]);
+        let to = request_headers(&from, Dialect::OpenAi, None);
+        assert!(to.values().all(|value| value != "k" && value != "Bearer k"), "{to:?}");
+    }
+
+    #[test]
+    fn a_secret_is_taken_out_of_what_is_no_text_too() {
+        let told = Bytes::from_static(b"key sk-1, again sk-1 \xe2\x82");
+        assert_eq!(&redacted(told, "sk-1")[..], b"key [redacted], again [redacted] \xe2\x82");
+        assert_eq!(&redacted(Bytes::from_static(b"none"), "sk-1")[..], b"none");
+    }
 }

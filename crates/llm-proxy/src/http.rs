@@ -176,11 +176,6 @@ impl LlmProxy {
             parts.headers.remove(header::CONTENT_LENGTH);
             let told = read_to(body, 64 << 10).await;
             if memchr::memmem::find(&told, b"stream_options").is_some() {
-                tracing::warn!(
-                    provider = &*provider.name,
-                    "the provider refuses stream_options; the tokens of its streams will be unknown"
-                );
-                provider.refuses_stream_options.store(true, Ordering::Relaxed);
                 withheld = false;
                 answer = match self.send(outgoing(plain), &mut meter).await {
                     Ok(answer) => answer,
@@ -189,6 +184,11 @@ impl LlmProxy {
                         return Err(error);
                     }
                 };
+                // Options of the client's own may be what was refused, and any request can make a
+                // provider repeat the word: only that it goes well without them tells.
+                if ask.stream_options.is_none() && answer.status().is_success() {
+                    provider.note_refusal_of_stream_options();
+                }
             } else {
                 answer = http::Response::from_parts(parts, told.into());
             }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     LlmProxy, demo,
     dialect::Dialect,
-    forward::{Incoming, read_to, response_headers},
+    forward::{Incoming, read_to, response_headers, without_org},
     provider::Provider,
 };
 
@@ -87,7 +87,7 @@ impl LlmProxy {
             }
             [only] if !only.is_demo() => {
                 let mut url = only.models_url(None);
-                url.set_query(uri.query());
+                url.set_query(uri.query().and_then(without_org).as_deref());
                 Ok(passed_on(self.fetch(only, url, headers).await?))
             }
             several => {

@@ -24,6 +24,8 @@ pub(crate) struct Seen {
     pub(crate) first_content: Option<Instant>,
     /// The reply said itself that it was complete.
     pub(crate) complete: bool,
+    /// Nothing comes any more: the wire's last word was said.
+    pub(crate) last_word: bool,
     /// The code of an error in the middle of a stream.
     pub(crate) error: Option<String>,
 }
@@ -90,6 +92,15 @@ fn has(data: &[u8], needle: &str) -> bool {
     memmem::find(data, needle.as_bytes()).is_some()
 }
 
+/// The value of `type` where it is the first member, as the vendors write it. Only there does a search
+/// not find what a model or a client wrote.
+fn leading_kind(data: &[u8]) -> Option<&[u8]> {
+    let rest = data.strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"type\"")?;
+    let rest = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let kind = rest.strip_prefix(b"\"")?;
+    kind.get(..memchr::memchr(b'"', kind)?)
+}
+
 fn event(operation: Operation, seen: &mut Seen, data: &[u8]) {
     match operation {
         Operation::Messages | Operation::CountTokens => anthropic_event(seen, data),
@@ -131,7 +142,11 @@ impl ErrorObject {
 
 /// Deltas, by far the most, cost one search; only what may hold usage or an end is parsed.
 fn anthropic_event(seen: &mut Seen, data: &[u8]) {
-    if has(data, "\"content_block_delta\"") {
+    let is_delta = match leading_kind(data) {
+        Some(kind) => kind == b"content_block_delta",
+        None => has(data, "\"content_block_delta\"") && !has(data, "\"usage\""),
+    };
+    if is_delta {
         if seen.first_content.is_none() {
             seen.first_content = Some(Instant::now());
         }
@@ -155,7 +170,10 @@ fn anthropic_event(seen: &mut Seen, data: &[u8]) {
                 usage.apply(&mut seen.usage);
             }
         }
-        "message_stop" => seen.complete = true,
+        "message_stop" => {
+            seen.complete = true;
+            seen.last_word = true;
+        }
         "error" => {
             seen.error = Some(event.error.map_or_else(|| "error".to_owned(), ErrorObject::name));
         }
@@ -191,6 +209,7 @@ fn openai_reply(seen: &mut Seen, body: &[u8]) {
 fn chat_event(seen: &mut Seen, data: &[u8]) {
     if data == b"[DONE]" {
         seen.complete = true;
+        seen.last_word = true;
         return;
     }
     if seen.first_content.is_none() && is_chat_content(data) {
@@ -236,7 +255,11 @@ struct ResponsesEvent {
 }
 
 fn responses_event(seen: &mut Seen, data: &[u8]) {
-    if has(data, ".delta\"") {
+    let is_delta = match leading_kind(data) {
+        Some(kind) => kind.ends_with(b".delta"),
+        None => has(data, ".delta\"") && !has(data, "\"response\""),
+    };
+    if is_delta {
         if seen.first_content.is_none() {
             seen.first_content = Some(Instant::now());
         }
@@ -258,11 +281,63 @@ fn responses_event(seen: &mut Seen, data: &[u8]) {
         seen.usage = usage.into();
     }
     match event.kind.as_str() {
-        "response.completed" | "response.incomplete" => seen.complete = true,
+        "response.completed" | "response.incomplete" => {
+            seen.complete = true;
+            seen.last_word = true;
+        }
         "response.failed" => {
             seen.error =
                 Some(response.error.map_or_else(|| "failed".to_owned(), ErrorObject::name));
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(operation: Operation, stream: &str) -> Seen {
+        let mut observer = Observer::stream(operation);
+        observer.feed(&Bytes::copy_from_slice(stream.as_bytes()));
+        observer.finish();
+        observer.seen
+    }
+
+    #[test]
+    fn words_of_a_model_or_client_do_not_pass_for_a_delta() {
+        for data in [
+            r#"{"type":"response.completed","response":{"model":"m","metadata":{"a":"x.delta"},"usage":{"input_tokens":3,"output_tokens":2}}}"#,
+            r#"{"response":{"model":"m","metadata":{"a":"x.delta"},"usage":{"input_tokens":3,"output_tokens":2}},"type":"response.completed"}"#,
+        ] {
+            let seen = seen(Operation::Responses, &format!("data: {data}\n\n"));
+            assert!(seen.complete && seen.first_content.is_none(), "{data}");
+            assert_eq!((seen.usage.input, seen.usage.output), (Some(3), Some(2)), "{data}");
+        }
+        for data in [
+            r#"{"type": "message_delta","delta":{"stop_sequence":"content_block_delta"},"usage":{"output_tokens":2}}"#,
+            r#"{"delta":{"stop_sequence":"content_block_delta"},"type":"message_delta","usage":{"output_tokens":2}}"#,
+        ] {
+            let seen = seen(Operation::Messages, &format!("data: {data}\n\n"));
+            assert_eq!(seen.usage.output, Some(2), "{data}");
+        }
+    }
+
+    #[test]
+    fn a_delta_is_one_wherever_its_type_stands() {
+        for data in [
+            r#"{"type":"response.output_text.delta","delta":"a"}"#,
+            r#"{"delta":"a","type":"response.output_text.delta"}"#,
+        ] {
+            let seen = seen(Operation::Responses, &format!("data: {data}\n\n"));
+            assert!(seen.first_content.is_some(), "{data}");
+        }
+        for data in [
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}"#,
+            r#"{"delta":{"text":"a","type":"text_delta"},"index":0,"type":"content_block_delta"}"#,
+        ] {
+            let seen = seen(Operation::Messages, &format!("data: {data}\n\n"));
+            assert!(seen.first_content.is_some(), "{data}");
+        }
     }
 }

@@ -125,6 +125,15 @@ impl Provider {
         if self.is_configured() { Ok(()) } else { Err(self.not_configured()) }
     }
 
+    /// It took a request that differs from a refused one by nothing but `stream_options`.
+    pub(crate) fn note_refusal_of_stream_options(&self) {
+        tracing::warn!(
+            provider = &*self.name,
+            "the provider refuses stream_options; the tokens of its streams will be unknown"
+        );
+        self.refuses_stream_options.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_stored(&self, credentials: Vec<Credential>) {
         self.stored.store(Arc::new(credentials));
     }

@@ -54,10 +54,6 @@ pub(crate) fn relay(answer: Incoming, how: Relay, mut meter: Meter) -> Response 
         headers.entry("x-accel-buffering").or_insert(HeaderValue::from_static("no"));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
-    if streams {
-        // Something may be left out of a stream, or an error added to it.
-        headers.remove(header::CONTENT_LENGTH);
-    }
     let nothing_follows = has_ended(&body);
     let mut tap = Tap {
         upstream: Some(body),
@@ -258,6 +254,10 @@ impl Tap {
     /// The reply cannot go on. Between two events of a stream the client is told in its own terms;
     /// anywhere else only a broken connection keeps it from taking a part for the whole.
     fn break_off(&mut self, why: &Broken) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        if self.streams && self.observer.seen.last_word {
+            // How the connection ended does not matter to a reply that is whole.
+            return self.finish();
+        }
         self.upstream = None;
         self.settle(Outcome::Failed, Some(why.code));
         if self.streams && self.tail.ends_event() {

@@ -243,14 +243,11 @@ impl LlmProxy {
             && status == StatusCode::BAD_REQUEST
             && memchr::memmem::find(&told, b"stream_options").is_some()
         {
-            tracing::warn!(
-                provider = &*provider.name,
-                "the provider refuses stream_options; the tokens of its streams will be unknown"
-            );
-            provider.refuses_stream_options.store(true, Ordering::Relaxed);
             let again = self.send(outgoing(wire(provider, request, true, false)?), meter).await?;
             let (status, again) = noted(again, meter);
             if status.is_success() {
+                // Only now is it known that they were the fault, and not a word in the request.
+                provider.note_refusal_of_stream_options();
                 return Ok(again);
             }
             let (parts, body) = again.into_parts();

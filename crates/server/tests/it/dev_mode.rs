@@ -72,6 +72,23 @@ async fn what_a_proxy_hands_on_or_a_foreign_page_sends_is_not_the_developer() {
     }
 }
 
+/// As nginx does it with `proxy_pass` and nothing more.
+#[tokio::test]
+async fn what_a_proxy_hands_on_without_a_word_is_not_the_developer() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let app = dev_app().await;
+    let here = app.running.address;
+    for (version, expected) in [("1.0", "401"), ("1.1", "200")] {
+        let mut socket = tokio::net::TcpStream::connect(here).await.unwrap();
+        let request =
+            format!("GET /auth/me HTTP/{version}\r\nhost: {here}\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(expected), "{version}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_credential_is_a_401_also_then() {
     let app = dev_app().await;

@@ -1,6 +1,6 @@
 //! Every request leaves one row, with its tokens by class and what they cost to the nano-dollar.
 
-use loom_testkit::TestApp;
+use loom_testkit::{TestApp, llm::Reply};
 use serde_json::{Value, json};
 
 use super::{GPT, Op, SONNET, ask, begin_stream, post, stream};
@@ -199,6 +199,41 @@ async fn a_provider_that_refuses_stream_options_is_asked_without_them_from_then_
 }
 
 #[tokio::test]
+async fn no_request_can_pass_for_a_provider_that_refuses_stream_options() {
+    let app = TestApp::start().await;
+    let user = app.user("a@example.com").await;
+    let refusal =
+        || Reply::json(400, &json!({"error": {"message": "no stream_options.x", "type": "x"}}));
+    let mut body = Op::Chat.stream_body(GPT);
+    // Something is wrong with the client's own options: whatever comes of it without ours.
+    body["stream_options"] = json!({"include_usage": false, "x": 1});
+    app.mock.enqueue(refusal());
+    post(&user, Op::Chat.path(), body.to_string()).await;
+    // The provider repeats what the client wrote, with our options and without.
+    body.as_object_mut().unwrap().remove("stream_options");
+    app.mock.enqueue(refusal());
+    app.mock.enqueue(refusal());
+    assert_eq!(post(&user, Op::Chat.path(), body.to_string()).await.status, 400);
+    let native = json!({"model": GPT, "messages": [{"role": "user", "content": "Hi"}]}).to_string();
+    app.mock.enqueue(refusal());
+    app.mock.enqueue(refusal());
+    assert_eq!(post(&user, "/proxy/openai/stream", native).await.status, 400);
+    // And the next is counted as ever.
+    app.mock.clear();
+    post(&user, Op::Chat.path(), body.to_string()).await;
+    assert_eq!(app.mock.requests()[0].json()["stream_options"], json!({"include_usage": true}));
+}
+
+#[tokio::test]
+async fn a_model_with_a_nul_in_its_name_is_in_the_account() {
+    let app = TestApp::start().await;
+    let user = app.user("a@example.com").await;
+    post(&user, Op::Chat.path(), Op::Chat.body("a\0b").to_string()).await;
+    let rows = app.llm_requests(1).await;
+    assert_eq!(rows[0]["model"], "ab");
+}
+
+#[tokio::test]
 async fn a_stream_that_its_client_leaves_keeps_what_was_seen() {
     let app = TestApp::start().await;
     let user = app.user("a@example.com").await;
@@ -295,7 +330,7 @@ async fn a_stream_that_fails_in_the_middle_has_the_code_of_its_error_and_what_wa
 async fn usage_that_comes_late_and_restated_replaces_what_was_said_before() {
     let app = TestApp::start().await;
     let user = app.user("a@example.com").await;
-    let reply = loom_testkit::llm::Reply::sse()
+    let reply = Reply::sse()
         .event(&json!({"type": "message_start", "message": {"model": SONNET, "usage": {"input_tokens": 10, "output_tokens": 1}}}))
         .event(&json!({"type": "message_delta", "delta": {}, "usage": {"output_tokens": 5}}))
         .event(&json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"input_tokens": 7, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2, "output_tokens": 9}}))

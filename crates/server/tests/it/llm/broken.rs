@@ -124,6 +124,30 @@ async fn a_break_inside_of_an_event_breaks_the_connection_so_that_no_half_passes
 }
 
 #[tokio::test]
+async fn a_reply_that_was_whole_is_so_however_its_connection_ends() {
+    let app = Setup::default().set("LOOM_SERVER_LLM_IDLE_TIMEOUT_SECS", "1").start().await;
+    let user = app.user("a@example.com").await;
+    for op in Op::ALL {
+        for end in [Step::Close, Step::Stall] {
+            let reply = match op {
+                Op::Messages => Reply::sse().event(&json!({"type": "message_stop"})),
+                Op::Chat => Reply::sse().event(&json!({"choices": []})).done(),
+                Op::Responses => {
+                    Reply::sse().event(&json!({"type": "response.completed", "response": {}}))
+                }
+            };
+            app.mock.enqueue(reply.step(end));
+            let received = stream(&user, op, op.priced_model()).await;
+            assert!(!received.broke_off && !received.text().contains("error"), "{op:?}");
+        }
+    }
+    for row in app.llm_requests(6).await {
+        assert_eq!(row["outcome"], "succeeded", "{row}");
+        assert_eq!(row["error_code"], Value::Null);
+    }
+}
+
+#[tokio::test]
 async fn a_json_reply_that_breaks_off_is_not_taken_for_a_whole_one() {
     let app = Setup::default().set("LOOM_SERVER_LLM_IDLE_TIMEOUT_SECS", "1").start().await;
     let user = app.user("a@example.com").await;
