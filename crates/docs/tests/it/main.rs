@@ -1,0 +1,1 @@
+//! The guide over its routes.
