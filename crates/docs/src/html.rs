@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::{
     library::{Library, Page},
-    search::Hit,
+    search::DocsHit,
 };
 
 /// Text as it stands in HTML, also inside quotes.
@@ -134,7 +134,12 @@ pub(crate) fn index(library: &Library) -> String {
     frame(library, Frame { title: "Documentation", ..Frame::default() }, &html)
 }
 
-pub(crate) fn results(library: &Library, q: &str, category: Option<&str>, hits: &[Hit]) -> String {
+pub(crate) fn results(
+    library: &Library,
+    q: &str,
+    category: Option<&str>,
+    hits: &[DocsHit],
+) -> String {
     let asked = escape(q.trim());
     let mut html = if asked.is_empty() {
         "<h1>All pages</h1>\n".to_owned()

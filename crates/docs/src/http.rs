@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::{Docs, html, negotiate::prefers, search::Hit};
+use crate::{Docs, html, negotiate::prefers, search::DocsHit};
 
 const MAX_Q_BYTES: usize = 200;
 const MAX_LIMIT: usize = 50;
@@ -173,8 +173,8 @@ pub(crate) struct SearchQuery {
 
 /// What was found, best first.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Hits {
-    pub hits: Vec<Hit>,
+pub struct DocsHits {
+    pub hits: Vec<DocsHit>,
 }
 
 /// Search the guide; as a page of HTML when `Accept` prefers `text/html`.
@@ -185,7 +185,7 @@ pub struct Hits {
     tag = "docs",
     params(SearchQuery),
     responses(
-        (status = 200, content((Hits = "application/json"), (String = "text/html"))),
+        (status = 200, content((DocsHits = "application/json"), (String = "text/html"))),
         (status = 400, description = "`invalid_query`", body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
     ),
@@ -209,7 +209,7 @@ pub(crate) async fn search_docs(
         let page = html::results(&docs.0.library, &query.q, category.as_deref(), &hits);
         return guarded(([(header::CONTENT_TYPE, HTML)], page).into_response());
     }
-    guarded(Json(Hits { hits }).into_response())
+    guarded(Json(DocsHits { hits }).into_response())
 }
 
 impl Docs {

@@ -23,8 +23,8 @@ use loom_core::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use front_matter::{FrontMatter, parse as parse_front_matter};
-pub use http::Hits;
-pub use search::Hit;
+pub use http::DocsHits;
+pub use search::DocsHit;
 
 use crate::{http::Stored, index::Index, library::Library};
 
@@ -74,7 +74,7 @@ impl Docs {
     }
 
     /// The best `limit` pages for `q`, best first; with an empty one all, in their order.
-    pub fn search(&self, q: &str, category: Option<&str>, limit: usize) -> Vec<Hit> {
+    pub fn search(&self, q: &str, category: Option<&str>, limit: usize) -> Vec<DocsHit> {
         search::search((&self.0.library, &self.0.index), q, category, limit)
     }
 

@@ -15,7 +15,7 @@ use crate::{
 
 /// A page that was found.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Hit {
+pub struct DocsHit {
     /// `GET /docs/{path}` is the page.
     pub path: String,
     pub title: String,
@@ -40,7 +40,7 @@ pub(crate) fn search(
     text: &str,
     category: Option<&str>,
     limit: usize,
-) -> Vec<Hit> {
+) -> Vec<DocsHit> {
     let pages = library.pages.iter().enumerate();
     let pages = pages.filter(|(_, page)| category.is_none_or(|c| page.head.category == c));
     if text.trim().is_empty() {
@@ -105,14 +105,14 @@ pub(crate) fn search(
     found.collect()
 }
 
-fn hit(page: &Page, score: f32, best: Option<snippet::Snippet>) -> Hit {
+fn hit(page: &Page, score: f32, best: Option<snippet::Snippet>) -> DocsHit {
     let section = best.as_ref().and_then(|best| {
         let before = |heading: &&crate::render::Heading| heading.range.start <= best.place;
         let heading = page.headings.iter().rfind(before)?;
         (heading.level > 1).then(|| heading.anchor.clone())
     });
     let head = &page.head;
-    Hit {
+    DocsHit {
         path: page.path.clone(),
         title: head.title.clone(),
         summary: head.summary.clone(),

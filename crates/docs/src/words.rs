@@ -40,7 +40,9 @@ pub(crate) fn words(text: &str) -> Vec<Word> {
             continue;
         }
         let whole = loom_core::text::cut(run, MAX_WORD_BYTES);
-        words.push(Word { start, end: start + run.len(), term: normal(whole), parts });
+        // An identifier is a name: it has no plural.
+        let term = if parts.len() == 1 { normal(whole) } else { whole.to_lowercase() };
+        words.push(Word { start, end: start + run.len(), term, parts });
     }
     words
 }
