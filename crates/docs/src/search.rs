@@ -151,11 +151,17 @@ fn by_parts(index: &Index, word: &Word, unfinished: bool) -> Vec<Wanted> {
 
 /// The term itself and, when it may go on, what it may become.
 fn known(index: &Index, text: &str, unfinished: bool) -> Wanted {
+    let exact = index.exact(text);
     let mut wanted = Wanted::default();
     if unfinished && text.len() > 1 {
-        wanted.0.extend(index.prefixed(text).map(|(term, share)| (term, 0.3 + 0.5 * share)));
+        // A word that is there as it is meant so: the rarity of what it could become says nothing then.
+        let most = exact.map_or(f32::INFINITY, |term| index.idf(term));
+        wanted.0.extend(index.prefixed(text).map(|(term, share)| {
+            let fair = (most / index.idf(term).max(f32::EPSILON)).min(1.0);
+            (term, fair * (0.3 + 0.5 * share))
+        }));
     }
-    wanted.0.extend(index.exact(text).map(|term| (term, 1.0)));
+    wanted.0.extend(exact.map(|term| (term, 1.0)));
     wanted
 }
 

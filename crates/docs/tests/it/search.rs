@@ -21,6 +21,8 @@ fn assert_first(docs: &Docs, table: &[(&str, &str)]) {
 fn the_page_that_answers_comes_first() {
     let table = [
         ("architecture", "architecture"),
+        ("keys", "access"),
+        ("key", "access"),
         ("keys and scopes", "access"),
         ("how do I add a migration", "contributing"),
         ("metrics", "operations"),
