@@ -1,5 +1,12 @@
 //! The guide, asked as a client asks it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "clippy knows tests, but not what only tests call"
+)]
+
 mod pages;
 mod safety;
 mod search;
