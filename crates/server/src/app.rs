@@ -7,6 +7,7 @@ use axum::{Router, middleware};
 use loom_auth::Auth;
 use loom_core::{Clock, health::Check};
 use loom_db::Database;
+use loom_docs::Docs;
 use loom_jobs::JobScheduler;
 use loom_llm_proxy::LlmProxy;
 use loom_threads::Threads;
@@ -34,6 +35,7 @@ pub struct Features {
     pub auth: Auth,
     pub llm: LlmProxy,
     pub threads: Threads,
+    pub docs: Docs,
     pub jobs: JobScheduler,
 }
 
@@ -86,11 +88,16 @@ impl Features {
             LlmProxy::new(pool.clone(), clock.clone(), Arc::new(vault), &config.llm, stop_streams)?;
         let threads = Threads::new(pool.clone(), clock.clone());
         let jobs = JobScheduler::new(pool, clock, replica_name(), llm.jobs())?;
-        Ok(Self { auth, llm, threads, jobs })
+        Ok(Self { auth, llm, threads, docs: Docs::new(), jobs })
     }
 
     fn checks(&self, database: &Database) -> Vec<Check> {
-        vec![health::database(database.pool().clone()), self.llm.health(), self.jobs.health()]
+        vec![
+            health::database(database.pool().clone()),
+            self.llm.health(),
+            self.jobs.health(),
+            self.docs.health(),
+        ]
     }
 
     /// Ends the background work and writes what is still to be written.
@@ -123,7 +130,8 @@ pub fn routes(
         .merge(health.routes())
         .merge(meta::metrics_routes(meta::start_metrics(), database.pool().clone()))
         .merge(features.auth.routes())
-        .merge(features.threads.routes());
+        .merge(features.threads.routes())
+        .merge(features.docs.routes());
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
     let native = native

@@ -8,8 +8,16 @@ use serde_json::json;
 
 use crate::document::{Operation, operations};
 
-/// What needs no credential; each for probes and scrapers.
-const PUBLIC: [&str; 4] = ["GET /health", "GET /health/live", "GET /health/ready", "GET /metrics"];
+/// What needs no credential: for probes and scrapers, and the guide, which is the same everywhere.
+const PUBLIC: [&str; 7] = [
+    "GET /health",
+    "GET /health/live",
+    "GET /health/ready",
+    "GET /metrics",
+    "GET /docs",
+    "GET /docs/search",
+    "GET /docs/{path}",
+];
 
 async fn ask(caller: &Caller, operation: &Operation) -> Answer {
     let mut request = caller.request(operation.method.clone(), &operation.some_path());
@@ -39,7 +47,7 @@ fn assert_refused(answer: Answer, path: &str, what: &str) {
 }
 
 #[tokio::test]
-async fn every_documented_operation_but_the_probes_wants_a_credential() {
+async fn every_documented_operation_but_the_public_ones_wants_a_credential() {
     let app = TestApp::start().await;
     for operation in operations().await {
         let (name, answer) = (operation.name(), ask(&app.anonymous(), &operation).await);

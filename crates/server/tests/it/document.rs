@@ -40,8 +40,13 @@ impl Operation {
         } else {
             NOBODY.to_owned()
         };
-        let path =
-            self.path.replace("{id}", &id).replace("{org}", NOBODY).replace("{provider}", "openai");
+        let path = self
+            .path
+            .replace("{id}", &id)
+            .replace("{org}", NOBODY)
+            .replace("{provider}", "openai")
+            // A page of the guide: what is public answers.
+            .replace("{path}", "operations");
         assert!(!path.contains('{'), "say here what `{path}` is to be filled with");
         path
     }

@@ -10,6 +10,7 @@ async fn a_sound_server_is_healthy_live_and_ready() {
     assert_eq!(health["status"], "healthy");
     assert_eq!(health["components"]["database"]["status"], "healthy");
     assert_eq!(health["components"]["llm_providers"]["providers"]["openai"]["status"], "healthy");
+    assert_eq!(health["components"]["docs_index"]["status"], "healthy");
     assert!(health["version"]["git_sha"].is_string());
     caller.get("/health/live").await.expect(204);
     caller.get("/health/ready").await.expect(200);

@@ -273,6 +273,9 @@ const EXEMPT: &[(&str, &str)] = &[
     ("GET /health/live", "says nothing but that the process is up"),
     ("GET /health/ready", "says nothing but which build is ready"),
     ("GET /metrics", "counts by route and model, never by organisation"),
+    ("GET /docs", "the guide that the binary was built with, the same for all"),
+    ("GET /docs/search", "looks through the guide and nothing else"),
+    ("GET /docs/{path}", "a page of the guide; nothing stored"),
     ("GET /v1/models", "the models of the installation, the same for all"),
     ("GET /v1/models/{id}", "the models of the installation, the same for all"),
     (
