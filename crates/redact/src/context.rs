@@ -109,7 +109,7 @@ fn credentials(place: &Place<'_>, from: usize, least: usize) -> Verdict {
 }
 
 fn token68(start: usize) -> Verdict {
-    Verdict::From { start, kind: Kind::Authorization, tail: Tail::Run(Class::Token68) }
+    Verdict::From { start, body: start, kind: Kind::Authorization, tail: Tail::Run(Class::Token68) }
 }
 
 /// `scheme://user:password@`. A password may hold a bare `/`: it is none if it could be a port.
@@ -238,7 +238,12 @@ fn value(place: &Place<'_>, from: usize, only_quoted: bool) -> Verdict {
         Some(byte) if !Class::Value.contains(byte) => return Verdict::No,
         Some(_) => (at, Tail::Run(Class::Value)),
     };
-    masked_already(place, start).unwrap_or(Verdict::From { start, kind: Kind::Parameter, tail })
+    masked_already(place, start).unwrap_or(Verdict::From {
+        start,
+        body: start,
+        kind: Kind::Parameter,
+        tail,
+    })
 }
 
 /// What begins with a mark was masked before.

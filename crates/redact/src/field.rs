@@ -45,8 +45,18 @@ const DEEPEST: usize = 128;
 /// Is a field of this name (of a log event, a header, a form, a document) to be masked whatever it
 /// holds? Case, `-`, `_`, `.` and spaces do not matter.
 pub fn is_secret_field(name: &str) -> bool {
-    let plain: String =
-        name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    // A masked name is no name: `[redacted:github-token]` is not called a token.
+    let mut unmasked = Cow::Borrowed(name);
+    if name.contains('[') {
+        for kind in Kind::ALL {
+            unmasked = Cow::Owned(unmasked.replace(kind.mark(), ""));
+        }
+    }
+    let plain: String = unmasked
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
     if EXACT.contains(&plain.as_str()) {
         return true;
     }

@@ -43,11 +43,11 @@ impl Span {
         }
     }
 
-    /// Would a secret with the same tail that begins at `start` add nothing to this one?
-    fn reaches_over(&self, start: usize, kind: Kind) -> bool {
+    /// Would a secret from `start`, of which the same tail begins at `body`, add nothing to this one?
+    fn reaches_over(&self, start: usize, body: usize, kind: Kind) -> bool {
         let first = self.start < start.cast_signed()
             || (self.start == start.cast_signed() && self.kind == kind);
-        first && start < self.end
+        first && body < self.end
     }
 }
 
@@ -133,13 +133,15 @@ impl Scanner {
                 Verdict::Exact { start: first, end, kind } => {
                     spans.push(Span::exact(start, first, end, kind));
                 }
-                Verdict::From { start: first, kind, tail } => {
+                Verdict::From { start: first, body, kind, tail } => {
                     let before = latest.get(tail).and_then(|index| spans.get_mut(index));
-                    if let Some(before) = before.filter(|before| before.reaches_over(first, kind)) {
+                    if let Some(before) =
+                        before.filter(|before| before.reaches_over(first, body, kind))
+                    {
                         before.anchor = before.anchor.min(start);
                         continue;
                     }
-                    let mut span = Span::exact(start, first, first, kind);
+                    let mut span = Span::exact(start, first, body, kind);
                     span.tail = Some(tail);
                     span.open = true;
                     span.follow(text, end_of_text);

@@ -19,9 +19,10 @@ pub(crate) enum Verdict {
         end: usize,
         kind: Kind,
     },
-    /// A secret from here as far as the tail reaches.
+    /// A secret from here as far as the tail reaches, which begins at `body`.
     From {
         start: usize,
+        body: usize,
         kind: Kind,
         tail: Tail,
     },
@@ -152,7 +153,12 @@ impl Token {
                 }),
             };
         if enough {
-            Verdict::From { start: place.start, kind: self.kind, tail: Tail::Run(self.class) }
+            Verdict::From {
+                start: place.start,
+                body: place.end,
+                kind: self.kind,
+                tail: Tail::Run(self.class),
+            }
         } else {
             place.no_unless_more(place.end + run.len(), run.len() < DECIDES)
         }
@@ -198,7 +204,7 @@ fn jwt(place: &Place<'_>) -> Verdict {
     let after = place.text.get(dot..).unwrap_or_default();
     if after.starts_with(PAYLOAD) {
         let tail = Tail::Run(Class::Dotted);
-        Verdict::From { start: place.start, kind: Kind::Jwt, tail }
+        Verdict::From { start: place.start, body: place.end, kind: Kind::Jwt, tail }
     } else {
         place.no_unless_more(dot + after.len(), PAYLOAD.starts_with(after))
     }
@@ -216,7 +222,12 @@ fn pem(place: &Place<'_>) -> Verdict {
     let has =
         |word: &[u8]| memchr::memmem::find(after.get(..label).unwrap_or_default(), word).is_some();
     if has(b"PRIVATE") && has(b"KEY") {
-        Verdict::From { start: place.start, kind: Kind::PrivateKey, tail: Tail::Pem }
+        Verdict::From {
+            start: place.start,
+            body: place.end,
+            kind: Kind::PrivateKey,
+            tail: Tail::Pem,
+        }
     } else {
         place.no_unless_more(place.end + label, label < LONGEST_LABEL)
     }
