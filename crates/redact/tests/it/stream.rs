@@ -57,3 +57,30 @@ fn a_private_key_is_not_held() {
     assert!(most < 100, "{most}");
     assert_eq!(stream.counts().iter().count(), 1);
 }
+
+#[test]
+fn whatever_comes_little_is_held() {
+    let redactor = Redactor::new(["hunter2-correct".into(), "long".repeat(9000).as_str().into()]);
+    for (start, more) in [
+        ("a://b:", "x"),
+        ("a://", "x"),
+        ("eyJ", "a"),
+        ("password=\"", "\\"),
+        ("password=\"", "x"),
+        ("token=", "[redacted:"),
+        ("-----BEGIN PRIVATE KEY-----", "-----END"),
+        ("-----BEGIN ", "A"),
+        ("", "long"),
+        ("authorization: ", "bearer "),
+        ("", "sk-"),
+    ] {
+        let text = format!("{start}{}", more.repeat(60_000 / more.len()));
+        for length in [5000, 70_000] {
+            assert_eq!(
+                in_pieces(&redactor, &text, length),
+                redactor.redact(&text),
+                "{start}{more}"
+            );
+        }
+    }
+}
