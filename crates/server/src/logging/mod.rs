@@ -1,20 +1,24 @@
 //! Log lines on standard output: for people on a terminal, JSON otherwise.
 
+mod json;
+
 use std::{
     io::{self, Write},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
 };
 
+use loom_core::Clock;
 use tracing_subscriber::{
     Layer,
     filter::targets::Targets,
-    fmt::{self, MakeWriter},
+    fmt::{self, MakeWriter, format::JsonFields},
     layer::SubscriberExt,
     registry,
     util::SubscriberInitExt,
 };
 
+use self::json::JsonLines;
 use crate::config::{Log, LogFormat};
 
 /// A reader of our output that is this far behind makes us wait for it.
@@ -27,10 +31,8 @@ pub(crate) fn start(log: &Log) {
     let lines = match log.format {
         LogFormat::Pretty => fmt::layer().with_target(false).with_writer(writer).boxed(),
         LogFormat::Json => fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonLines(Clock::system()))
             .with_writer(writer)
             .boxed(),
     };
