@@ -1,9 +1,11 @@
 //! The job scheduler. PostgreSQL is the truth: which slot was taken, which run is under way, how it
 //! ended. tokio-cron-scheduler is the clock, which says "look what is due" and nothing more.
 
+mod admin;
 mod cleanup;
 mod clockwork;
 mod health;
+mod http;
 mod model;
 mod plan;
 mod scheduler;
@@ -11,5 +13,7 @@ mod slot;
 mod store;
 mod supervise;
 
-pub use model::{Job, JobContext, JobError, JobReport, RunFn, RunOutcome, RunStatus, Trigger};
+pub use model::{
+    Job, JobContext, JobError, JobReport, JobView, RunFn, RunOutcome, RunRecord, RunStatus, Trigger,
+};
 pub use scheduler::{JobScheduler, Run};

@@ -58,8 +58,8 @@ impl fmt::Debug for Job {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct JobContext {
-    /// Cancelled on shutdown, at the timeout, and when the lease is lost: stop soon. A run that
-    /// does not is dropped at its next await.
+    /// Cancelled on shutdown, at the timeout, by an admin, and when the lease is lost: stop soon. A
+    /// run that does not is dropped at its next await.
     pub cancel: CancellationToken,
     pub clock: Clock,
     /// The instant that this run was due.
@@ -153,4 +153,46 @@ pub struct RunOutcome {
     pub items_handled: u64,
     /// For admins: it may tell of our inside.
     pub error: Option<String>,
+}
+
+/// A run as the history has it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct RunRecord {
+    pub id: RunId,
+    pub trigger: Trigger,
+    /// Which server ran it.
+    pub replica: String,
+    pub status: RunStatus,
+    /// The instant it was due; for a run by hand that at which somebody asked.
+    #[serde(serialize_with = "loom_core::clock::millis")]
+    pub slot: DateTime<Utc>,
+    #[serde(serialize_with = "loom_core::clock::millis")]
+    pub started_at: DateTime<Utc>,
+    #[serde(serialize_with = "loom_core::clock::millis_option")]
+    pub finished_at: Option<DateTime<Utc>>,
+    pub duration_ms: Option<i64>,
+    pub items_handled: i64,
+    /// At most 2000 bytes.
+    pub error: Option<String>,
+}
+
+/// A job as admins see it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct JobView {
+    pub id: &'static str,
+    pub name: &'static str,
+    pub description: &'static str,
+    /// It is due at the multiples of this since 1970.
+    pub interval_secs: u64,
+    /// Off: it neither runs by the schedule nor by hand.
+    pub enabled: bool,
+    /// On any server.
+    pub running: bool,
+    /// The newest run, also one that is under way.
+    pub last_run: Option<RunRecord>,
+    /// Absent when it is off. In the past when it is due and waits for the run before.
+    #[serde(serialize_with = "loom_core::clock::millis_option")]
+    pub next_run_at: Option<DateTime<Utc>>,
+    /// Runs that failed or were abandoned since the last that succeeded.
+    pub consecutive_failures: i32,
 }

@@ -42,6 +42,11 @@ impl Plan {
         !quiet && (self.is_stale(now) || self.next.values().any(|at| *at <= now))
     }
 
+    /// To be read again at the next look.
+    pub(crate) fn expire(&mut self) {
+        self.read_at = None;
+    }
+
     pub(crate) fn failed(&mut self, now: DateTime<Utc>) {
         self.quiet_until = Some(now + QUIET);
     }

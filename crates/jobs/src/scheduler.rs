@@ -1,7 +1,7 @@
 //! The handle: looks what is due, claims it, and hands each run to its supervisor.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -37,6 +37,8 @@ pub(crate) struct Inner {
     plan: Mutex<Plan>,
     looking: tokio::sync::Mutex<()>,
     runs: TaskTracker,
+    /// The runs under way here, each with what tells it to stop.
+    running: Mutex<HashMap<RunId, CancellationToken>>,
     /// Tells all runs to stop, and lets none begin.
     pub(crate) stop: CancellationToken,
     /// Ends the runs that did not stop.
@@ -91,6 +93,7 @@ impl JobScheduler {
             plan: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             runs: TaskTracker::new(),
+            running: Mutex::default(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             clockwork: Mutex::default(),
@@ -188,8 +191,26 @@ impl JobScheduler {
 }
 
 impl Inner {
-    fn plan(&self) -> MutexGuard<'_, Plan> {
+    pub(crate) fn plan(&self) -> MutexGuard<'_, Plan> {
         lock(&self.plan)
+    }
+
+    /// Tells a run to stop, if it is one of ours.
+    pub(crate) fn cancel(&self, run: RunId) {
+        if let Some(cancel) = lock(&self.running).get(&run) {
+            cancel.cancel();
+        }
+    }
+
+    /// Passes on what was asked of our runs at another replica.
+    async fn look_for_cancel_requests(&self) -> Result<()> {
+        let running: Vec<RunId> = lock(&self.running).keys().copied().collect();
+        if !running.is_empty() {
+            for run in store::admin::cancel_requests(&self.pool, &running).await? {
+                self.cancel(run);
+            }
+        }
+        Ok(())
     }
 
     /// When the clock last struck; None while there is none.
@@ -199,6 +220,7 @@ impl Inner {
 
     async fn look(self: &Arc<Self>, now: DateTime<Utc>, begun: &mut Vec<Run>) -> Result<()> {
         self.abandon(now).await?;
+        self.look_for_cancel_requests().await?;
         if self.plan().is_stale(now) {
             self.read_plan(now).await?;
         }
@@ -224,7 +246,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn abandon(&self, now: DateTime<Utc>) -> Result<()> {
+    pub(crate) async fn abandon(&self, now: DateTime<Utc>) -> Result<()> {
         for id in store::abandon(&self.pool, now).await? {
             tracing::warn!(job = id, "a run was abandoned: its replica went away");
             if let Some(job) = self.jobs.get(id.as_str()) {
@@ -276,13 +298,21 @@ impl Inner {
         if !claimed {
             return Ok(None);
         }
-        let run =
-            supervise::Running { id: new.id, slot, started_at: now, lease_until: new.lease_until };
+        let cancel = CancellationToken::new();
+        lock(&self.running).insert(new.id, cancel.clone());
+        let run = supervise::Running {
+            id: new.id,
+            slot,
+            started_at: now,
+            lease_until: new.lease_until,
+            cancel,
+        };
         let (done, outcome) = oneshot::channel();
         let (inner, job) = (Arc::clone(self), job.clone());
         let id = job.id;
         self.runs.spawn(async move {
             let outcome = supervise::run(&inner, &job, &run).await;
+            lock(&inner.running).remove(&run.id);
             inner.plan().ended(job.id, inner.clock.now());
             // Mostly nobody waits.
             let _ = done.send(outcome);

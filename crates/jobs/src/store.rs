@@ -1,5 +1,7 @@
 //! The SQL of jobs and their runs. Each change is one statement, so that none is half done.
 
+pub(crate) mod admin;
+
 use chrono::{DateTime, Utc};
 use loom_core::{Result, id::RunId};
 use sqlx::PgPool;
@@ -83,16 +85,20 @@ pub(crate) async fn insert_run(pool: &PgPool, run: &NewRun<'_>, trigger: Trigger
     Ok(inserted.rows_affected() == 1)
 }
 
-/// False: the run is no longer ours.
-pub(crate) async fn renew_lease(pool: &PgPool, run: RunId, until: DateTime<Utc>) -> Result<bool> {
-    let renewed = sqlx::query!(
-        "UPDATE job_runs SET lease_until = $2 WHERE id = $1 AND status = 'running'",
+/// Whether the run was told to stop. None: it is no longer ours.
+pub(crate) async fn renew_lease(
+    pool: &PgPool,
+    run: RunId,
+    until: DateTime<Utc>,
+) -> Result<Option<bool>> {
+    Ok(sqlx::query_scalar!(
+        r#"UPDATE job_runs SET lease_until = $2 WHERE id = $1 AND status = 'running'
+           RETURNING cancel_requested_at IS NOT NULL AS "cancel!""#,
         run.0,
         until
     )
-    .execute(pool)
-    .await?;
-    Ok(renewed.rows_affected() == 1)
+    .fetch_optional(pool)
+    .await?)
 }
 
 /// Records what a run came to, and counts its job's failures. False: the run is no longer ours.

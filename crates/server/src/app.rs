@@ -123,7 +123,8 @@ pub fn routes(
         .merge(health.routes())
         .merge(meta::metrics_routes(meta::start_metrics(), database.pool().clone()))
         .merge(features.auth.routes())
-        .merge(features.threads.routes());
+        .merge(features.threads.routes())
+        .merge(features.jobs.routes(features.auth.audit()));
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
     let native = native

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
 
+mod admin;
 mod database;
 mod health;
 mod history;
@@ -88,6 +89,18 @@ async fn tick_one(scheduler: &JobScheduler) -> Run {
     let mut runs = scheduler.tick().await;
     assert_eq!(runs.len(), 1, "{runs:?}");
     runs.remove(0)
+}
+
+/// Lets this much time go by for what waits for the runtime's clock, in no time.
+async fn skip_time(by: Duration) {
+    // What was just begun gets as far as to its waiting.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    tokio::time::advance(by).await;
+    // Or the time limits of PostgreSQL's answers would pass as well.
+    tokio::time::resume();
 }
 
 /// A row of the history.
