@@ -39,7 +39,10 @@ impl JobScheduler {
             let enabled = state.is_none_or(|state| state.enabled);
             let next = state.map_or_else(
                 || slot::after(now, job.interval),
-                |state| slot::next(state.last_slot, now, job.interval),
+                |state| {
+                    let slot = slot::next(state.last_slot, now, job.interval);
+                    state.retry_at.map_or(slot, |at| at.min(slot))
+                },
             );
             JobView {
                 id: job.id,

@@ -8,6 +8,7 @@ mod health;
 mod http;
 mod model;
 mod plan;
+mod retry;
 mod scheduler;
 mod slot;
 mod store;

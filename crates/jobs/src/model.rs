@@ -81,7 +81,7 @@ impl From<u64> for JobReport {
 /// Why a run failed.
 #[derive(Clone, Debug)]
 pub enum JobError {
-    /// It may go well soon.
+    /// It may go well soon: the slot is tried again, three times in all.
     Retry(Error),
     /// It will not go well without a change.
     Fail(Error),
@@ -153,6 +153,8 @@ pub struct RunOutcome {
     pub items_handled: u64,
     /// For admins: it may tell of our inside.
     pub error: Option<String>,
+    /// When the next attempt is due.
+    pub retry_at: Option<DateTime<Utc>>,
 }
 
 /// A run as the history has it.
@@ -160,6 +162,8 @@ pub struct RunOutcome {
 pub struct RunRecord {
     pub id: RunId,
     pub trigger: Trigger,
+    /// From 1; further ones have the trigger `retry` and the slot of the first.
+    pub attempt: i32,
     /// Which server ran it.
     pub replica: String,
     pub status: RunStatus,
@@ -190,7 +194,7 @@ pub struct JobView {
     pub running: bool,
     /// The newest run, also one that is under way.
     pub last_run: Option<RunRecord>,
-    /// Absent when it is off. In the past when it is due and waits for the run before.
+    /// By the schedule, or the next attempt. Absent when it is off. In the past when it is due and waits for the run before.
     #[serde(serialize_with = "loom_core::clock::millis_option")]
     pub next_run_at: Option<DateTime<Utc>>,
     /// Runs that failed or were abandoned since the last that succeeded.

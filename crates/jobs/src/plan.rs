@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     next: BTreeMap<&'static str, DateTime<Utc>>,
     /// Jobs whose slot could not be taken; perhaps because the run before is still under way.
     postponed: BTreeSet<&'static str>,
+    /// When the next attempts are due.
+    retries: BTreeMap<&'static str, DateTime<Utc>>,
     /// None: was never read.
     read_at: Option<DateTime<Utc>>,
     quiet_until: Option<DateTime<Utc>>,
@@ -39,7 +41,8 @@ impl Plan {
     /// Is there a reason to ask the database?
     pub(crate) fn wants_a_look(&self, now: DateTime<Utc>) -> bool {
         let quiet = self.quiet_until.is_some_and(|until| now < until && now + QUIET >= until);
-        !quiet && (self.is_stale(now) || self.next.values().any(|at| *at <= now))
+        let mut due = self.next.values().chain(self.retries.values());
+        !quiet && (self.is_stale(now) || due.any(|at| *at <= now))
     }
 
     /// To be read again at the next look.
@@ -59,9 +62,11 @@ impl Plan {
         now: DateTime<Utc>,
     ) {
         self.next.clear();
+        self.retries.clear();
         for job in jobs {
             if let Some(row) = rows.iter().find(|row| row.id == job.id && row.enabled) {
                 self.next.insert(job.id, slot::next(row.last_slot, now, job.interval));
+                self.retries.extend(row.retry_at.map(|at| (job.id, at)));
             }
         }
         self.read_at = Some(now);
@@ -76,10 +81,20 @@ impl Plan {
     pub(crate) fn passed(&mut self, job: &Job, now: DateTime<Utc>, taken_here: bool) {
         self.next.insert(job.id, slot::after(now, job.interval));
         if taken_here {
+            self.retries.remove(job.id);
             self.postponed.remove(job.id);
         } else {
             self.postponed.insert(job.id);
         }
+    }
+
+    pub(crate) fn retry(&mut self, job: &'static str, at: DateTime<Utc>) {
+        self.retries.insert(job, at);
+    }
+
+    /// The jobs whose next attempt is due; asked once, as what comes of it is read again anyhow.
+    pub(crate) fn take_due_retries(&mut self, now: DateTime<Utc>) -> Vec<&'static str> {
+        self.retries.extract_if(.., |_, at| *at <= now).map(|(id, _)| id).collect()
     }
 
     /// A run has ended: a slot that had to wait for it is due now. (If it was taken elsewhere, the

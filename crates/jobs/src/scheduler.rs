@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     cleanup,
     clockwork::Clockwork,
-    model::{Job, RunOutcome, RunStatus, Trigger},
+    model::{Job, RunOutcome, RunStatus},
     plan::Plan,
     slot,
     store::{self, NewRun},
@@ -44,6 +44,14 @@ pub(crate) struct Inner {
     /// Ends the runs that did not stop.
     pub(crate) kill: CancellationToken,
     clockwork: Mutex<Option<Clockwork>>,
+}
+
+/// Why a run begins.
+#[derive(Clone, Copy)]
+enum Start {
+    Slot(DateTime<Utc>),
+    Manual(DateTime<Utc>),
+    Retry,
 }
 
 /// A run that has begun.
@@ -227,9 +235,13 @@ impl Inner {
         let due = self.plan().due(now);
         for job in due.into_iter().filter_map(|id| self.jobs.get(id)) {
             let slot = slot::floor(now, job.interval);
-            let run = self.begin(job, slot, Trigger::Schedule).await?;
+            let run = self.begin(job, Start::Slot(slot)).await?;
             self.plan().passed(job, now, run.is_some());
             begun.extend(run);
+        }
+        let due = self.plan().take_due_retries(now);
+        for job in due.into_iter().filter_map(|id| self.jobs.get(id)) {
+            begun.extend(self.begin(job, Start::Retry).await?);
         }
         Ok(())
     }
@@ -265,7 +277,7 @@ impl Inner {
         let slot = slot::floor(now, job.interval);
         store::register(&self.pool, &[job.id.to_owned()], &[slot]).await?;
         self.abandon(now).await?;
-        self.begin(job, now, Trigger::Manual).await?.ok_or_else(|| {
+        self.begin(job, Start::Manual(now)).await?.ok_or_else(|| {
             Error::conflict(
                 "job_running",
                 "a run of this job is under way; wait until it has ended",
@@ -274,13 +286,12 @@ impl Inner {
     }
 
     /// None: somebody else has the slot, or a run of this job is under way.
-    async fn begin(
-        self: &Arc<Self>,
-        job: &Job,
-        slot: DateTime<Utc>,
-        trigger: Trigger,
-    ) -> Result<Option<Run>> {
+    async fn begin(self: &Arc<Self>, job: &Job, start: Start) -> Result<Option<Run>> {
         let now = self.clock.now();
+        let slot = match start {
+            Start::Slot(slot) | Start::Manual(slot) => slot,
+            Start::Retry => now,
+        };
         let new = NewRun {
             id: RunId::new(now),
             job: job.id,
@@ -289,20 +300,18 @@ impl Inner {
             now,
             lease_until: now + LEASE,
         };
-        let claimed = match trigger {
-            Trigger::Schedule => store::claim_slot(&self.pool, &new).await?,
-            Trigger::Manual | Trigger::Retry => {
-                store::insert_run(&self.pool, &new, trigger).await?
-            }
+        let claimed = match start {
+            Start::Slot(_) => store::claim_slot(&self.pool, &new).await?.then_some((slot, 1)),
+            Start::Manual(_) => store::insert_run(&self.pool, &new).await?.then_some((slot, 1)),
+            Start::Retry => store::claim_retry(&self.pool, &new).await?,
         };
-        if !claimed {
-            return Ok(None);
-        }
+        let Some((slot, attempt)) = claimed else { return Ok(None) };
         let cancel = CancellationToken::new();
         lock(&self.running).insert(new.id, cancel.clone());
         let run = supervise::Running {
             id: new.id,
             slot,
+            attempt,
             started_at: now,
             lease_until: new.lease_until,
             cancel,
@@ -313,6 +322,9 @@ impl Inner {
         self.runs.spawn(async move {
             let outcome = supervise::run(&inner, &job, &run).await;
             lock(&inner.running).remove(&run.id);
+            if let Some(at) = outcome.retry_at {
+                inner.plan().retry(job.id, at);
+            }
             inner.plan().ended(job.id, inner.clock.now());
             // Mostly nobody waits.
             let _ = done.send(outcome);

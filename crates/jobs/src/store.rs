@@ -6,13 +6,14 @@ use chrono::{DateTime, Utc};
 use loom_core::{Result, id::RunId};
 use sqlx::PgPool;
 
-use crate::model::{RunOutcome, RunStatus, Trigger};
+use crate::model::{RunOutcome, RunStatus};
 
 /// What is known of a job.
 pub(crate) struct JobRow {
     pub(crate) id: String,
     pub(crate) enabled: bool,
     pub(crate) last_slot: DateTime<Utc>,
+    pub(crate) retry_at: Option<DateTime<Utc>>,
 }
 
 /// Makes jobs known. A new one counts its present slot as taken: it first runs at the next.
@@ -29,9 +30,13 @@ pub(crate) async fn register(pool: &PgPool, ids: &[String], slots: &[DateTime<Ut
 }
 
 pub(crate) async fn jobs(pool: &PgPool, ids: &[String]) -> Result<Vec<JobRow>> {
-    Ok(sqlx::query_as!(JobRow, "SELECT id, enabled, last_slot FROM jobs WHERE id = ANY($1)", ids)
-        .fetch_all(pool)
-        .await?)
+    Ok(sqlx::query_as!(
+        JobRow,
+        "SELECT id, enabled, last_slot, retry_at FROM jobs WHERE id = ANY($1)",
+        ids
+    )
+    .fetch_all(pool)
+    .await?)
 }
 
 /// A run about to start.
@@ -44,7 +49,7 @@ pub(crate) struct NewRun<'a> {
     pub(crate) lease_until: DateTime<Utc>,
 }
 
-/// Takes a slot. False: it is taken, the job is off, or a run of it is under way somewhere.
+/// Takes a slot, which also ends the attempts at the one before. False: it is taken, the job is off, or a run of it is under way somewhere.
 pub(crate) async fn claim_slot(pool: &PgPool, run: &NewRun<'_>) -> Result<bool> {
     let claimed = sqlx::query!(
         "WITH claimed AS (
@@ -53,7 +58,8 @@ pub(crate) async fn claim_slot(pool: &PgPool, run: &NewRun<'_>) -> Result<bool> 
               WHERE id = $2 AND enabled AND last_slot < $3
              ON CONFLICT DO NOTHING
              RETURNING job_id)
-         UPDATE jobs SET last_slot = GREATEST(last_slot, $3) FROM claimed WHERE jobs.id = claimed.job_id",
+         UPDATE jobs SET last_slot = GREATEST(last_slot, $3), retry_at = NULL, retry_slot = NULL, retry_attempt = NULL
+           FROM claimed WHERE jobs.id = claimed.job_id",
         run.id.0,
         run.job,
         run.slot,
@@ -66,16 +72,44 @@ pub(crate) async fn claim_slot(pool: &PgPool, run: &NewRun<'_>) -> Result<bool> 
     Ok(claimed.rows_affected() == 1)
 }
 
-/// Starts a run outside the schedule. False: one is under way somewhere.
-pub(crate) async fn insert_run(pool: &PgPool, run: &NewRun<'_>, trigger: Trigger) -> Result<bool> {
+/// Takes the next attempt of a job: its slot and number. None: there is none or it is not due (any
+/// more), the job is off, or a run of it is under way somewhere. `run.slot` is not used.
+pub(crate) async fn claim_retry(
+    pool: &PgPool,
+    run: &NewRun<'_>,
+) -> Result<Option<(DateTime<Utc>, i32)>> {
+    let claimed = sqlx::query!(
+        r#"WITH due AS (
+               SELECT id, retry_slot, retry_attempt FROM jobs
+                WHERE id = $2 AND enabled AND retry_at <= $4 FOR UPDATE),
+           claimed AS (
+               INSERT INTO job_runs (id, job_id, slot, trigger, attempt, replica, started_at, lease_until)
+               SELECT $1, id, retry_slot, 'retry', retry_attempt, $3, $4, $5 FROM due
+               ON CONFLICT DO NOTHING
+               RETURNING job_id, slot, attempt)
+           UPDATE jobs SET retry_at = NULL, retry_slot = NULL, retry_attempt = NULL
+             FROM claimed WHERE jobs.id = claimed.job_id
+           RETURNING claimed.slot AS "slot!", claimed.attempt AS "attempt!""#,
+        run.id.0,
+        run.job,
+        run.replica,
+        run.now,
+        run.lease_until
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(claimed.map(|claimed| (claimed.slot, claimed.attempt)))
+}
+
+/// Starts a run by hand. False: one is under way somewhere.
+pub(crate) async fn insert_run(pool: &PgPool, run: &NewRun<'_>) -> Result<bool> {
     let inserted = sqlx::query!(
         "INSERT INTO job_runs (id, job_id, slot, trigger, replica, started_at, lease_until)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         VALUES ($1, $2, $3, 'manual', $4, $5, $6)
          ON CONFLICT (job_id) WHERE status = 'running' DO NOTHING",
         run.id.0,
         run.job,
         run.slot,
-        trigger as Trigger,
         run.replica,
         run.now,
         run.lease_until
@@ -101,7 +135,7 @@ pub(crate) async fn renew_lease(
     .await?)
 }
 
-/// Records what a run came to, and counts its job's failures. False: the run is no longer ours.
+/// Records what a run came to and when it is tried again, and counts its job's failures. False: the run is no longer ours.
 pub(crate) async fn finish(
     pool: &PgPool,
     outcome: &RunOutcome,
@@ -112,19 +146,23 @@ pub(crate) async fn finish(
              UPDATE job_runs
                 SET status = $2, finished_at = $3, duration_ms = $4, items_handled = $5, error = $6
               WHERE id = $1 AND status = 'running'
-             RETURNING job_id)
+             RETURNING job_id, slot, attempt)
          UPDATE jobs
             SET consecutive_failures = CASE $2 WHEN 'succeeded' THEN 0
                                                WHEN 'failed' THEN consecutive_failures + 1
                                                ELSE consecutive_failures END,
-                last_failure_at = CASE $2 WHEN 'failed' THEN $3 ELSE last_failure_at END
+                last_failure_at = CASE $2 WHEN 'failed' THEN $3 ELSE last_failure_at END,
+                retry_at = $7,
+                retry_slot = CASE WHEN $7::timestamptz IS NOT NULL THEN finished.slot END,
+                retry_attempt = CASE WHEN $7::timestamptz IS NOT NULL THEN finished.attempt + 1 END
            FROM finished WHERE jobs.id = finished.job_id",
         outcome.run_id.0,
         outcome.status as RunStatus,
         now,
         i64::try_from(outcome.duration.as_millis()).unwrap_or(i64::MAX),
         i64::try_from(outcome.items_handled).unwrap_or(i64::MAX),
-        outcome.error
+        outcome.error,
+        outcome.retry_at
     )
     .execute(pool)
     .await?;

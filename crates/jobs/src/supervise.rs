@@ -13,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     model::{Job, JobContext, JobError, JobReport, RunOutcome, RunStatus},
+    retry,
     scheduler::Inner,
     store,
 };
@@ -37,6 +38,7 @@ type Body = AbortOnDropHandle<Result<JobReport, JobError>>;
 pub(crate) struct Running {
     pub(crate) id: RunId,
     pub(crate) slot: DateTime<Utc>,
+    pub(crate) attempt: i32,
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) lease_until: DateTime<Utc>,
     /// Cancelled when an admin wants it to stop.
@@ -84,6 +86,13 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
             let _ = timeout(DROP_WITHIN, &mut task).await;
         }
     }
+    let pause = match &ending {
+        Ending::Done(Ok(Err(JobError::Retry(error)))) if !was_told_to_stop => {
+            let asked = Duration::from_secs(error.retry_after_secs().unwrap_or_default());
+            retry::pause(run.attempt, asked)
+        }
+        _ => None,
+    };
     let (status, items_handled, error) = judge(ending, job, was_told_to_stop);
     let now = inner.clock.now();
     let outcome = RunOutcome {
@@ -92,6 +101,7 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
         duration: (now - run.started_at).to_std().unwrap_or_default(),
         items_handled,
         error,
+        retry_at: pause.map(|pause| now + pause),
     };
     record(inner, job, &outcome, now).await;
     outcome

@@ -11,13 +11,14 @@ pub(crate) struct JobState {
     pub(crate) id: String,
     pub(crate) enabled: bool,
     pub(crate) last_slot: DateTime<Utc>,
+    pub(crate) retry_at: Option<DateTime<Utc>>,
     pub(crate) consecutive_failures: i32,
 }
 
 pub(crate) async fn states(pool: &PgPool, ids: &[String]) -> Result<Vec<JobState>> {
     Ok(sqlx::query_as!(
         JobState,
-        "SELECT id, enabled, last_slot, consecutive_failures FROM jobs WHERE id = ANY($1)",
+        "SELECT id, enabled, last_slot, retry_at, consecutive_failures FROM jobs WHERE id = ANY($1)",
         ids
     )
     .fetch_all(pool)
@@ -28,7 +29,7 @@ pub(crate) async fn states(pool: &PgPool, ids: &[String]) -> Result<Vec<JobState
 pub(crate) async fn newest_runs(pool: &PgPool, ids: &[String]) -> Result<Vec<(String, RunRecord)>> {
     let rows = sqlx::query!(
         r#"SELECT run.job_id AS "job_id!", run.id AS "id!: RunId", run.slot AS "slot!",
-                  run.trigger AS "trigger!: Trigger", run.replica AS "replica!",
+                  run.trigger AS "trigger!: Trigger", run.attempt AS "attempt!", run.replica AS "replica!",
                   run.status AS "status!: RunStatus", run.started_at AS "started_at!",
                   run.finished_at, run.duration_ms, run.items_handled AS "items_handled!", run.error
              FROM UNNEST($1::text[]) AS known (id)
@@ -46,6 +47,7 @@ pub(crate) async fn newest_runs(pool: &PgPool, ids: &[String]) -> Result<Vec<(St
                 id: row.id,
                 slot: row.slot,
                 trigger: row.trigger,
+                attempt: row.attempt,
                 replica: row.replica,
                 status: row.status,
                 started_at: row.started_at,
@@ -69,7 +71,7 @@ pub(crate) async fn history(
     let (started_at, id) = after.unzip();
     Ok(sqlx::query_as!(
         RunRecord,
-        r#"SELECT id AS "id: RunId", slot, trigger AS "trigger: Trigger", replica,
+        r#"SELECT id AS "id: RunId", slot, trigger AS "trigger: Trigger", attempt, replica,
                   status AS "status: RunStatus", started_at, finished_at, duration_ms,
                   items_handled, error
              FROM job_runs
@@ -125,10 +127,14 @@ pub(crate) async fn enable(pool: &PgPool, job: &str, slot: DateTime<Utc>) -> Res
     Ok(done.rows_affected() == 1)
 }
 
-/// Switches a job off. False: it was off.
+/// Switches a job off, and gives up what was to be tried again. False: it was off.
 pub(crate) async fn disable(pool: &PgPool, job: &str) -> Result<bool> {
-    let done = sqlx::query!("UPDATE jobs SET enabled = false WHERE id = $1 AND enabled", job)
-        .execute(pool)
-        .await?;
+    let done = sqlx::query!(
+        "UPDATE jobs SET enabled = false, retry_at = NULL, retry_slot = NULL, retry_attempt = NULL
+          WHERE id = $1 AND enabled",
+        job
+    )
+    .execute(pool)
+    .await?;
     Ok(done.rows_affected() == 1)
 }

@@ -7,6 +7,7 @@ mod database;
 mod health;
 mod history;
 mod operation;
+mod retries;
 mod schedule;
 
 use std::{
@@ -108,6 +109,7 @@ async fn skip_time(by: Duration) {
 struct Recorded {
     status: RunStatus,
     trigger: String,
+    attempt: i32,
     replica: String,
     slot: DateTime<Utc>,
     duration_ms: Option<i64>,
@@ -118,7 +120,7 @@ struct Recorded {
 /// The history of a job, oldest first.
 async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
     sqlx::query(
-        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error FROM job_runs
+        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error, attempt FROM job_runs
           WHERE job_id = $1 ORDER BY started_at, id",
     )
     .bind(job)
@@ -134,6 +136,7 @@ async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
         duration_ms: row.get(4),
         items_handled: row.get(5),
         error: row.get(6),
+        attempt: row.get(7),
     })
     .collect()
 }
