@@ -18,7 +18,7 @@ use crate::{
     model::{Job, RunOutcome, RunStatus},
     plan::Plan,
     slot,
-    store::{self, NewRun},
+    store::{self, Abandoned, NewRun},
     supervise::{self, LEASE},
 };
 
@@ -259,10 +259,13 @@ impl Inner {
     }
 
     pub(crate) async fn abandon(&self, now: DateTime<Utc>) -> Result<()> {
-        for id in store::abandon(&self.pool, now).await? {
-            tracing::warn!(job = id, "a run was abandoned: its replica went away");
+        for Abandoned { id, again } in store::abandon(&self.pool, now).await? {
+            tracing::warn!(job = id, again, "a run was abandoned: its replica went away");
             if let Some(job) = self.jobs.get(id.as_str()) {
                 supervise::count(job.id, RunStatus::Abandoned);
+                if again {
+                    self.plan().retry(job.id, now);
+                }
             }
             self.plan().ended(&id, now);
         }

@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 use loom_core::{Result, id::RunId};
 use sqlx::PgPool;
 
-use crate::model::{RunOutcome, RunStatus};
+use crate::{
+    model::{RunOutcome, RunStatus},
+    retry::MAX_ATTEMPTS,
+};
 
 /// What is known of a job.
 pub(crate) struct JobRow {
@@ -169,10 +172,19 @@ pub(crate) async fn finish(
     Ok(finished.rows_affected() == 1)
 }
 
-/// Ends the runs whose lease has ended; gives their jobs.
-pub(crate) async fn abandon(pool: &PgPool, now: DateTime<Utc>) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar!(
-        "WITH ended AS (
+/// A job of which a run was abandoned.
+pub(crate) struct Abandoned {
+    pub(crate) id: String,
+    /// Its slot is to be taken up again.
+    pub(crate) again: bool,
+}
+
+/// Ends the runs whose lease has ended; each slot is taken up again at once, but for the last of its
+/// attempts and for what was to be cancelled.
+pub(crate) async fn abandon(pool: &PgPool, now: DateTime<Utc>) -> Result<Vec<Abandoned>> {
+    Ok(sqlx::query_as!(
+        Abandoned,
+        r#"WITH ended AS (
              SELECT id FROM job_runs WHERE status = 'running' AND lease_until < $1
               ORDER BY job_id FOR UPDATE SKIP LOCKED),
          abandoned AS (
@@ -181,11 +193,17 @@ pub(crate) async fn abandon(pool: &PgPool, now: DateTime<Utc>) -> Result<Vec<Str
                     duration_ms = (EXTRACT(EPOCH FROM $1 - started_at) * 1000)::bigint,
                     error = 'its replica went away: the lease was not renewed'
                FROM ended WHERE job_runs.id = ended.id
-             RETURNING job_id)
-         UPDATE jobs SET consecutive_failures = consecutive_failures + 1, last_failure_at = $1
+             RETURNING job_id, slot, attempt + 1 AS next,
+                       attempt < $2 AND cancel_requested_at IS NULL AS again)
+         UPDATE jobs
+            SET consecutive_failures = consecutive_failures + 1, last_failure_at = $1,
+                retry_at = CASE WHEN again AND enabled THEN $1 END,
+                retry_slot = CASE WHEN again AND enabled THEN abandoned.slot END,
+                retry_attempt = CASE WHEN again AND enabled THEN abandoned.next END
            FROM abandoned WHERE jobs.id = abandoned.job_id
-         RETURNING jobs.id",
-        now
+         RETURNING jobs.id, retry_at IS NOT NULL AS "again!""#,
+        now,
+        MAX_ATTEMPTS
     )
     .fetch_all(pool)
     .await?)

@@ -91,6 +91,8 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
             let asked = Duration::from_secs(error.retry_after_secs().unwrap_or_default());
             retry::pause(run.attempt, asked)
         }
+        // Another replica may reach the database.
+        Ending::LeaseLost if run.attempt < retry::MAX_ATTEMPTS => Some(Duration::ZERO),
         _ => None,
     };
     let (status, items_handled, error) = judge(ending, job, was_told_to_stop);

@@ -14,6 +14,7 @@ use loom_jobs::{Job, JobError, JobReport, RunStatus};
 
 use crate::{
     MINUTE, TestDatabase, clock, counting, failing, history, job, scheduler, statuses, tick,
+    tick_one, waiting,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -141,4 +142,65 @@ async fn a_job_that_is_switched_off_is_not_tried_again() {
     assert_eq!(tick(&scheduler).await, 0);
     scheduler.switch("sweep", true).await.unwrap();
     assert_eq!(tick(&scheduler).await, 0);
+}
+
+/// Longer than a lease.
+const LEASE: Duration = Duration::from_secs(61);
+
+#[tokio::test]
+async fn another_replica_takes_up_the_slot_of_one_that_went_away() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let (stuck, _gate) = waiting("sweep", HOUR);
+    let (works, runs) = counting("sweep", HOUR);
+    let one = scheduler(database.pool(), &clock, "a", vec![stuck.clone()]);
+    let two = scheduler(database.pool(), &clock, "b", vec![stuck]);
+    let three = scheduler(database.pool(), &clock, "c", vec![works.clone()]);
+    let four = scheduler(database.pool(), &clock, "d", vec![works]);
+    for each in [&one, &two, &three, &four] {
+        tick(each).await;
+    }
+    clock.advance(MINUTE * 45);
+    let _first = tick_one(&one).await;
+    clock.advance(LEASE);
+    let _second = tick_one(&two).await;
+    clock.advance(LEASE);
+    let (c, d) = tokio::join!(tick(&three), tick(&four));
+    assert_eq!((c + d, runs.load(Ordering::SeqCst)), (1, 1));
+    clock.advance(LEASE);
+    assert_eq!(tick(&three).await + tick(&four).await, 0);
+    let history = history(database.pool(), "sweep").await;
+    let ended = [RunStatus::Abandoned, RunStatus::Abandoned, RunStatus::Succeeded];
+    assert_eq!(statuses(&history), ended);
+    assert_eq!(history.iter().map(|run| run.attempt).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(history.iter().all(|run| run.slot == history[0].slot));
+}
+
+#[tokio::test]
+async fn what_takes_its_replica_down_each_time_is_given_up() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let (stuck, _gate) = waiting("sweep", HOUR);
+    let scheduler = scheduler(database.pool(), &clock, "a", vec![stuck]);
+    tick(&scheduler).await;
+    let mut lost = vec![scheduler.request("sweep").await.unwrap()];
+    for _ in 0..2 {
+        clock.advance(LEASE);
+        lost.push(tick_one(&scheduler).await);
+    }
+    clock.advance(LEASE);
+    assert_eq!(tick(&scheduler).await, 0);
+    assert_eq!(statuses(&history(database.pool(), "sweep").await), [RunStatus::Abandoned; 3]);
+}
+
+#[tokio::test]
+async fn what_was_to_be_cancelled_is_not_taken_up_again() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let (stuck, _gate) = waiting("sweep", HOUR);
+    let one = scheduler(database.pool(), &clock, "a", vec![stuck.clone()]);
+    let two = scheduler(database.pool(), &clock, "b", vec![stuck]);
+    tick(&two).await;
+    let _lost = one.request("sweep").await.unwrap();
+    two.cancel("sweep").await.unwrap();
+    clock.advance(LEASE);
+    assert_eq!(tick(&two).await, 0);
+    assert_eq!(statuses(&history(database.pool(), "sweep").await), [RunStatus::Abandoned]);
 }
