@@ -4,7 +4,10 @@
 ALTER TABLE job_runs
     ADD COLUMN cancel_requested_at timestamptz,
     ADD COLUMN attempt integer NOT NULL DEFAULT 1
-        CONSTRAINT job_runs_attempt_check CHECK (attempt >= 1);
+        CONSTRAINT job_runs_attempt_check CHECK (attempt >= 1),
+    -- Slots before its own that nobody took, as while no server was up.
+    ADD COLUMN missed_slots integer NOT NULL DEFAULT 0
+        CONSTRAINT job_runs_missed_slots_check CHECK (missed_slots >= 0);
 
 ALTER TABLE jobs
     -- The next attempt at a slot that was run and not done; all three or none.

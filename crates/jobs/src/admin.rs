@@ -5,20 +5,20 @@ use loom_core::{Error, Result, id::RunId};
 
 use crate::{
     JobScheduler,
-    model::{Job, JobView, RunRecord, RunStatus},
-    scheduler::Run,
-    slot,
+    model::{JobView, RunRecord, RunStatus},
+    schedule::Schedule,
+    scheduler::{Known, Run},
     store::{self, admin},
 };
 
 impl JobScheduler {
-    pub(crate) fn job(&self, id: &str) -> Result<&Job> {
+    pub(crate) fn job(&self, id: &str) -> Result<&Known> {
         self.0.jobs.get(id).ok_or_else(|| Error::not_found("job"))
     }
 
     /// All jobs, by id.
     pub async fn views(&self) -> Result<Vec<JobView>> {
-        self.views_of(&self.jobs().collect::<Vec<_>>()).await
+        self.views_of(&self.0.jobs.values().collect::<Vec<_>>()).await
     }
 
     pub(crate) async fn view(&self, id: &str) -> Result<JobView> {
@@ -26,29 +26,37 @@ impl JobScheduler {
         views.into_iter().next().ok_or_else(|| Error::not_found("job"))
     }
 
-    async fn views_of(&self, jobs: &[&Job]) -> Result<Vec<JobView>> {
+    async fn views_of(&self, jobs: &[&Known]) -> Result<Vec<JobView>> {
         let ids: Vec<String> = jobs.iter().map(|job| job.id.to_owned()).collect();
         let states = admin::states(&self.0.pool, &ids).await?;
         let mut runs = admin::newest_runs(&self.0.pool, &ids).await?;
         let now = self.0.clock.now();
-        let view = |job: &&Job| {
+        let view = |job: &&Known| {
             // One that was not looked at yet has no row.
             let state = states.iter().find(|state| state.id == job.id);
             let place = runs.iter().position(|(id, _)| id == job.id);
             let last_run = place.map(|place| runs.swap_remove(place).1);
             let enabled = state.is_none_or(|state| state.enabled);
             let next = state.map_or_else(
-                || slot::after(now, job.interval),
+                || job.slots.after(now),
                 |state| {
-                    let slot = slot::next(state.last_slot, now, job.interval);
+                    let slot = job.next(state.last_slot, now);
                     state.retry_at.map_or(slot, |at| at.min(slot))
                 },
             );
+            let (interval_secs, schedule, timezone) = match &job.schedule {
+                Schedule::Every(interval) => (Some(interval.as_secs()), None, None),
+                Schedule::Cron { expression, timezone } => {
+                    (None, Some(expression.clone()), Some(timezone.clone()))
+                }
+            };
             JobView {
                 id: job.id,
                 name: job.name,
                 description: job.description,
-                interval_secs: job.interval.as_secs(),
+                interval_secs,
+                schedule,
+                timezone,
                 enabled,
                 running: last_run.as_ref().is_some_and(|run| run.status == RunStatus::Running),
                 last_run,
@@ -107,7 +115,7 @@ impl JobScheduler {
     /// 404 for an unknown job.
     pub async fn switch(&self, id: &str, on: bool) -> Result<bool> {
         let job = self.job(id)?;
-        let slot = slot::floor(self.0.clock.now(), job.interval);
+        let slot = job.present(self.0.clock.now());
         // It may not have been looked at yet.
         store::register(&self.0.pool, &[job.id.to_owned()], &[slot]).await?;
         let changed = if on {

@@ -9,12 +9,13 @@ mod http;
 mod model;
 mod plan;
 mod retry;
+mod schedule;
 mod scheduler;
-mod slot;
 mod store;
 mod supervise;
 
 pub use model::{
     Job, JobContext, JobError, JobReport, JobView, RunFn, RunOutcome, RunRecord, RunStatus, Trigger,
 };
+pub use schedule::{CatchUp, Schedule};
 pub use scheduler::{JobScheduler, Run};

@@ -7,6 +7,8 @@ use loom_core::{Clock, Error, id::RunId, port::BoxFuture};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::schedule::{CatchUp, Schedule};
+
 /// The body of a job.
 pub type RunFn =
     Arc<dyn Fn(JobContext) -> BoxFuture<'static, Result<JobReport, JobError>> + Send + Sync>;
@@ -18,20 +20,21 @@ pub struct Job {
     pub id: &'static str,
     pub name: &'static str,
     pub description: &'static str,
-    /// Whole seconds, at least one. Runs are due at its multiples since 1970, so that all replicas
-    /// agree without asking each other.
-    pub interval: Duration,
+    pub schedule: Schedule,
+    /// Of slots that were missed.
+    pub catch_up: CatchUp,
     /// A run that takes longer is cancelled and has failed.
     pub timeout: Duration,
     pub run: RunFn,
 }
 
 impl Job {
+    /// One run makes up for all slots that were missed.
     pub fn new<F, R>(
         id: &'static str,
         name: &'static str,
         description: &'static str,
-        interval: Duration,
+        schedule: impl Into<Schedule>,
         timeout: Duration,
         run: F,
     ) -> Self
@@ -40,7 +43,8 @@ impl Job {
         R: Future<Output = Result<JobReport, JobError>> + Send + 'static,
     {
         let run: RunFn = Arc::new(move |context| Box::pin(run(context)));
-        Self { id, name, description, interval, timeout, run }
+        let (schedule, catch_up) = (schedule.into(), CatchUp::default());
+        Self { id, name, description, schedule, catch_up, timeout, run }
     }
 }
 
@@ -48,7 +52,7 @@ impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job")
             .field("id", &self.id)
-            .field("interval", &self.interval)
+            .field("schedule", &self.schedule)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
@@ -164,6 +168,8 @@ pub struct RunRecord {
     pub trigger: Trigger,
     /// From 1; further ones have the trigger `retry` and the slot of the first.
     pub attempt: i32,
+    /// Slots before its own that nobody took, as while no server was up.
+    pub missed_slots: i32,
     /// Which server ran it.
     pub replica: String,
     pub status: RunStatus,
@@ -186,8 +192,11 @@ pub struct JobView {
     pub id: &'static str,
     pub name: &'static str,
     pub description: &'static str,
-    /// It is due at the multiples of this since 1970.
-    pub interval_secs: u64,
+    /// It is due at the multiples of this since 1970; null when it has a `schedule`.
+    pub interval_secs: Option<u64>,
+    /// A cron expression, in `timezone`.
+    pub schedule: Option<String>,
+    pub timezone: Option<String>,
     /// Off: it neither runs by the schedule nor by hand.
     pub enabled: bool,
     /// On any server.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use crate::{
     clockwork::Clockwork,
     model::{Job, RunOutcome, RunStatus},
     plan::Plan,
-    slot,
+    schedule::Slots,
     store::{self, Abandoned, NewRun},
     supervise::{self, LEASE},
 };
@@ -33,7 +34,7 @@ pub(crate) struct Inner {
     pub(crate) pool: PgPool,
     pub(crate) clock: Clock,
     replica: String,
-    pub(crate) jobs: BTreeMap<&'static str, Job>,
+    pub(crate) jobs: BTreeMap<&'static str, Known>,
     plan: Mutex<Plan>,
     looking: tokio::sync::Mutex<()>,
     runs: TaskTracker,
@@ -44,6 +45,33 @@ pub(crate) struct Inner {
     /// Ends the runs that did not stop.
     pub(crate) kill: CancellationToken,
     clockwork: Mutex<Option<Clockwork>>,
+}
+
+/// A job with its schedule checked.
+#[derive(Clone)]
+pub(crate) struct Known {
+    job: Job,
+    pub(crate) slots: Slots,
+}
+
+impl Known {
+    /// The slot to run next, `taken` being the newest that was taken.
+    pub(crate) fn next(&self, taken: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.slots.next(taken, now, self.job.catch_up)
+    }
+
+    /// What counts as taken when the job is new.
+    pub(crate) fn present(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.slots.floor(now).unwrap_or(now)
+    }
+}
+
+impl Deref for Known {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        &self.job
+    }
 }
 
 /// Why a run begins.
@@ -74,7 +102,7 @@ impl JobScheduler {
     /// [`JobScheduler::tick`] start. Adds the scheduler's own job, `job-history-cleanup`.
     ///
     /// # Errors
-    /// Two jobs with one id, or an interval that is not whole seconds.
+    /// Two jobs with one id, or a schedule that cannot be right.
     pub fn new(
         pool: PgPool,
         clock: Clock,
@@ -83,13 +111,8 @@ impl JobScheduler {
     ) -> Result<Self> {
         let mut by_id = BTreeMap::new();
         for job in jobs.into_iter().chain([cleanup::job(pool.clone())]) {
-            if job.interval.is_zero() || job.interval.subsec_nanos() != 0 {
-                return Err(Error::internal(format!(
-                    "the interval of the job {} is not whole seconds: {:?}",
-                    job.id, job.interval
-                )));
-            }
-            if let Some(other) = by_id.insert(job.id, job) {
+            let slots = Slots::of(job.id, &job.schedule)?;
+            if let Some(other) = by_id.insert(job.id, Known { job, slots }) {
                 return Err(Error::internal(format!("there are two jobs {}", other.id)));
             }
         }
@@ -130,7 +153,7 @@ impl JobScheduler {
     }
 
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.0.jobs.values()
+        self.0.jobs.values().map(|known| &known.job)
     }
 
     /// Looks what is due and begins it. The clock calls this each second; asks the database only
@@ -234,10 +257,13 @@ impl Inner {
         }
         let due = self.plan().due(now);
         for job in due.into_iter().filter_map(|id| self.jobs.get(id)) {
-            let slot = slot::floor(now, job.interval);
-            let run = self.begin(job, Start::Slot(slot)).await?;
-            self.plan().passed(job, now, run.is_some());
-            begun.extend(run);
+            let Some(slot) = self.plan().slot(job, now) else { continue };
+            let Some(run) = self.begin(job, Start::Slot(slot)).await? else {
+                self.plan().postpone(job, now);
+                continue;
+            };
+            self.plan().took(job, slot, now);
+            begun.push(run);
         }
         let due = self.plan().take_due_retries(now);
         for job in due.into_iter().filter_map(|id| self.jobs.get(id)) {
@@ -249,13 +275,22 @@ impl Inner {
     async fn read_plan(&self, now: DateTime<Utc>) -> Result<()> {
         let ids: Vec<String> = self.jobs.keys().map(|&id| id.to_owned()).collect();
         if !self.plan().was_read() {
-            let slots: Vec<_> =
-                self.jobs.values().map(|job| slot::floor(now, job.interval)).collect();
+            let slots: Vec<_> = self.jobs.values().map(|job| job.present(now)).collect();
             store::register(&self.pool, &ids, &slots).await?;
         }
         let rows = store::jobs(&self.pool, &ids).await?;
         self.plan().read(&rows, self.jobs.values(), now);
         Ok(())
+    }
+
+    /// From here on the run is ours, so that no fault may keep it from being run.
+    async fn note_missed(&self, job: &Known, run: &NewRun<'_>, before: DateTime<Utc>) {
+        let missed = job.slots.between(before, run.slot);
+        if missed > 0
+            && let Err(error) = store::note_missed(&self.pool, run.id, missed).await
+        {
+            tracing::warn!(job = job.id, missed, ?error, "missed slots were not recorded");
+        }
     }
 
     pub(crate) async fn abandon(&self, now: DateTime<Utc>) -> Result<()> {
@@ -272,13 +307,12 @@ impl Inner {
         Ok(())
     }
 
-    async fn begin_manual(self: &Arc<Self>, job: &Job) -> Result<Run> {
+    async fn begin_manual(self: &Arc<Self>, job: &Known) -> Result<Run> {
         if self.stop.is_cancelled() {
             return Err(Error::unavailable("the server is going down"));
         }
         let now = self.clock.now();
-        let slot = slot::floor(now, job.interval);
-        store::register(&self.pool, &[job.id.to_owned()], &[slot]).await?;
+        store::register(&self.pool, &[job.id.to_owned()], &[job.present(now)]).await?;
         self.abandon(now).await?;
         self.begin(job, Start::Manual(now)).await?.ok_or_else(|| {
             Error::conflict(
@@ -289,7 +323,7 @@ impl Inner {
     }
 
     /// None: somebody else has the slot, or a run of this job is under way.
-    async fn begin(self: &Arc<Self>, job: &Job, start: Start) -> Result<Option<Run>> {
+    async fn begin(self: &Arc<Self>, job: &Known, start: Start) -> Result<Option<Run>> {
         let now = self.clock.now();
         let slot = match start {
             Start::Slot(slot) | Start::Manual(slot) => slot,
@@ -304,7 +338,13 @@ impl Inner {
             lease_until: now + LEASE,
         };
         let claimed = match start {
-            Start::Slot(_) => store::claim_slot(&self.pool, &new).await?.then_some((slot, 1)),
+            Start::Slot(_) => {
+                let before = store::claim_slot(&self.pool, &new).await?;
+                if let Some(before) = before {
+                    self.note_missed(job, &new, before).await;
+                }
+                before.map(|_| (slot, 1))
+            }
             Start::Manual(_) => store::insert_run(&self.pool, &new).await?.then_some((slot, 1)),
             Start::Retry => store::claim_retry(&self.pool, &new).await?,
         };

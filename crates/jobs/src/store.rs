@@ -52,17 +52,22 @@ pub(crate) struct NewRun<'a> {
     pub(crate) lease_until: DateTime<Utc>,
 }
 
-/// Takes a slot, which also ends the attempts at the one before. False: it is taken, the job is off, or a run of it is under way somewhere.
-pub(crate) async fn claim_slot(pool: &PgPool, run: &NewRun<'_>) -> Result<bool> {
-    let claimed = sqlx::query!(
-        "WITH claimed AS (
+/// Takes a slot, which also ends the attempts at the one before. Gives the slot that was taken
+/// before. None: it is taken, the job is off, or a run of it is under way somewhere.
+pub(crate) async fn claim_slot(pool: &PgPool, run: &NewRun<'_>) -> Result<Option<DateTime<Utc>>> {
+    Ok(sqlx::query_scalar!(
+        r#"WITH due AS (
+             SELECT id, last_slot FROM jobs
+              WHERE id = $2 AND enabled AND last_slot < $3 FOR UPDATE),
+         claimed AS (
              INSERT INTO job_runs (id, job_id, slot, trigger, replica, started_at, lease_until)
-             SELECT $1, id, $3, 'schedule', $4, $5, $6 FROM jobs
-              WHERE id = $2 AND enabled AND last_slot < $3
+             SELECT $1, id, $3, 'schedule', $4, $5, $6 FROM due
              ON CONFLICT DO NOTHING
              RETURNING job_id)
-         UPDATE jobs SET last_slot = GREATEST(last_slot, $3), retry_at = NULL, retry_slot = NULL, retry_attempt = NULL
-           FROM claimed WHERE jobs.id = claimed.job_id",
+         UPDATE jobs
+            SET last_slot = $3, retry_at = NULL, retry_slot = NULL, retry_attempt = NULL
+           FROM claimed JOIN due ON due.id = claimed.job_id WHERE jobs.id = claimed.job_id
+         RETURNING due.last_slot AS "before!""#,
         run.id.0,
         run.job,
         run.slot,
@@ -70,9 +75,16 @@ pub(crate) async fn claim_slot(pool: &PgPool, run: &NewRun<'_>) -> Result<bool> 
         run.now,
         run.lease_until
     )
-    .execute(pool)
-    .await?;
-    Ok(claimed.rows_affected() == 1)
+    .fetch_optional(pool)
+    .await?)
+}
+
+/// How many slots before its own nobody took.
+pub(crate) async fn note_missed(pool: &PgPool, run: RunId, missed: i32) -> Result<()> {
+    sqlx::query!("UPDATE job_runs SET missed_slots = $2 WHERE id = $1", run.0, missed)
+        .execute(pool)
+        .await?;
+    Ok(())
 }
 
 /// Takes the next attempt of a job: its slot and number. None: there is none or it is not due (any

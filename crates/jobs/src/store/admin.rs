@@ -29,7 +29,8 @@ pub(crate) async fn states(pool: &PgPool, ids: &[String]) -> Result<Vec<JobState
 pub(crate) async fn newest_runs(pool: &PgPool, ids: &[String]) -> Result<Vec<(String, RunRecord)>> {
     let rows = sqlx::query!(
         r#"SELECT run.job_id AS "job_id!", run.id AS "id!: RunId", run.slot AS "slot!",
-                  run.trigger AS "trigger!: Trigger", run.attempt AS "attempt!", run.replica AS "replica!",
+                  run.trigger AS "trigger!: Trigger", run.attempt AS "attempt!",
+                  run.missed_slots AS "missed_slots!", run.replica AS "replica!",
                   run.status AS "status!: RunStatus", run.started_at AS "started_at!",
                   run.finished_at, run.duration_ms, run.items_handled AS "items_handled!", run.error
              FROM UNNEST($1::text[]) AS known (id)
@@ -48,6 +49,7 @@ pub(crate) async fn newest_runs(pool: &PgPool, ids: &[String]) -> Result<Vec<(St
                 slot: row.slot,
                 trigger: row.trigger,
                 attempt: row.attempt,
+                missed_slots: row.missed_slots,
                 replica: row.replica,
                 status: row.status,
                 started_at: row.started_at,
@@ -71,7 +73,7 @@ pub(crate) async fn history(
     let (started_at, id) = after.unzip();
     Ok(sqlx::query_as!(
         RunRecord,
-        r#"SELECT id AS "id: RunId", slot, trigger AS "trigger: Trigger", attempt, replica,
+        r#"SELECT id AS "id: RunId", slot, trigger AS "trigger: Trigger", attempt, missed_slots, replica,
                   status AS "status: RunStatus", started_at, finished_at, duration_ms,
                   items_handled, error
              FROM job_runs

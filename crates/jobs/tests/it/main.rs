@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
 
 mod admin;
+mod catch_up;
 mod database;
 mod health;
 mod history;
@@ -110,6 +111,7 @@ struct Recorded {
     status: RunStatus,
     trigger: String,
     attempt: i32,
+    missed_slots: i32,
     replica: String,
     slot: DateTime<Utc>,
     duration_ms: Option<i64>,
@@ -120,7 +122,7 @@ struct Recorded {
 /// The history of a job, oldest first.
 async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
     sqlx::query(
-        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error, attempt FROM job_runs
+        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error, attempt, missed_slots FROM job_runs
           WHERE job_id = $1 ORDER BY started_at, id",
     )
     .bind(job)
@@ -137,6 +139,7 @@ async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
         items_handled: row.get(5),
         error: row.get(6),
         attempt: row.get(7),
+        missed_slots: row.get(8),
     })
     .collect()
 }

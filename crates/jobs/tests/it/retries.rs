@@ -85,7 +85,7 @@ async fn an_attempt_that_goes_well_is_the_last_and_the_schedule_goes_on() {
 async fn what_will_not_go_well_is_not_tried_again() {
     let (database, clock) = (TestDatabase::new().await, clock());
     let panics = job("panics", HOUR, |_| async { panic!("no") });
-    let fails = Job { interval: HOUR, ..failing("fails") };
+    let fails = Job { schedule: HOUR.into(), ..failing("fails") };
     let scheduler = scheduler(database.pool(), &clock, "a", vec![fails, panics]);
     tick(&scheduler).await;
     for id in ["fails", "panics"] {
