@@ -7,6 +7,8 @@ use loom_core::{Clock, Error, id::RunId, port::BoxFuture};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::schedule::{CatchUp, Schedule};
+
 /// The body of a job.
 pub type RunFn =
     Arc<dyn Fn(JobContext) -> BoxFuture<'static, Result<JobReport, JobError>> + Send + Sync>;
@@ -18,20 +20,21 @@ pub struct Job {
     pub id: &'static str,
     pub name: &'static str,
     pub description: &'static str,
-    /// Whole seconds, at least one. Runs are due at its multiples since 1970, so that all replicas
-    /// agree without asking each other.
-    pub interval: Duration,
+    pub schedule: Schedule,
+    /// Of slots that were missed.
+    pub catch_up: CatchUp,
     /// A run that takes longer is cancelled and has failed.
     pub timeout: Duration,
     pub run: RunFn,
 }
 
 impl Job {
+    /// One run makes up for all slots that were missed.
     pub fn new<F, R>(
         id: &'static str,
         name: &'static str,
         description: &'static str,
-        interval: Duration,
+        schedule: impl Into<Schedule>,
         timeout: Duration,
         run: F,
     ) -> Self
@@ -40,7 +43,8 @@ impl Job {
         R: Future<Output = Result<JobReport, JobError>> + Send + 'static,
     {
         let run: RunFn = Arc::new(move |context| Box::pin(run(context)));
-        Self { id, name, description, interval, timeout, run }
+        let (schedule, catch_up) = (schedule.into(), CatchUp::default());
+        Self { id, name, description, schedule, catch_up, timeout, run }
     }
 }
 
@@ -48,7 +52,7 @@ impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job")
             .field("id", &self.id)
-            .field("interval", &self.interval)
+            .field("schedule", &self.schedule)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
@@ -58,8 +62,8 @@ impl fmt::Debug for Job {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct JobContext {
-    /// Cancelled on shutdown, at the timeout, and when the lease is lost: stop soon. A run that
-    /// does not is dropped at its next await.
+    /// Cancelled on shutdown, at the timeout, by an admin, and when the lease is lost: stop soon. A
+    /// run that does not is dropped at its next await.
     pub cancel: CancellationToken,
     pub clock: Clock,
     /// The instant that this run was due.
@@ -81,7 +85,7 @@ impl From<u64> for JobReport {
 /// Why a run failed.
 #[derive(Clone, Debug)]
 pub enum JobError {
-    /// It may go well soon.
+    /// It may go well soon: the slot is tried again, three times in all.
     Retry(Error),
     /// It will not go well without a change.
     Fail(Error),
@@ -153,4 +157,55 @@ pub struct RunOutcome {
     pub items_handled: u64,
     /// For admins: it may tell of our inside.
     pub error: Option<String>,
+    /// When the next attempt is due.
+    pub retry_at: Option<DateTime<Utc>>,
+}
+
+/// A run as the history has it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct RunRecord {
+    pub id: RunId,
+    pub trigger: Trigger,
+    /// From 1; further ones have the trigger `retry` and the slot of the first.
+    pub attempt: i32,
+    /// Slots before its own that nobody took, as while no server was up.
+    pub missed_slots: i32,
+    /// Which server ran it.
+    pub replica: String,
+    pub status: RunStatus,
+    /// The instant it was due; for a run by hand that at which somebody asked.
+    #[serde(serialize_with = "loom_core::clock::millis")]
+    pub slot: DateTime<Utc>,
+    #[serde(serialize_with = "loom_core::clock::millis")]
+    pub started_at: DateTime<Utc>,
+    #[serde(serialize_with = "loom_core::clock::millis_option")]
+    pub finished_at: Option<DateTime<Utc>>,
+    pub duration_ms: Option<i64>,
+    pub items_handled: i64,
+    /// At most 2000 bytes.
+    pub error: Option<String>,
+}
+
+/// A job as admins see it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct JobView {
+    pub id: &'static str,
+    pub name: &'static str,
+    pub description: &'static str,
+    /// It is due at the multiples of this since 1970; null when it has a `schedule`.
+    pub interval_secs: Option<u64>,
+    /// A cron expression, in `timezone`.
+    pub schedule: Option<String>,
+    pub timezone: Option<String>,
+    /// Off: it neither runs by the schedule nor by hand.
+    pub enabled: bool,
+    /// On any server.
+    pub running: bool,
+    /// The newest run, also one that is under way.
+    pub last_run: Option<RunRecord>,
+    /// By the schedule, or the next attempt. Absent when it is off. In the past when it is due and waits for the run before.
+    #[serde(serialize_with = "loom_core::clock::millis_option")]
+    pub next_run_at: Option<DateTime<Utc>>,
+    /// Runs that failed or were abandoned since the last that succeeded.
+    pub consecutive_failures: i32,
 }

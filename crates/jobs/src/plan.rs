@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-use crate::{model::Job, slot, store::JobRow};
+use crate::{scheduler::Known, store::JobRow};
 
 /// The plan is read again this often, whatever happened: another replica may have taken slots, and
 /// somebody may have switched a job off.
@@ -19,8 +19,12 @@ const QUIET: Duration = Duration::from_secs(5);
 pub(crate) struct Plan {
     /// Of each job that is on.
     next: BTreeMap<&'static str, DateTime<Utc>>,
+    /// The newest slot of each that is known to be taken.
+    taken: BTreeMap<&'static str, DateTime<Utc>>,
     /// Jobs whose slot could not be taken; perhaps because the run before is still under way.
     postponed: BTreeSet<&'static str>,
+    /// When the next attempts are due.
+    retries: BTreeMap<&'static str, DateTime<Utc>>,
     /// None: was never read.
     read_at: Option<DateTime<Utc>>,
     quiet_until: Option<DateTime<Utc>>,
@@ -39,7 +43,13 @@ impl Plan {
     /// Is there a reason to ask the database?
     pub(crate) fn wants_a_look(&self, now: DateTime<Utc>) -> bool {
         let quiet = self.quiet_until.is_some_and(|until| now < until && now + QUIET >= until);
-        !quiet && (self.is_stale(now) || self.next.values().any(|at| *at <= now))
+        let mut due = self.next.values().chain(self.retries.values());
+        !quiet && (self.is_stale(now) || due.any(|at| *at <= now))
+    }
+
+    /// To be read again at the next look.
+    pub(crate) fn expire(&mut self) {
+        self.read_at = None;
     }
 
     pub(crate) fn failed(&mut self, now: DateTime<Utc>) {
@@ -50,13 +60,16 @@ impl Plan {
     pub(crate) fn read<'a>(
         &mut self,
         rows: &[JobRow],
-        jobs: impl Iterator<Item = &'a Job>,
+        jobs: impl Iterator<Item = &'a Known>,
         now: DateTime<Utc>,
     ) {
         self.next.clear();
+        self.retries.clear();
         for job in jobs {
             if let Some(row) = rows.iter().find(|row| row.id == job.id && row.enabled) {
-                self.next.insert(job.id, slot::next(row.last_slot, now, job.interval));
+                self.next.insert(job.id, job.next(row.last_slot, now));
+                self.taken.insert(job.id, row.last_slot);
+                self.retries.extend(row.retry_at.map(|at| (job.id, at)));
             }
         }
         self.read_at = Some(now);
@@ -67,14 +80,37 @@ impl Plan {
         self.next.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect()
     }
 
-    /// The slot of this moment was taken, here or elsewhere, or has to wait.
-    pub(crate) fn passed(&mut self, job: &Job, now: DateTime<Utc>, taken_here: bool) {
-        self.next.insert(job.id, slot::after(now, job.interval));
-        if taken_here {
-            self.postponed.remove(job.id);
-        } else {
-            self.postponed.insert(job.id);
+    /// The slot to be taken now. None: none is due (any more).
+    pub(crate) fn slot(&mut self, job: &Known, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let slot = job.next(*self.taken.get(job.id)?, now);
+        if slot > now {
+            self.next.insert(job.id, slot);
+            return None;
         }
+        Some(slot)
+    }
+
+    /// A slot was taken here. If there are more to be made up for, the next is due at once.
+    pub(crate) fn took(&mut self, job: &Known, slot: DateTime<Utc>, now: DateTime<Utc>) {
+        self.taken.insert(job.id, slot);
+        self.next.insert(job.id, job.next(slot, now));
+        self.retries.remove(job.id);
+        self.postponed.remove(job.id);
+    }
+
+    /// A slot was taken elsewhere, or has to wait for the run before.
+    pub(crate) fn postpone(&mut self, job: &Known, now: DateTime<Utc>) {
+        self.next.insert(job.id, job.slots.after(now));
+        self.postponed.insert(job.id);
+    }
+
+    pub(crate) fn retry(&mut self, job: &'static str, at: DateTime<Utc>) {
+        self.retries.insert(job, at);
+    }
+
+    /// The jobs whose next attempt is due; asked once, as what comes of it is read again anyhow.
+    pub(crate) fn take_due_retries(&mut self, now: DateTime<Utc>) -> Vec<&'static str> {
+        self.retries.extract_if(.., |_, at| *at <= now).map(|(id, _)| id).collect()
     }
 
     /// A run has ended: a slot that had to wait for it is due now. (If it was taken elsewhere, the

@@ -1,7 +1,8 @@
 //! The handle: looks what is due, claims it, and hands each run to its supervisor.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,10 +16,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     cleanup,
     clockwork::Clockwork,
-    model::{Job, RunOutcome, RunStatus, Trigger},
+    model::{Job, RunOutcome, RunStatus},
     plan::Plan,
-    slot,
-    store::{self, NewRun},
+    schedule::Slots,
+    store::{self, Abandoned, NewRun},
     supervise::{self, LEASE},
 };
 
@@ -33,15 +34,52 @@ pub(crate) struct Inner {
     pub(crate) pool: PgPool,
     pub(crate) clock: Clock,
     replica: String,
-    pub(crate) jobs: BTreeMap<&'static str, Job>,
+    pub(crate) jobs: BTreeMap<&'static str, Known>,
     plan: Mutex<Plan>,
     looking: tokio::sync::Mutex<()>,
     runs: TaskTracker,
+    /// The runs under way here, each with what tells it to stop.
+    running: Mutex<HashMap<RunId, CancellationToken>>,
     /// Tells all runs to stop, and lets none begin.
     pub(crate) stop: CancellationToken,
     /// Ends the runs that did not stop.
     pub(crate) kill: CancellationToken,
     clockwork: Mutex<Option<Clockwork>>,
+}
+
+/// A job with its schedule checked.
+#[derive(Clone)]
+pub(crate) struct Known {
+    job: Job,
+    pub(crate) slots: Slots,
+}
+
+impl Known {
+    /// The slot to run next, `taken` being the newest that was taken.
+    pub(crate) fn next(&self, taken: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.slots.next(taken, now, self.job.catch_up)
+    }
+
+    /// What counts as taken when the job is new.
+    pub(crate) fn present(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.slots.floor(now).unwrap_or(now)
+    }
+}
+
+impl Deref for Known {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        &self.job
+    }
+}
+
+/// Why a run begins.
+#[derive(Clone, Copy)]
+enum Start {
+    Slot(DateTime<Utc>),
+    Manual(DateTime<Utc>),
+    Retry,
 }
 
 /// A run that has begun.
@@ -64,7 +102,7 @@ impl JobScheduler {
     /// [`JobScheduler::tick`] start. Adds the scheduler's own job, `job-history-cleanup`.
     ///
     /// # Errors
-    /// Two jobs with one id, or an interval that is not whole seconds.
+    /// Two jobs with one id, or a schedule that cannot be right.
     pub fn new(
         pool: PgPool,
         clock: Clock,
@@ -73,13 +111,8 @@ impl JobScheduler {
     ) -> Result<Self> {
         let mut by_id = BTreeMap::new();
         for job in jobs.into_iter().chain([cleanup::job(pool.clone())]) {
-            if job.interval.is_zero() || job.interval.subsec_nanos() != 0 {
-                return Err(Error::internal(format!(
-                    "the interval of the job {} is not whole seconds: {:?}",
-                    job.id, job.interval
-                )));
-            }
-            if let Some(other) = by_id.insert(job.id, job) {
+            let slots = Slots::of(job.id, &job.schedule)?;
+            if let Some(other) = by_id.insert(job.id, Known { job, slots }) {
                 return Err(Error::internal(format!("there are two jobs {}", other.id)));
             }
         }
@@ -91,6 +124,7 @@ impl JobScheduler {
             plan: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             runs: TaskTracker::new(),
+            running: Mutex::default(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             clockwork: Mutex::default(),
@@ -119,7 +153,7 @@ impl JobScheduler {
     }
 
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.0.jobs.values()
+        self.0.jobs.values().map(|known| &known.job)
     }
 
     /// Looks what is due and begins it. The clock calls this each second; asks the database only
@@ -188,8 +222,26 @@ impl JobScheduler {
 }
 
 impl Inner {
-    fn plan(&self) -> MutexGuard<'_, Plan> {
+    pub(crate) fn plan(&self) -> MutexGuard<'_, Plan> {
         lock(&self.plan)
+    }
+
+    /// Tells a run to stop, if it is one of ours.
+    pub(crate) fn cancel(&self, run: RunId) {
+        if let Some(cancel) = lock(&self.running).get(&run) {
+            cancel.cancel();
+        }
+    }
+
+    /// Passes on what was asked of our runs at another replica.
+    async fn look_for_cancel_requests(&self) -> Result<()> {
+        let running: Vec<RunId> = lock(&self.running).keys().copied().collect();
+        if !running.is_empty() {
+            for run in store::admin::cancel_requests(&self.pool, &running).await? {
+                self.cancel(run);
+            }
+        }
+        Ok(())
     }
 
     /// When the clock last struck; None while there is none.
@@ -199,15 +251,23 @@ impl Inner {
 
     async fn look(self: &Arc<Self>, now: DateTime<Utc>, begun: &mut Vec<Run>) -> Result<()> {
         self.abandon(now).await?;
+        self.look_for_cancel_requests().await?;
         if self.plan().is_stale(now) {
             self.read_plan(now).await?;
         }
         let due = self.plan().due(now);
         for job in due.into_iter().filter_map(|id| self.jobs.get(id)) {
-            let slot = slot::floor(now, job.interval);
-            let run = self.begin(job, slot, Trigger::Schedule).await?;
-            self.plan().passed(job, now, run.is_some());
-            begun.extend(run);
+            let Some(slot) = self.plan().slot(job, now) else { continue };
+            let Some(run) = self.begin(job, Start::Slot(slot)).await? else {
+                self.plan().postpone(job, now);
+                continue;
+            };
+            self.plan().took(job, slot, now);
+            begun.push(run);
+        }
+        let due = self.plan().take_due_retries(now);
+        for job in due.into_iter().filter_map(|id| self.jobs.get(id)) {
+            begun.extend(self.begin(job, Start::Retry).await?);
         }
         Ok(())
     }
@@ -215,8 +275,7 @@ impl Inner {
     async fn read_plan(&self, now: DateTime<Utc>) -> Result<()> {
         let ids: Vec<String> = self.jobs.keys().map(|&id| id.to_owned()).collect();
         if !self.plan().was_read() {
-            let slots: Vec<_> =
-                self.jobs.values().map(|job| slot::floor(now, job.interval)).collect();
+            let slots: Vec<_> = self.jobs.values().map(|job| job.present(now)).collect();
             store::register(&self.pool, &ids, &slots).await?;
         }
         let rows = store::jobs(&self.pool, &ids).await?;
@@ -224,26 +283,38 @@ impl Inner {
         Ok(())
     }
 
-    async fn abandon(&self, now: DateTime<Utc>) -> Result<()> {
-        for id in store::abandon(&self.pool, now).await? {
-            tracing::warn!(job = id, "a run was abandoned: its replica went away");
+    /// From here on the run is ours, so that no fault may keep it from being run.
+    async fn note_missed(&self, job: &Known, run: &NewRun<'_>, before: DateTime<Utc>) {
+        let missed = job.slots.between(before, run.slot);
+        if missed > 0
+            && let Err(error) = store::note_missed(&self.pool, run.id, missed).await
+        {
+            tracing::warn!(job = job.id, missed, ?error, "missed slots were not recorded");
+        }
+    }
+
+    pub(crate) async fn abandon(&self, now: DateTime<Utc>) -> Result<()> {
+        for Abandoned { id, again } in store::abandon(&self.pool, now).await? {
+            tracing::warn!(job = id, again, "a run was abandoned: its replica went away");
             if let Some(job) = self.jobs.get(id.as_str()) {
                 supervise::count(job.id, RunStatus::Abandoned);
+                if again {
+                    self.plan().retry(job.id, now);
+                }
             }
             self.plan().ended(&id, now);
         }
         Ok(())
     }
 
-    async fn begin_manual(self: &Arc<Self>, job: &Job) -> Result<Run> {
+    async fn begin_manual(self: &Arc<Self>, job: &Known) -> Result<Run> {
         if self.stop.is_cancelled() {
             return Err(Error::unavailable("the server is going down"));
         }
         let now = self.clock.now();
-        let slot = slot::floor(now, job.interval);
-        store::register(&self.pool, &[job.id.to_owned()], &[slot]).await?;
+        store::register(&self.pool, &[job.id.to_owned()], &[job.present(now)]).await?;
         self.abandon(now).await?;
-        self.begin(job, now, Trigger::Manual).await?.ok_or_else(|| {
+        self.begin(job, Start::Manual(now)).await?.ok_or_else(|| {
             Error::conflict(
                 "job_running",
                 "a run of this job is under way; wait until it has ended",
@@ -252,13 +323,12 @@ impl Inner {
     }
 
     /// None: somebody else has the slot, or a run of this job is under way.
-    async fn begin(
-        self: &Arc<Self>,
-        job: &Job,
-        slot: DateTime<Utc>,
-        trigger: Trigger,
-    ) -> Result<Option<Run>> {
+    async fn begin(self: &Arc<Self>, job: &Known, start: Start) -> Result<Option<Run>> {
         let now = self.clock.now();
+        let slot = match start {
+            Start::Slot(slot) | Start::Manual(slot) => slot,
+            Start::Retry => now,
+        };
         let new = NewRun {
             id: RunId::new(now),
             job: job.id,
@@ -267,22 +337,37 @@ impl Inner {
             now,
             lease_until: now + LEASE,
         };
-        let claimed = match trigger {
-            Trigger::Schedule => store::claim_slot(&self.pool, &new).await?,
-            Trigger::Manual | Trigger::Retry => {
-                store::insert_run(&self.pool, &new, trigger).await?
+        let claimed = match start {
+            Start::Slot(_) => {
+                let before = store::claim_slot(&self.pool, &new).await?;
+                if let Some(before) = before {
+                    self.note_missed(job, &new, before).await;
+                }
+                before.map(|_| (slot, 1))
             }
+            Start::Manual(_) => store::insert_run(&self.pool, &new).await?.then_some((slot, 1)),
+            Start::Retry => store::claim_retry(&self.pool, &new).await?,
         };
-        if !claimed {
-            return Ok(None);
-        }
-        let run =
-            supervise::Running { id: new.id, slot, started_at: now, lease_until: new.lease_until };
+        let Some((slot, attempt)) = claimed else { return Ok(None) };
+        let cancel = CancellationToken::new();
+        lock(&self.running).insert(new.id, cancel.clone());
+        let run = supervise::Running {
+            id: new.id,
+            slot,
+            attempt,
+            started_at: now,
+            lease_until: new.lease_until,
+            cancel,
+        };
         let (done, outcome) = oneshot::channel();
         let (inner, job) = (Arc::clone(self), job.clone());
         let id = job.id;
         self.runs.spawn(async move {
             let outcome = supervise::run(&inner, &job, &run).await;
+            lock(&inner.running).remove(&run.id);
+            if let Some(at) = outcome.retry_at {
+                inner.plan().retry(job.id, at);
+            }
             inner.plan().ended(job.id, inner.clock.now());
             // Mostly nobody waits.
             let _ = done.send(outcome);

@@ -9,10 +9,11 @@ use tokio::{
     task::JoinError,
     time::{sleep, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     model::{Job, JobContext, JobError, JobReport, RunOutcome, RunStatus},
+    retry,
     scheduler::Inner,
     store,
 };
@@ -37,14 +38,19 @@ type Body = AbortOnDropHandle<Result<JobReport, JobError>>;
 pub(crate) struct Running {
     pub(crate) id: RunId,
     pub(crate) slot: DateTime<Utc>,
+    pub(crate) attempt: i32,
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) lease_until: DateTime<Utc>,
+    /// Cancelled when an admin wants it to stop.
+    pub(crate) cancel: CancellationToken,
 }
 
 enum Ending {
     Done(Result<Result<JobReport, JobError>, JoinError>),
     TimedOut,
     LeaseLost,
+    /// By an admin; with what it had done, if it stopped by itself.
+    Cancelled(u64),
     Killed,
 }
 
@@ -55,10 +61,11 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
     let body = Arc::clone(&job.run);
     // In a task of its own, where a panic ends the task and nothing else.
     let mut task: Body = AbortOnDropHandle::new(tokio::spawn(async move { body(context).await }));
-    let ending = tokio::select! {
+    let mut ending = tokio::select! {
         biased;
         result = &mut task => Ending::Done(result),
         () = inner.kill.cancelled() => Ending::Killed,
+        () = run.cancel.cancelled() => Ending::Cancelled(0),
         () = sleep(job.timeout) => Ending::TimedOut,
         () = keep_lease(inner, run) => Ending::LeaseLost,
     };
@@ -66,7 +73,11 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
     if !matches!(ending, Ending::Done(_)) {
         cancel.cancel();
         tokio::select! {
-            _ = timeout(STOP_WITHIN, &mut task) => {}
+            stopped = timeout(STOP_WITHIN, &mut task) => {
+                if let (Ending::Cancelled(items), Ok(Ok(Ok(report)))) = (&mut ending, stopped) {
+                    *items = report.items_handled;
+                }
+            }
             () = inner.kill.cancelled() => {}
         }
         // A handle must not be polled again once it has given its result.
@@ -75,6 +86,15 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
             let _ = timeout(DROP_WITHIN, &mut task).await;
         }
     }
+    let pause = match &ending {
+        Ending::Done(Ok(Err(JobError::Retry(error)))) if !was_told_to_stop => {
+            let asked = Duration::from_secs(error.retry_after_secs().unwrap_or_default());
+            retry::pause(run.attempt, asked)
+        }
+        // Another replica may reach the database.
+        Ending::LeaseLost if run.attempt < retry::MAX_ATTEMPTS => Some(Duration::ZERO),
+        _ => None,
+    };
     let (status, items_handled, error) = judge(ending, job, was_told_to_stop);
     let now = inner.clock.now();
     let outcome = RunOutcome {
@@ -83,6 +103,7 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
         duration: (now - run.started_at).to_std().unwrap_or_default(),
         items_handled,
         error,
+        retry_at: pause.map(|pause| now + pause),
     };
     record(inner, job, &outcome, now).await;
     outcome
@@ -100,6 +121,9 @@ fn judge(ending: Ending, job: &Job, was_told_to_stop: bool) -> (RunStatus, u64, 
         }
         Ending::Done(Err(_)) | Ending::Killed => {
             (RunStatus::Cancelled, 0, Some("the server stopped before it was done".to_owned()))
+        }
+        Ending::Cancelled(items) => {
+            (RunStatus::Cancelled, items, Some("an admin cancelled it".to_owned()))
         }
         Ending::TimedOut => {
             let error = format!("did not end within its {:?} and was cancelled", job.timeout);
@@ -147,12 +171,15 @@ async fn keep_lease(inner: &Inner, run: &Running) {
         let renewed =
             timeout(RENEW_WITHIN, store::renew_lease(&inner.pool, run.id, now + LEASE)).await;
         match renewed {
-            Ok(Ok(true)) => {
+            Ok(Ok(Some(cancel))) => {
+                if cancel {
+                    run.cancel.cancel();
+                }
                 until = now + LEASE;
                 pause = RENEW_EVERY;
                 continue;
             }
-            Ok(Ok(false)) => return,
+            Ok(Ok(None)) => return,
             Ok(Err(error)) => tracing::warn!(run_id = %run.id, ?error, "a lease was not renewed"),
             Err(_) => tracing::warn!(run_id = %run.id, "a lease was not renewed in time"),
         }

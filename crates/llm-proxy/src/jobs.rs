@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use loom_jobs::{Job, JobError, JobReport};
+use loom_jobs::{CatchUp, Job, JobError, JobReport, Schedule};
 
 use crate::{LlmProxy, store};
 
@@ -12,7 +12,8 @@ pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
         id: "llm-request-cleanup",
         name: "LLM request clean-up",
         description: "Deletes the rows of requests to models that are older than they are kept.",
-        interval: Duration::from_secs(24 * 3600),
+        schedule: Schedule::Every(Duration::from_secs(24 * 3600)),
+        catch_up: CatchUp::RunOnce,
         timeout: Duration::from_secs(3600),
         run: Arc::new(move |_| {
             let proxy = proxy.clone();

@@ -131,7 +131,8 @@ pub fn routes(
         .merge(meta::metrics_routes(meta::start_metrics(), database.pool().clone()))
         .merge(features.auth.routes())
         .merge(features.threads.routes())
-        .merge(features.docs.routes());
+        .merge(features.docs.routes())
+        .merge(features.jobs.routes(features.auth.audit()));
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
     let native = native

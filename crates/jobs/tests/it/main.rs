@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
 
+mod admin;
+mod catch_up;
 mod database;
 mod health;
 mod history;
 mod operation;
+mod retries;
 mod schedule;
 
 use std::{
@@ -90,11 +93,25 @@ async fn tick_one(scheduler: &JobScheduler) -> Run {
     runs.remove(0)
 }
 
+/// Lets this much time go by for what waits for the runtime's clock, in no time.
+async fn skip_time(by: Duration) {
+    // What was just begun gets as far as to its waiting.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    tokio::time::advance(by).await;
+    // Or the time limits of PostgreSQL's answers would pass as well.
+    tokio::time::resume();
+}
+
 /// A row of the history.
 #[derive(Debug)]
 struct Recorded {
     status: RunStatus,
     trigger: String,
+    attempt: i32,
+    missed_slots: i32,
     replica: String,
     slot: DateTime<Utc>,
     duration_ms: Option<i64>,
@@ -105,7 +122,7 @@ struct Recorded {
 /// The history of a job, oldest first.
 async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
     sqlx::query(
-        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error FROM job_runs
+        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error, attempt, missed_slots FROM job_runs
           WHERE job_id = $1 ORDER BY started_at, id",
     )
     .bind(job)
@@ -121,6 +138,8 @@ async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
         duration_ms: row.get(4),
         items_handled: row.get(5),
         error: row.get(6),
+        attempt: row.get(7),
+        missed_slots: row.get(8),
     })
     .collect()
 }

@@ -103,7 +103,7 @@ async fn a_list_of_jobs_that_cannot_be_right_is_refused() {
     let new = |jobs| JobScheduler::new(database.pool().clone(), clock(), "a", jobs);
     assert!(new(vec![one.clone(), one.clone()]).is_err());
     for interval in [Duration::ZERO, Duration::from_millis(1500)] {
-        assert!(new(vec![Job { interval, ..one.clone() }]).is_err());
+        assert!(new(vec![Job { schedule: interval.into(), ..one.clone() }]).is_err());
     }
     assert_eq!(new(vec![one]).unwrap().jobs().count(), 2);
 }

@@ -18,6 +18,7 @@ mod document;
 mod env_example;
 mod health;
 mod isolation;
+mod jobs;
 mod kernel;
 mod llm;
 mod native;

@@ -1,0 +1,203 @@
+//! The routes of background jobs, for those who run this installation.
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::StatusCode, middleware};
+use loom_core::{
+    Json, Path, Principal, Query, Result,
+    authorize::{Action, authorize},
+    error::Problem,
+    id::RunId,
+    page::{PageQuery, cut},
+    port::{Act, Audit, Outcome},
+    principal::{RequestInfo, Scope, required},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    JobScheduler,
+    model::{JobView, RunRecord},
+};
+
+#[derive(Clone)]
+struct Admin {
+    scheduler: JobScheduler,
+    audit: Arc<dyn Audit>,
+}
+
+impl JobScheduler {
+    /// The admin routes.
+    pub fn routes(&self, audit: Arc<dyn Audit>) -> OpenApiRouter {
+        OpenApiRouter::new()
+            .routes(routes!(list_jobs))
+            .routes(routes!(job_history))
+            .routes(routes!(run_job))
+            .routes(routes!(cancel_job))
+            .routes(routes!(enable_job))
+            .routes(routes!(disable_job))
+            .route_layer(middleware::from_fn(required))
+            .with_state(Admin { scheduler: self.clone(), audit })
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+struct Jobs {
+    jobs: Vec<JobView>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct JobRuns {
+    runs: Vec<RunRecord>,
+    next_cursor: Option<String>,
+}
+
+/// Which run it is about.
+#[derive(Serialize, ToSchema)]
+struct JobRun {
+    run_id: RunId,
+}
+
+/// The background jobs, by id
+#[utoipa::path(get, path = "/api/admin/jobs", tag = "jobs", security(("api_key" = [])),
+    responses((status = 200, body = Jobs),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "For system admins and auditors", body = Problem, content_type = "application/problem+json")))]
+async fn list_jobs(State(admin): State<Admin>, principal: Principal) -> Result<Json<Jobs>> {
+    authorize(&principal, Action::InspectSystem(Scope::AdminRead))?;
+    Ok(Json(Jobs { jobs: admin.scheduler.views().await? }))
+}
+
+/// The runs of a job, newest first
+#[utoipa::path(get, path = "/api/admin/jobs/{id}/history", tag = "jobs", security(("api_key" = [])),
+    params(("id" = String, Path), PageQuery),
+    responses((status = 200, body = JobRuns),
+        (status = 400, description = "`invalid_cursor`", body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "For system admins and auditors", body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn job_history(
+    State(admin): State<Admin>,
+    principal: Principal,
+    Path(id): Path<String>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<JobRuns>> {
+    authorize(&principal, Action::InspectSystem(Scope::AdminRead))?;
+    let kind = format!("job_runs:{id}");
+    let limit = page.limit()?;
+    let runs = admin.scheduler.history(&id, page.after_time(&kind)?, limit + 1).await?;
+    let (runs, next_cursor) = cut(runs, limit, &kind, |run| (run.started_at, run.id));
+    Ok(Json(JobRuns { runs, next_cursor }))
+}
+
+/// Run a job now
+///
+/// The answer does not wait for the run; the history tells what becomes of it.
+#[utoipa::path(post, path = "/api/admin/jobs/{id}/run", tag = "jobs", security(("api_key" = [])),
+    params(("id" = String, Path)),
+    responses((status = 202, body = JobRun),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "For system admins", body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`job_running`, `job_disabled`", body = Problem, content_type = "application/problem+json")))]
+async fn run_job(
+    State(admin): State<Admin>,
+    principal: Principal,
+    info: RequestInfo,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<JobRun>)> {
+    authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
+    let run_id = admin.scheduler.request_enabled(&id).await?.id;
+    admin.record(&principal, &info, "job.run", id, json!({"run_id": run_id})).await?;
+    Ok((StatusCode::ACCEPTED, Json(JobRun { run_id })))
+}
+
+/// Stop the run of a job
+///
+/// It is told to stop, and dropped when it does not within seconds. A run on another server hears of
+/// it within half a minute.
+#[utoipa::path(post, path = "/api/admin/jobs/{id}/cancel", tag = "jobs", security(("api_key" = [])),
+    params(("id" = String, Path)),
+    responses((status = 202, body = JobRun),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "For system admins", body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`job_not_running`", body = Problem, content_type = "application/problem+json")))]
+async fn cancel_job(
+    State(admin): State<Admin>,
+    principal: Principal,
+    info: RequestInfo,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<JobRun>)> {
+    authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
+    let run_id = admin.scheduler.cancel(&id).await?;
+    admin.record(&principal, &info, "job.cancel", id, json!({"run_id": run_id})).await?;
+    Ok((StatusCode::ACCEPTED, Json(JobRun { run_id })))
+}
+
+/// Switch a job on
+///
+/// What was due while it was off is not made up for.
+#[utoipa::path(post, path = "/api/admin/jobs/{id}/enable", tag = "jobs", security(("api_key" = [])),
+    params(("id" = String, Path)),
+    responses((status = 200, body = JobView),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "For system admins", body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn enable_job(
+    State(admin): State<Admin>,
+    principal: Principal,
+    info: RequestInfo,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>> {
+    admin.switch(&principal, &info, id, true).await
+}
+
+/// Switch a job off
+///
+/// A run under way goes on.
+#[utoipa::path(post, path = "/api/admin/jobs/{id}/disable", tag = "jobs", security(("api_key" = [])),
+    params(("id" = String, Path)),
+    responses((status = 200, body = JobView),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "For system admins", body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+async fn disable_job(
+    State(admin): State<Admin>,
+    principal: Principal,
+    info: RequestInfo,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>> {
+    admin.switch(&principal, &info, id, false).await
+}
+
+impl Admin {
+    async fn switch(
+        &self,
+        principal: &Principal,
+        info: &RequestInfo,
+        id: String,
+        on: bool,
+    ) -> Result<Json<JobView>> {
+        authorize(principal, Action::ManageSystem(Scope::AdminWrite))?;
+        if self.scheduler.switch(&id, on).await? {
+            let action = if on { "job.enable" } else { "job.disable" };
+            self.record(principal, info, action, id.clone(), json!({})).await?;
+        }
+        Ok(Json(self.scheduler.view(&id).await?))
+    }
+
+    async fn record(
+        &self,
+        principal: &Principal,
+        info: &RequestInfo,
+        action: &'static str,
+        target: String,
+        details: Value,
+    ) -> Result<()> {
+        let act = Act { action, target, outcome: Outcome::Success, details };
+        self.audit.record(Some(principal), None, Some(info), act).await
+    }
+}
