@@ -41,13 +41,19 @@ async fn failures_and_panics_are_recorded() {
     });
     let busy =
         job("busy", MINUTE, |_| async { Err(JobError::from(Error::unavailable("come again"))) });
-    let jobs = vec![failing("fails"), panics, panics_early, busy];
+    let told = job("told", MINUTE, |_| async {
+        let cause = "401 for https://bot:hunter2hunter2@git.example.com";
+        Err(JobError::from(Error::unavailable("no").because(cause)))
+    });
+    let jobs = vec![failing("fails"), panics, panics_early, busy, told];
     let scheduler = scheduler(database.pool(), &clock, "a", jobs);
     for (id, error) in [
         ("fails", "the disk\u{fffd}is full"),
         ("panics", "panicked: the index is 3"),
         ("panics-early", "panicked: before its future is made"),
         ("busy", "come again"),
+        // Without the password.
+        ("told", "401 for https://bot:[redacted"),
     ] {
         let outcome = scheduler.run_now(id).await.unwrap();
         assert_eq!(outcome.status, RunStatus::Failed, "{id}");
