@@ -11,10 +11,16 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     task::JoinHandle,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, sleep_until},
 };
+
+use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Result};
 
@@ -51,16 +57,27 @@ struct Waiting<T> {
 /// A handle to submit with; cheap to clone.
 pub struct Writer<T> {
     name: &'static str,
-    queue: Arc<Mutex<Option<mpsc::Sender<Waiting<T>>>>>,
+    queue: mpsc::Sender<Waiting<T>>,
+    signals: Arc<Signals>,
     task: Arc<Mutex<Option<JoinHandle<()>>>>,
     lost: Arc<AtomicU64>,
+}
+
+/// What the writing task is woken by while it waits for company. An item by itself does not wake it:
+/// one wake-up for each would cost more than the rest of handing it over.
+struct Signals {
+    batch: usize,
+    /// There is enough for a batch.
+    full: Notify,
+    closing: CancellationToken,
 }
 
 impl<T> Clone for Writer<T> {
     fn clone(&self) -> Self {
         Self {
             name: self.name,
-            queue: Arc::clone(&self.queue),
+            queue: self.queue.clone(),
+            signals: Arc::clone(&self.signals),
             task: Arc::clone(&self.task),
             lost: Arc::clone(&self.lost),
         }
@@ -75,28 +92,33 @@ impl<T: Clone + Send + Sync + 'static> Writer<T> {
         W: Fn(Arc<[T]>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), sqlx::Error>> + Send + 'static,
     {
-        let (sender, receiver) = mpsc::channel(limits.queue.max(1));
+        let (queue, receiver) = mpsc::channel(limits.queue.max(1));
         let lost = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(run(name, limits, write, receiver, Arc::clone(&lost)));
-        Self {
-            name,
-            queue: Arc::new(Mutex::new(Some(sender))),
-            task: Arc::new(Mutex::new(Some(task))),
-            lost,
-        }
-    }
-
-    fn sender(&self) -> Option<mpsc::Sender<Waiting<T>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let batch = limits.batch.max(1);
+        let signals =
+            Arc::new(Signals { batch, full: Notify::new(), closing: CancellationToken::new() });
+        let task = run(name, limits, write, receiver, Arc::clone(&signals), Arc::clone(&lost));
+        let task = Arc::new(Mutex::new(Some(tokio::spawn(task))));
+        Self { name, queue, signals, task, lost }
     }
 
     fn enqueue(&self, waiting: Waiting<T>) -> Result<()> {
-        let sender = self.sender().ok_or_else(|| Error::unavailable("the server is going down"))?;
-        sender.try_send(waiting).map_err(|_| {
-            metrics::counter!("loom_group_commit_refused_total", "writer" => self.name)
-                .increment(1);
-            Error::overloaded(self.name)
-        })
+        match self.queue.try_send(waiting) {
+            Ok(()) => {
+                // The task holds the first of a batch already.
+                let queued = self.queue.max_capacity() - self.queue.capacity();
+                if queued + 1 >= self.signals.batch {
+                    self.signals.full.notify_one();
+                }
+                Ok(())
+            }
+            Err(TrySendError::Closed(_)) => Err(Error::unavailable("the server is going down")),
+            Err(TrySendError::Full(_)) => {
+                metrics::counter!("loom_group_commit_refused_total", "writer" => self.name)
+                    .increment(1);
+                Err(Error::overloaded(self.name))
+            }
+        }
     }
 
     /// Resolves when the item is committed.
@@ -124,7 +146,7 @@ impl<T: Clone + Send + Sync + 'static> Writer<T> {
 
     /// Takes nothing more, writes what is waiting, and resolves when it is committed.
     pub async fn close(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.signals.closing.cancel();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task
             && let Err(error) = task.await
@@ -138,30 +160,48 @@ async fn run<T, W, F>(
     name: &'static str,
     limits: Limits,
     write: W,
-    mut receiver: mpsc::Receiver<Waiting<T>>,
+    mut queue: mpsc::Receiver<Waiting<T>>,
+    signals: Arc<Signals>,
     lost: Arc<AtomicU64>,
 ) where
     T: Clone + Send + Sync + 'static,
     W: Fn(Arc<[T]>) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), sqlx::Error>> + Send + 'static,
 {
-    let batch_limit = limits.batch.max(1);
-    while let Some(first) = receiver.recv().await {
-        let mut batch = vec![first];
-        let until = Instant::now() + limits.linger;
-        while batch.len() < batch_limit {
-            match receiver.try_recv() {
-                Ok(next) => batch.push(next),
-                Err(_) if limits.linger.is_zero() => break,
-                Err(_) => match timeout_at(until, receiver.recv()).await {
-                    Ok(Some(next)) => batch.push(next),
-                    Ok(None) | Err(_) => break,
-                },
+    loop {
+        let first = tokio::select! {
+            biased;
+            first = queue.recv() => first,
+            () = signals.closing.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
             }
+        };
+        // Closed, and empty.
+        let Some(first) = first else { return };
+        let mut batch = vec![first];
+        take_waiting(&mut queue, &mut batch, signals.batch);
+        let until = Instant::now() + limits.linger;
+        let mut lingers = !limits.linger.is_zero();
+        while lingers && batch.len() < signals.batch {
+            tokio::select! {
+                () = sleep_until(until) => lingers = false,
+                () = signals.closing.cancelled() => lingers = false,
+                () = signals.full.notified() => {}
+            }
+            take_waiting(&mut queue, &mut batch, signals.batch);
         }
         metrics::histogram!("loom_group_commit_batch_items", "writer" => name)
             .record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         store(name, &limits, &write, batch, &lost).await;
+    }
+}
+
+fn take_waiting<T>(queue: &mut mpsc::Receiver<T>, batch: &mut Vec<T>, limit: usize) {
+    while batch.len() < limit
+        && let Ok(next) = queue.try_recv()
+    {
+        batch.push(next);
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use loom_core::Clock;
@@ -21,6 +22,8 @@ use tracing_subscriber::{
 use self::json::JsonLines;
 use crate::config::{Log, LogFormat};
 
+/// So much later than it happened a line may be seen.
+const GATHER: Duration = Duration::from_millis(5);
 /// A reader of our output that is this far behind makes us wait for it.
 const MAX_BEHIND: usize = 4 << 20;
 
@@ -72,6 +75,8 @@ impl Lines {
                 let waiting = writer.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
                 let woken = writer.0.some.wait_while(waiting, |waiting| waiting.is_empty());
                 drop(woken);
+                // Once awake, wait for company: to be woken for each line costs more than the line.
+                thread::sleep(GATHER);
                 writer.write_out();
             }
         });
