@@ -146,16 +146,10 @@ fn json_error(path: &str, error: &serde_json::Error) -> Error {
 
 /// Is there an escape `\u0000` in a JSON text? A backslash that is itself escaped does not count.
 fn has_nul_escape(json: &[u8]) -> bool {
-    let mut rest = json;
-    while let Some(at) = rest.windows(6).position(|window| window == b"\\u0000") {
-        let before = rest.get(..at).unwrap_or_default();
-        let slashes = before.iter().rev().take_while(|byte| **byte == b'\\').count();
-        if slashes % 2 == 0 {
-            return true;
-        }
-        rest = rest.get(at + 6..).unwrap_or_default();
-    }
-    false
+    memchr::memmem::find_iter(json, b"\\u0000").any(|at| {
+        let before = json.get(..at).unwrap_or_default();
+        before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0
+    })
 }
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
