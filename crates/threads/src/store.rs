@@ -71,6 +71,8 @@ pub(crate) async fn lock(
 }
 
 /// Creates a thread; false when the id is taken, by whichever organisation.
+/// The id is in two unique indexes, and who comes at the same moment may be met in either: no one of
+/// them can be named as the one to yield to.
 pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<bool> {
     let agent_state = serde_json::to_string(&head.agent_state).map_err(Error::internal)?;
     let done = sqlx::query!(
@@ -80,7 +82,7 @@ pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<b
              last_activity_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17::text::json,
              $18::text::json, $19, $20, $21)
-         ON CONFLICT ON CONSTRAINT threads_pkey DO NOTHING",
+         ON CONFLICT DO NOTHING",
         head.id.0,
         head.org_id.0,
         head.owner_user_id.map(|user| user.0),

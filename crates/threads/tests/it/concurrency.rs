@@ -70,7 +70,8 @@ async fn of_many_who_create_the_same_thread_one_does() {
     let created = answers.iter().filter(|answer| answer.status == StatusCode::CREATED).count();
     let refused =
         answers.iter().filter(|answer| answer.status == StatusCode::PRECONDITION_REQUIRED);
-    assert_eq!((created, refused.count()), (1, 7));
+    let told: Vec<_> = answers.iter().map(|answer| (answer.status, &answer.body)).collect();
+    assert_eq!((created, refused.count()), (1, 7), "{told:?}");
     assert_eq!(ann.read(&id).await.places().len(), 1);
 }
 
