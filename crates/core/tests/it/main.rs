@@ -16,3 +16,4 @@ mod extract;
 mod group_commit;
 mod id;
 mod page;
+mod sse;
