@@ -39,3 +39,9 @@ pub trait Audit: Send + Sync {
         act: Act,
     ) -> BoxFuture<'a, Result<()>>;
 }
+
+/// Whom to tell when something is wrong with the installation. Implemented by `auth`, used by `notify`.
+pub trait AdminDirectory: Send + Sync {
+    /// The e-mail addresses of the system admins who are not disabled; at most 100.
+    fn admin_addresses(&self) -> BoxFuture<'_, Result<Vec<String>>>;
+}

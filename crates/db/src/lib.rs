@@ -3,6 +3,7 @@
 pub mod config;
 pub mod embedded;
 mod error;
+pub mod listen;
 pub mod migrate;
 pub mod pool;
 
@@ -17,6 +18,7 @@ use sqlx::{
 pub use config::Config;
 use embedded::{PrivateError, PrivatePostgres};
 pub use error::OpenError;
+pub use listen::{Hub, Signal, Subscription};
 pub use pool::{begin, connect};
 
 /// Connections that a private PostgreSQL has room for beyond the pool: LISTEN, migrations, psql.

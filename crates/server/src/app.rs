@@ -6,7 +6,7 @@ use anyhow::Context;
 use axum::{Router, middleware};
 use loom_auth::Auth;
 use loom_core::{Clock, health::Check};
-use loom_db::Database;
+use loom_db::{Database, Hub};
 use loom_docs::Docs;
 use loom_jobs::JobScheduler;
 use loom_llm_proxy::LlmProxy;
@@ -30,6 +30,9 @@ use crate::{
     meta,
 };
 
+/// What replicas tell each other through PostgreSQL.
+const CHANNELS: &[&str] = &[];
+
 /// The features on one database.
 pub struct Features {
     pub auth: Auth,
@@ -37,6 +40,7 @@ pub struct Features {
     pub threads: Threads,
     pub docs: Docs,
     pub jobs: JobScheduler,
+    pub hub: Hub,
 }
 
 impl Features {
@@ -52,7 +56,8 @@ impl Features {
     ) -> anyhow::Result<Self> {
         let pool = database.pool().clone();
         let vault = Vault::open(config.vault.clone(), &config.data_dir)?;
-        let mut features = Self::new(pool, config, clock, vault, stop_streams)?;
+        let (hub, _) = Hub::start(database.direct_url(), CHANNELS)?;
+        let mut features = Self::new(pool, config, clock, vault, stop_streams, hub)?;
         features.auth = features.auth.start(&config.auth).await?;
         features.llm = features.llm.start().await?;
         Ok(features)
@@ -73,6 +78,7 @@ impl Features {
             clock,
             Vault::ephemeral()?,
             CancellationToken::new(),
+            Hub::silent(CHANNELS),
         )
     }
 
@@ -82,13 +88,14 @@ impl Features {
         clock: Clock,
         vault: Vault,
         stop_streams: CancellationToken,
+        hub: Hub,
     ) -> anyhow::Result<Self> {
+        let vault = Arc::new(vault);
         let auth = Auth::new(pool.clone(), clock.clone());
-        let llm =
-            LlmProxy::new(pool.clone(), clock.clone(), Arc::new(vault), &config.llm, stop_streams)?;
+        let llm = LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams)?;
         let threads = Threads::new(pool.clone(), clock.clone());
         let jobs = JobScheduler::new(pool, clock, replica_name(), llm.jobs())?;
-        Ok(Self { auth, llm, threads, docs: Docs::new(), jobs })
+        Ok(Self { auth, llm, threads, docs: Docs::new(), jobs, hub })
     }
 
     fn checks(&self, database: &Database) -> Vec<Check> {
@@ -104,6 +111,7 @@ impl Features {
     pub async fn close(&self, grace: Duration) {
         self.jobs.shutdown(grace).await;
         self.llm.close().await;
+        self.hub.stop();
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod embedded;
+mod listen;
 mod migrate;
 mod pool;
 mod support;

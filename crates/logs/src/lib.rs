@@ -1,0 +1,1 @@
+//! Live logs: a tracing layer, a ring of lines, and a stream for admins.

@@ -1,0 +1,1 @@
+//! Mail and signed webhooks, delivered durably.
