@@ -152,7 +152,14 @@ fn extra(head: &ThreadHead) -> &str {
     head.extra.as_ref().map_or("{}", |extra| extra.get())
 }
 
+/// Commits of a thread, listed or passed; each request counts what is there at most so far.
+const MAX_COMMITS: i64 = 10_000;
+
 /// Adds what is not known yet; true when the thread's list of commits grew.
+///
+/// # Errors
+/// 422 when the thread would have more than [`MAX_COMMITS`]. A commit that was only passed is left out
+/// instead: an agent is not stopped by it.
 pub(crate) async fn add_commits(
     db: &mut PgConnection,
     org: OrgId,
@@ -164,11 +171,13 @@ pub(crate) async fn add_commits(
         sqlx::query!(
             "INSERT INTO thread_commits (org_id, thread_id, sha, is_listed, created_at)
              SELECT $1, $2, sha, false, $4 FROM UNNEST($3::text[]) AS given (sha)
+              WHERE (SELECT count(*) FROM (SELECT FROM thread_commits WHERE org_id = $1 AND thread_id = $2 LIMIT $5) AS known) < $5
              ON CONFLICT ON CONSTRAINT thread_commits_pkey DO NOTHING",
             org.0,
             thread.0,
             &commits.passed,
             now,
+            MAX_COMMITS,
         )
         .execute(&mut *db)
         .await?;
@@ -189,9 +198,25 @@ pub(crate) async fn add_commits(
         &commits.listed,
         now,
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(done.rows_affected() > 0)
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let too_many = sqlx::query_scalar!(
+        r#"SELECT count(*) > $3::bigint AS "too_many!"
+             FROM (SELECT FROM thread_commits WHERE org_id = $1 AND thread_id = $2 LIMIT $3::bigint + 1) AS known"#,
+        org.0,
+        thread.0,
+        MAX_COMMITS,
+    )
+    .fetch_one(db)
+    .await?;
+    if too_many {
+        let message = format!("a thread remembers at most {MAX_COMMITS} commits");
+        return Err(Error::invalid("git.commits", message));
+    }
+    Ok(true)
 }
 
 /// The thread's own commits, in the order they were first given.

@@ -57,3 +57,20 @@ async fn a_thread_has_at_most_100_000_messages() {
     ann.append(&id, &thread(&["one more"])).await.expect_invalid(&["messages"]);
     assert_eq!(ann.get("/api/threads").await.body["threads"][0]["message_count"], 100_000);
 }
+
+#[tokio::test]
+async fn a_thread_remembers_at_most_10_000_commits() {
+    let app = App::start().await;
+    let ann = app.somebody().await;
+    let id = ann.creates(&thread(&[])).await;
+    let commits = |numbers: std::ops::Range<u32>| {
+        let commits: Vec<_> = numbers.map(|n| format!("{n:040x}")).collect();
+        json!({ "git": { "commits": commits } })
+    };
+    ann.patch(&id, &commits(0..9_999)).await.expect(StatusCode::OK);
+    ann.patch(&id, &commits(0..10_000)).await.expect(StatusCode::OK);
+    ann.patch(&id, &commits(10_000..10_001)).await.expect_invalid(&["git.commits"]);
+    let passed = json!({ "git": { "current_commit": format!("{:040x}", 10_001) } });
+    let read = ann.patch(&id, &passed).await.expect(StatusCode::OK);
+    assert_eq!(read.body["git"]["commits"].as_array().unwrap().len(), 10_000);
+}

@@ -166,12 +166,13 @@ async fn a_stream_that_breaks_off_ends_with_one_error() {
 #[tokio::test]
 async fn a_server_that_goes_down_says_so() {
     let rig = Rig::new();
-    let live = rig.live(chunks([HELLO]).chain(stream::pending()));
     let stop = rig.stop.clone();
-    let (heard, ()) = tokio::join!(heard(live), async move {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    // Asked for more than the first chunk, the provider is silent: then the server goes down.
+    let silent = stream::once(async move {
         stop.cancel();
+        std::future::pending().await
     });
+    let heard = heard(rig.live(chunks([HELLO]).chain(silent))).await;
     let last = heard.last().unwrap();
     assert_eq!((&last["error"], &last["retry_after_secs"]), (&json!("unavailable"), &json!(5)));
     assert_eq!(rig.row().await.outcome, "failed");
