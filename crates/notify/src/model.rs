@@ -39,6 +39,8 @@ pub enum Channel {
 }
 
 impl Channel {
+    pub(crate) const ALL: [Self; 2] = [Self::Mail, Self::Webhook];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mail => "mail",
