@@ -14,12 +14,12 @@ use loom_core::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     Channel, DeliveryState, Mail, Notify,
-    model::{DeliveryView, WebhookView},
+    model::{DeliveryQuery, DeliveryView, WebhookView},
     store::{self, Filter},
     webhooks::{NewWebhook, WebhookChange},
 };
@@ -68,18 +68,6 @@ struct Deliveries {
 #[derive(Serialize, ToSchema)]
 struct Queued {
     delivery_id: DeliveryId,
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct DeliveryQuery {
-    state: Option<DeliveryState>,
-    channel: Option<Channel>,
-    /// How many items, 1 to 200; 50 when absent.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<u16>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
 }
 
 /// To whom a test is sent.
