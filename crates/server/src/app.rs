@@ -140,9 +140,7 @@ fn delivery_cleanup(notify: &Notify) -> Job {
         Duration::from_secs(600),
         move |context| {
             let notify = notify.clone();
-            async move {
-                Ok(notify.clean_up(context.clock.now(), &context.cancel).await?.into())
-            }
+            async move { Ok(notify.clean_up(context.clock.now(), &context.cancel).await?.into()) }
         },
     )
 }

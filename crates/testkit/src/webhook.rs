@@ -100,8 +100,7 @@ async fn receive(
     let path = uri.path().to_owned();
     shared.calls.lock().unwrap().push(Call { path, headers, body });
     let answer = shared.script.lock().unwrap().pop_front();
-    let (status, header, body) =
-        answer.unwrap_or((StatusCode::NO_CONTENT, None, String::new()));
+    let (status, header, body) = answer.unwrap_or((StatusCode::NO_CONTENT, None, String::new()));
     let headers: HeaderMap = header.into_iter().collect();
     (status, headers, body)
 }
