@@ -8,6 +8,7 @@ mod alerts;
 mod dispatch;
 mod health;
 mod mail;
+mod settings;
 mod webhooks;
 
 use std::time::Duration;
