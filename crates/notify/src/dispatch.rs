@@ -271,7 +271,14 @@ impl Notify {
                 }
                 let receiver = self.receiver(&webhook)?;
                 let body = payload.expose().to_owned();
-                caller::call(&self.client, delivery, &receiver, body, now).await
+                let client = match self.client.get() {
+                    Some(client) => client,
+                    None => {
+                        let made = caller::client(&self.guard)?;
+                        self.client.get_or_init(|| made)
+                    }
+                };
+                caller::call(client, delivery, &receiver, body, now).await
             }
         }
     }

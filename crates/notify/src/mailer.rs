@@ -175,6 +175,18 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// Makes a folder that nobody else can enter. What is above it is none of its business: others have
+/// to get through there.
+async fn make_folder(folder: &Path) -> io::Result<()> {
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent).await?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(folder).await {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
 /// Writes a mail to a new file that nobody else can read.
 async fn write(
     folder: &Path,
@@ -182,8 +194,7 @@ async fn write(
     now: DateTime<Utc>,
     bytes: &[u8],
 ) -> io::Result<PathBuf> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(folder).await?;
+    make_folder(folder).await?;
     let safe = |text: &str| -> String {
         let is_safe = |c: char| c.is_ascii_alphanumeric() || "@._+-".contains(c);
         text.chars().map(|c| if is_safe(c) { c } else { '_' }).take(120).collect()
@@ -220,11 +231,13 @@ pub(crate) async fn sweep(folder: &Path, before: SystemTime) -> io::Result<u64> 
     };
     while let Some(entry) = entries.next_entry().await? {
         let path = entry.path();
-        let old = entry.metadata().await?.modified()? < before;
-        if old && path.extension().is_some_and(|extension| extension == "eml") {
-            fs::remove_file(path).await?;
-            removed += 1;
+        if path.extension().is_none_or(|extension| extension != "eml")
+            || entry.metadata().await?.modified()? >= before
+        {
+            continue;
         }
+        fs::remove_file(path).await?;
+        removed += 1;
     }
     Ok(removed)
 }

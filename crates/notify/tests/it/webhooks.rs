@@ -30,8 +30,8 @@ async fn app() -> (TestApp, User) {
 async fn make(admin: &User, url: &str) -> (String, String) {
     let new = json!({"name": "ops", "url": url});
     let made = admin.post("/api/admin/webhooks", &new).await.expect(201).json();
-    let text = |name: &str| made[name].as_str().unwrap().to_owned();
-    (text("id"), text("secret"))
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    (text(&made["id"]), text(&made["secret"]))
 }
 
 async fn test(admin: &User, id: &str) {
