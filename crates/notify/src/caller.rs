@@ -9,9 +9,9 @@ use loom_core::{Error, Result};
 use reqwest::{Method, Response, StatusCode, Url, header};
 
 use crate::{
-    dispatch::{Outcome, Via},
     mailer::chain,
     outbound::{Client, Guard, Refused},
+    outcome::{Outcome, Via},
     signature::sign,
     store::Claimed,
 };

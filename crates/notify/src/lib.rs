@@ -11,6 +11,8 @@ mod http;
 mod mailer;
 mod model;
 pub mod outbound;
+mod outbox;
+mod outcome;
 mod queue;
 mod retry;
 mod signature;
