@@ -47,6 +47,8 @@ ids! {
     ApiKeyId,
     /// A stored provider credential.
     CredentialId,
+    /// Something sent by mail or to a webhook.
+    DeliveryId,
     /// One request to a model.
     LlmRequestId,
     /// An organisation: the tenant.
@@ -57,6 +59,8 @@ ids! {
     UserId,
     /// A weaver.
     WeaverId,
+    /// Whom to call over HTTP.
+    WebhookId,
 }
 
 /// The UUID behind a thread's id, which is written `T-<uuid>`.
