@@ -51,6 +51,8 @@ ids! {
     LlmRequestId,
     /// An organisation: the tenant.
     OrgId,
+    /// A git repository.
+    RepositoryId,
     /// One run of a job.
     RunId,
     /// A person.

@@ -10,6 +10,7 @@ use loom_db::{Database, Hub};
 use loom_docs::Docs;
 use loom_jobs::JobScheduler;
 use loom_llm_proxy::LlmProxy;
+use loom_scm::Scm;
 use loom_threads::Threads;
 use loom_vault::Vault;
 use sqlx::PgPool;
@@ -38,6 +39,7 @@ pub struct Features {
     pub auth: Auth,
     pub llm: LlmProxy,
     pub threads: Threads,
+    pub scm: Scm,
     pub docs: Docs,
     pub jobs: JobScheduler,
     pub hub: Hub,
@@ -92,10 +94,20 @@ impl Features {
     ) -> anyhow::Result<Self> {
         let vault = Arc::new(vault);
         let auth = Auth::new(pool.clone(), clock.clone());
-        let llm = LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams)?;
+        let llm =
+            LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams.clone())?;
         let threads = Threads::new(pool.clone(), clock.clone());
-        let jobs = JobScheduler::new(pool, clock, replica_name(), llm.jobs())?;
-        Ok(Self { auth, llm, threads, docs: Docs::new(), jobs, hub })
+        let scm = Scm::new(
+            pool.clone(),
+            clock.clone(),
+            config.scm.clone(),
+            Arc::new(auth.clone()),
+            auth.audit(),
+            stop_streams,
+        );
+        let all_jobs = [llm.jobs(), scm.jobs()].concat();
+        let jobs = JobScheduler::new(pool, clock, replica_name(), all_jobs)?;
+        Ok(Self { auth, llm, threads, scm, docs: Docs::new(), jobs, hub })
     }
 
     fn checks(&self, database: &Database) -> Vec<Check> {
@@ -104,12 +116,14 @@ impl Features {
             self.llm.health(),
             self.jobs.health(),
             self.docs.health(),
+            self.scm.health(),
         ]
     }
 
     /// Ends the background work and writes what is still to be written.
     pub async fn close(&self, grace: Duration) {
         self.jobs.shutdown(grace).await;
+        self.scm.close().await;
         self.llm.close().await;
         self.hub.stop();
     }
@@ -139,6 +153,7 @@ pub fn routes(
         .merge(meta::metrics_routes(meta::start_metrics(), database.pool().clone()))
         .merge(features.auth.routes())
         .merge(features.threads.routes())
+        .merge(features.scm.routes(features.jobs.clone()))
         .merge(features.docs.routes())
         .merge(features.jobs.routes(features.auth.audit()));
     let (native, mut document) = native.split_for_parts();
@@ -150,6 +165,7 @@ pub fn routes(
     let outermost = Outermost { clock, auth: features.auth.clone() };
     let router = native
         .merge(llm)
+        .merge(features.scm.git_routes())
         .fallback(layers::no_such_route)
         .method_not_allowed_fallback(layers::wrong_method)
         .layer(cors(&config.http))
