@@ -31,8 +31,8 @@ const RENEW_EVERY: Duration = Duration::from_secs(20);
 const RENEW_WITHIN: Duration = Duration::from_secs(10);
 /// Objects that nothing refers to are kept this long.
 const GRACE: &str = "2.weeks.ago";
-/// By then the garbage of a push may go.
-pub(crate) const GARBAGE_AFTER: TimeDelta = TimeDelta::days(15);
+/// By then the garbage of a push may go: the grace, and a week until it was told from the rest.
+pub(crate) const GARBAGE_AFTER: TimeDelta = TimeDelta::days(22);
 /// Everything is packed anew at most so often by the schedule.
 const RECLAIM_EVERY: TimeDelta = TimeDelta::days(7);
 const MAX_ERROR: usize = 2000;
@@ -161,15 +161,20 @@ impl Scm {
         stop: &CancellationToken,
     ) -> Result<bool, Failure> {
         let until = started + self.config.maintenance_timeout;
-        pack(path, until, stop).await?;
-        if !reclaim || !self.begin_reclaim(target, run).await {
-            return Ok(false);
+        step(path, &["pack-refs", "--all", "--prune"], until, stop).await?;
+        let reclaimed = reclaim && self.begin_reclaim(target, run).await;
+        if reclaimed {
+            // Instead of `gather`, which would make the garbage look young.
+            let done = remove_garbage(path, until, stop).await;
+            if let Err(error) = store::end_reclaim(&self.pool, target, run.id).await {
+                tracing::warn!(?error, repository = %target.id, "pushes stay locked out until the lease ends");
+            }
+            done?;
+        } else {
+            gather(path, until, stop).await?;
         }
-        let done = remove_garbage(path, until, stop).await;
-        if let Err(error) = store::end_reclaim(&self.pool, target, run.id).await {
-            tracing::warn!(?error, repository = %target.id, "pushes stay locked out until the lease ends");
-        }
-        done.map(|()| true)
+        step(path, &["commit-graph", "write", "--reachable", "--no-progress"], until, stop).await?;
+        Ok(reclaimed)
     }
 
     async fn record_end(&self, target: &Target, run: &Maintenance) -> Result<()> {
@@ -228,12 +233,10 @@ async fn step(
     Ok(())
 }
 
-/// Gathers small packs and loose references, and loses nothing.
-async fn pack(path: &Path, until: Instant, stop: &CancellationToken) -> Result<(), Failure> {
-    step(path, &["pack-refs", "--all", "--prune"], until, stop).await?;
+/// Makes large packs of small ones and of loose objects, and loses nothing.
+async fn gather(path: &Path, until: Instant, stop: &CancellationToken) -> Result<(), Failure> {
     let repack = ["repack", "-d", "-l", "-q", "--geometric=2", "--no-write-bitmap-index"];
-    step(path, &repack, until, stop).await?;
-    step(path, &["commit-graph", "write", "--reachable", "--no-progress"], until, stop).await
+    step(path, &repack, until, stop).await
 }
 
 /// One pack of all that something refers to, one of the rest, without what has been in it for long; and

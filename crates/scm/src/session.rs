@@ -30,6 +30,8 @@ pub(crate) type Input = Pin<Box<dyn AsyncRead + Send>>;
 pub(crate) struct Limits {
     /// Of the request, decompressed.
     pub(crate) input: u64,
+    /// Of its first section, which git holds in memory: what a push is to change.
+    pub(crate) commands: u64,
     pub(crate) idle: Duration,
     pub(crate) total: Duration,
 }
@@ -106,7 +108,7 @@ pub(crate) async fn run(
     let child = process.child();
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let work = async {
-        let mut feeding = Box::pin(feed(&mut input, stdin, limits.input, &progress));
+        let mut feeding = Box::pin(feed(&mut input, stdin, limits, &progress));
         let mut saying =
             Box::pin(async { tokio::join!(drain(stdout, output, &progress), git::head(stderr)) });
         // Git's last word may come before the client's.
@@ -147,11 +149,12 @@ pub(crate) async fn run(
 async fn feed(
     input: &mut Input,
     stdin: Option<ChildStdin>,
-    limit: u64,
+    limits: &Limits,
     progress: &Progress,
 ) -> Result<(), Ending> {
     let (mut stdin, mut fed, mut unread) = (stdin, 0_u64, 0_u64);
     let mut buffer = vec![0; CHUNK];
+    let mut section = FirstSection::default();
     loop {
         let read = input.read(&mut buffer).await.map_err(Ending::BadBody)?;
         let bytes = buffer.get(..read).unwrap_or_default();
@@ -161,7 +164,8 @@ async fn feed(
         progress.moved(read, 0);
         fed += read as u64;
         match &mut stdin {
-            Some(_) if fed > limit => return Err(Ending::TooLarge),
+            Some(_) if fed > limits.input => return Err(Ending::TooLarge),
+            Some(_) if section.len_with(bytes) > limits.commands => return Err(Ending::TooLarge),
             Some(pipe) => {
                 if pipe.write_all(bytes).await.is_err() {
                     stdin = None;
@@ -199,5 +203,60 @@ async fn drain(
                 progress.moved(0, 0);
             }
         }
+    }
+}
+
+/// How long the packet lines before the first flush are (gitprotocol-common: four hex digits of length,
+/// these included, then the rest; `0000` is a flush).
+#[derive(Default)]
+struct FirstSection {
+    len: u64,
+    /// Bytes of the current line that are still to come.
+    rest: usize,
+    digits: Vec<u8>,
+    ended: bool,
+}
+
+impl FirstSection {
+    fn len_with(&mut self, mut bytes: &[u8]) -> u64 {
+        while !self.ended && !bytes.is_empty() {
+            let wanted = if self.rest > 0 { self.rest } else { 4 - self.digits.len() };
+            let (now, later) = bytes.split_at(wanted.min(bytes.len()));
+            bytes = later;
+            self.len += now.len() as u64;
+            if self.rest > 0 {
+                self.rest -= now.len();
+                continue;
+            }
+            self.digits.extend_from_slice(now);
+            if self.digits.len() == 4 {
+                let digits = std::str::from_utf8(&self.digits).ok();
+                let length = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok());
+                self.digits.clear();
+                // What is no length is git's to refuse, and it does so at once.
+                self.ended = matches!(length, None | Some(0));
+                self.rest = length.unwrap_or_default().saturating_sub(4);
+            }
+        }
+        self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_section_ends_with_its_flush_however_it_is_cut() {
+        let body = b"0009a b c0005x00040001000000PACK and much more";
+        for piece in 1..body.len() {
+            let mut section = FirstSection::default();
+            let len = body.chunks(piece).map(|piece| section.len_with(piece)).last();
+            assert_eq!(len, Some(26), "{piece}");
+        }
+        let mut section = FirstSection::default();
+        assert_eq!(section.len_with(b"fff0"), 4);
+        assert_eq!(section.len_with(&[b'x'; 1000]), 1004);
+        assert_eq!(FirstSection::default().len_with(b"nonsense"), 4);
     }
 }

@@ -46,13 +46,13 @@ use crate::{
 };
 
 /// What a clone asks for: lines of what it wants and has.
-const MAX_WANTS: u64 = 64 << 20;
+const MAX_WANTS: u64 = 32 << 20;
 /// Of a push beside its pack: the commands. Git itself says what is wrong with a larger pack.
 const MAX_COMMANDS: u64 = 16 << 20;
 /// An empty request, by which a client learns whether it may push.
 const FLUSH: u64 = 4;
 /// A turn on a busy server.
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(5);
 /// A push waits this long for the removal of objects to end.
 const WAIT_FOR_RECLAIM: Duration = Duration::from_secs(50);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -337,8 +337,12 @@ impl Scm {
         let (output, mut pieces) = mpsc::channel(PIECES);
         let scm = self.clone();
         let ended = self.tasks.spawn(async move {
-            let limits =
-                Limits { input: limit, idle: scm.config.idle_timeout, total: scm.config.timeout };
+            let limits = Limits {
+                input: limit,
+                commands: if service == Service::ReceivePack { MAX_COMMANDS } else { limit },
+                idle: scm.config.idle_timeout,
+                total: scm.config.timeout,
+            };
             let started = Instant::now();
             let stop = &scm.stop_streams;
             metrics::gauge!("loom_git_processes").increment(1);

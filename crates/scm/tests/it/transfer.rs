@@ -87,6 +87,7 @@ async fn a_request_of_many_haves_which_git_compresses_is_understood() {
     world.create("engine").await;
     let url = world.own("engine.git");
     world.work("first", &url).await;
+    world.work("second", &url).await;
     for round in 0..60 {
         world
             .git("first", &["commit", "-q", "--allow-empty", "-m", &round.to_string()])
@@ -96,7 +97,6 @@ async fn a_request_of_many_haves_which_git_compresses_is_understood() {
     }
     world.git("first", &["push", "-q", "--all", "origin"]).await.expect();
     // With a history of its own it has much to say before both know what they share.
-    world.work("second", &url).await;
     for round in 0..60 {
         world
             .git("second", &["commit", "-q", "--allow-empty", "-m", &format!("x{round}")])
