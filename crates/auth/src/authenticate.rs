@@ -32,25 +32,31 @@ impl Auth {
     }
 
     async fn identify(&self, request: &Parts) -> Result<Option<Principal>> {
-        let headers = &request.headers;
-        let wanted = wanted_org(headers, &request.uri)?;
-        if let Some(token) = credential(headers)? {
-            // Git names the organisation in its path alone. Who is no member comes as who they are
-            // elsewhere: a repository may be public.
-            if let (None, Some(org)) = (&wanted, git_org(&request.uri)) {
-                match self.by_token(&token, Some(org)).await {
-                    Err(error) if error.status() == StatusCode::NOT_FOUND => {}
-                    known => return known.map(Some),
-                }
+        let wanted = wanted_org(&request.headers, &request.uri)?;
+        // Git names the organisation in its path alone. Who is no member comes as who they are
+        // elsewhere: a repository may be public.
+        if let (None, Some(org)) = (&wanted, git_org(&request.uri)) {
+            match self.identify_in(request, Some(org)).await {
+                Err(error) if error.status() == StatusCode::NOT_FOUND => {}
+                known => return known,
             }
-            return self.by_token(&token, wanted.as_deref()).await.map(Some);
+        }
+        self.identify_in(request, wanted.as_deref()).await
+    }
+
+    async fn identify_in(
+        &self,
+        request: &Parts,
+        wanted: Option<&str>,
+    ) -> Result<Option<Principal>> {
+        if let Some(token) = credential(&request.headers)? {
+            return self.by_token(&token, wanted).await.map(Some);
         }
         let Some(user) = self.dev_user.get() else { return Ok(None) };
         let info = request.extensions.get::<RequestInfo>();
         if !(info.is_some_and(|info| info.ip.is_loopback()) && is_local_and_own(request)) {
             return Ok(None);
         }
-        let wanted = wanted.as_deref();
         if membership(user, wanted).is_some() {
             return as_user(user, Via::DevMode, wanted).map(Some);
         }

@@ -129,14 +129,15 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Processes whose command line or working directory tells of `path`.
+/// Processes that work in `path`.
 pub(crate) fn processes_in(path: &Path) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let in_it = entries.filter_map(|entry| {
         let pid = entry.file_name().into_string().ok()?;
         pid.parse::<u32>().ok()?;
         let cwd = std::fs::read_link(entry.path().join("cwd")).ok()?;
-        cwd.starts_with(path).then_some(pid)
+        // By its text: of a directory that is gone the link has a word behind it.
+        cwd.to_str()?.starts_with(path.to_str()?).then_some(pid)
     });
     in_it.collect()
 }
