@@ -53,7 +53,7 @@ async fn no_path_leads_out_of_the_repositories() {
         format!("{org}/-engine"),
         format!("{org}/--upload-pack=x"),
         format!("%2e%2e/{org}"),
-        format!("%00/engine.git"),
+        "%00/engine.git".to_owned(),
         "../engine.git".to_owned(),
         format!("u-{}%27--/engine.git", "x".repeat(80)),
     ] {
