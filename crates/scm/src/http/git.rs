@@ -104,11 +104,13 @@ pub(crate) fn routes(scm: Scm) -> Router {
 async fn in_plain_words(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let Some(error) = response.extensions().get::<Error>().cloned() else { return response };
-    *response.body_mut() = Body::from(format!("{}\n", error.detail()));
+    let is_unknown = error.status() == StatusCode::UNAUTHORIZED;
+    let hint = if is_unknown { "git: any user name, and a Loom key as the password\n" } else { "" };
+    *response.body_mut() = Body::from(format!("{}\n{hint}", error.detail()));
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if error.status() == StatusCode::UNAUTHORIZED {
+    if is_unknown {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"Loom\""));
     }
     response
