@@ -2,11 +2,13 @@
 //! `Authentication` for whoever asks for a `Principal`.
 
 use std::{
+    borrow::Cow,
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
 };
 
-use axum::http::{HeaderMap, Uri, Version, header, request::Parts, uri::Authority};
+use axum::http::{HeaderMap, StatusCode, Uri, Version, header, request::Parts, uri::Authority};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use loom_core::{
     Error, Principal, Result,
     id::OrgId,
@@ -30,17 +32,31 @@ impl Auth {
     }
 
     async fn identify(&self, request: &Parts) -> Result<Option<Principal>> {
-        let headers = &request.headers;
-        let wanted = wanted_org(headers, &request.uri)?;
-        if let Some(token) = credential(headers)? {
-            return self.by_token(token, wanted.as_deref()).await.map(Some);
+        let wanted = wanted_org(&request.headers, &request.uri)?;
+        // Git names the organisation in its path alone. Who is no member comes as who they are
+        // elsewhere: a repository may be public.
+        if let (None, Some(org)) = (&wanted, git_org(&request.uri)) {
+            match self.identify_in(request, Some(org)).await {
+                Err(error) if error.status() == StatusCode::NOT_FOUND => {}
+                known => return known,
+            }
+        }
+        self.identify_in(request, wanted.as_deref()).await
+    }
+
+    async fn identify_in(
+        &self,
+        request: &Parts,
+        wanted: Option<&str>,
+    ) -> Result<Option<Principal>> {
+        if let Some(token) = credential(&request.headers)? {
+            return self.by_token(&token, wanted).await.map(Some);
         }
         let Some(user) = self.dev_user.get() else { return Ok(None) };
         let info = request.extensions.get::<RequestInfo>();
         if !(info.is_some_and(|info| info.ip.is_loopback()) && is_local_and_own(request)) {
             return Ok(None);
         }
-        let wanted = wanted.as_deref();
         if membership(user, wanted).is_some() {
             return as_user(user, Via::DevMode, wanted).map(Some);
         }
@@ -106,19 +122,34 @@ impl Auth {
     }
 }
 
-/// The token of the request: `Authorization: Bearer`, else `x-api-key`.
-fn credential(headers: &HeaderMap) -> Result<Option<&str>> {
+/// The token of the request: `Authorization: Bearer`, the password of `Authorization: Basic` (as git
+/// sends it, under any user name), else `x-api-key`.
+fn credential(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let text = value.to_str().unwrap_or_default();
-        let token =
-            text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        return match token {
-            Some((_, token)) => Ok(Some(token.trim())),
-            None => Err(Error::unauthenticated("`Authorization` must be `Bearer <token>`")),
+        return match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                Ok(Some(token.trim().into()))
+            }
+            Some((scheme, pair)) if scheme.eq_ignore_ascii_case("basic") => {
+                Ok(Some(password(pair).unwrap_or_default().into()))
+            }
+            _ => Err(Error::unauthenticated("`Authorization` must be `Bearer <token>`")),
         };
     }
     let key = headers.get("x-api-key").map(|value| value.to_str().unwrap_or_default().trim());
-    Ok(key)
+    Ok(key.map(Cow::Borrowed))
+}
+
+/// What stands behind the colon of `user:password` in base64.
+fn password(pair: &str) -> Option<String> {
+    let pair = String::from_utf8(STANDARD.decode(pair.trim()).ok()?).ok()?;
+    pair.split_once(':').map(|(_, password)| password.to_owned())
+}
+
+/// The organisation in the path of a git request, `/git/{org}/{repository}/…`.
+fn git_org(uri: &Uri) -> Option<&str> {
+    uri.path().strip_prefix("/git/")?.split('/').next()
 }
 
 /// The organisation that the request names, by `x-loom-org` or `?org=`.

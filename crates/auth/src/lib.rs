@@ -7,6 +7,7 @@ mod bootstrap;
 mod config;
 mod http;
 pub mod model;
+mod org_directory;
 mod store;
 mod token;
 

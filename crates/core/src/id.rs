@@ -53,6 +53,8 @@ ids! {
     LlmRequestId,
     /// An organisation: the tenant.
     OrgId,
+    /// A git repository.
+    RepositoryId,
     /// One run of a job.
     RunId,
     /// A person.

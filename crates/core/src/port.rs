@@ -45,3 +45,12 @@ pub trait AdminDirectory: Send + Sync {
     /// The e-mail addresses of the system admins who are not disabled; at most 100.
     fn admin_addresses(&self) -> BoxFuture<'_, Result<Vec<String>>>;
 }
+
+/// Organisations by the names that stand in paths. Implemented by `auth`, used by `scm`.
+pub trait OrgDirectory: Send + Sync {
+    /// The organisation with this id or slug.
+    fn org_id<'a>(&'a self, id_or_slug: &'a str) -> BoxFuture<'a, Result<Option<OrgId>>>;
+
+    /// The slug of an organisation; its id when there is no such one.
+    fn org_slug(&self, org: OrgId) -> BoxFuture<'_, Result<String>>;
+}

@@ -11,6 +11,7 @@ use loom_docs::Docs;
 use loom_jobs::{Job, JobScheduler};
 use loom_llm_proxy::LlmProxy;
 use loom_notify::Notify;
+use loom_scm::Scm;
 use loom_threads::Threads;
 use loom_vault::Vault;
 use sqlx::PgPool;
@@ -39,6 +40,7 @@ pub struct Features {
     pub auth: Auth,
     pub llm: LlmProxy,
     pub threads: Threads,
+    pub scm: Scm,
     pub docs: Docs,
     pub notify: Notify,
     pub jobs: JobScheduler,
@@ -101,12 +103,20 @@ impl Features {
             Arc::new(auth.clone()),
             &config.notify,
         )?;
-        let llm = LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams)?;
+        let llm =
+            LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams.clone())?;
         let threads = Threads::new(pool.clone(), clock.clone());
-        let mut all_jobs = llm.jobs();
-        all_jobs.push(delivery_cleanup(&notify));
+        let scm = Scm::new(
+            pool.clone(),
+            clock.clone(),
+            config.scm.clone(),
+            Arc::new(auth.clone()),
+            auth.audit(),
+            stop_streams,
+        );
+        let all_jobs = [llm.jobs(), scm.jobs(), vec![delivery_cleanup(&notify)]].concat();
         let jobs = JobScheduler::new(pool, clock, replica_name(), all_jobs)?;
-        Ok(Self { auth, llm, threads, docs: Docs::new(), notify, jobs, hub })
+        Ok(Self { auth, llm, threads, scm, docs: Docs::new(), notify, jobs, hub })
     }
 
     fn checks(&self, database: &Database) -> Vec<Check> {
@@ -116,12 +126,14 @@ impl Features {
             self.jobs.health(),
             self.docs.health(),
             self.notify.health(),
+            self.scm.health(),
         ]
     }
 
     /// Ends the background work and writes what is still to be written.
     pub async fn close(&self, grace: Duration) {
         self.jobs.shutdown(grace).await;
+        self.scm.close().await;
         // After the jobs, which may have something to say.
         self.notify.close(grace).await;
         self.llm.close().await;
@@ -169,6 +181,7 @@ pub fn routes(
         .merge(meta::metrics_routes(meta::start_metrics(), database.pool().clone()))
         .merge(features.auth.routes())
         .merge(features.threads.routes())
+        .merge(features.scm.routes(features.jobs.clone()))
         .merge(features.docs.routes())
         .merge(features.notify.routes(features.auth.audit()))
         .merge(features.jobs.routes(features.auth.audit()));
@@ -181,6 +194,7 @@ pub fn routes(
     let outermost = Outermost { clock, auth: features.auth.clone() };
     let router = native
         .merge(llm)
+        .merge(features.scm.git_routes())
         .fallback(layers::no_such_route)
         .method_not_allowed_fallback(layers::wrong_method)
         .layer(cors(&config.http))

@@ -27,6 +27,7 @@ pub struct Config {
     pub auth: loom_auth::Config,
     pub llm: loom_llm_proxy::Config,
     pub notify: loom_notify::Config,
+    pub scm: loom_scm::Config,
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +121,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let mut auth = loom_auth::Config::load(env, production);
     let mut llm = loom_llm_proxy::Config::load(env);
     let notify = loom_notify::Config::load(env, &data_dir, production);
+    let scm = loom_scm::Config::load(env, &data_dir, &http.base_url);
     if overrides.demo {
         if production {
             env.problem(
@@ -135,7 +137,18 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
         settings: env.settings().to_vec(),
         problems: env.problems().to_vec(),
         unknown: env.unknown(&["LOOM_SERVER_"]),
-        config: Config { http, log, production, data_dir, database, vault, auth, llm, notify },
+        config: Config {
+            http,
+            log,
+            production,
+            data_dir,
+            database,
+            vault,
+            auth,
+            llm,
+            notify,
+            scm,
+        },
     }
 }
 

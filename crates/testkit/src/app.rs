@@ -63,7 +63,7 @@ pub struct TestApp {
     pub mock: MockLlm,
     pub clock: Clock,
     pub http: Client,
-    _data_dir: tempfile::TempDir,
+    data_dir: tempfile::TempDir,
 }
 
 impl TestApp {
@@ -93,11 +93,16 @@ impl TestApp {
         let clock = setup.clock.unwrap_or_else(Clock::system);
         let running = app::start(&loaded.config, clock.clone()).await.unwrap();
         let http = Client::builder().no_proxy().build().unwrap();
-        Self { running, database, mock, clock, http, _data_dir: data_dir }
+        Self { running, database, mock, clock, http, data_dir }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.running.address)
+    }
+
+    /// What the server keeps on the disk.
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.data_dir.path()
     }
 
     /// As SIGTERM does: everything is written when it returns.

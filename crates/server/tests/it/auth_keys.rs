@@ -342,3 +342,24 @@ async fn making_and_revoking_keys_is_in_the_audit_without_their_secrets() {
     assert_eq!(rows[1]["org_id"], json!(ada.org));
     assert_eq!(rows[1]["details"]["kind"], "service");
 }
+
+#[tokio::test]
+async fn a_key_is_also_good_as_the_password_of_basic_under_any_name() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada@example.com").await;
+    let key = ada.key.clone().unwrap();
+    let ask = async |user: &str, password: &str| {
+        let caller = app.anonymous();
+        let request = caller.request(reqwest::Method::GET, "/auth/me");
+        caller.send(request.basic_auth(user, Some(password))).await
+    };
+    for user in ["", "ada", "x-token", "ada@example.com"] {
+        let me = ask(user, &key).await.expect(200).json();
+        assert_eq!(me["user"]["email"], "ada@example.com", "{user}");
+    }
+    // The key in the wrong place, or with something before it.
+    ask(&key, "").await.expect(401);
+    ask("ada", &format!("x:{key}")).await.expect(401);
+    let broken = app.anonymous().with("authorization", "Basic %%%");
+    broken.get("/auth/me").await.expect(401);
+}

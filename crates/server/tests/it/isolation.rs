@@ -19,6 +19,8 @@ struct World {
     service_key: String,
     /// One that only she sees, and one that all of her organisation see.
     threads: [String; 2],
+    /// The same of repositories.
+    repositories: [String; 2],
 }
 
 /// Somebody of another organisation, with one of their own.
@@ -52,12 +54,20 @@ impl World {
             });
             ada.put(&format!("/api/threads/{thread}"), &document).await.expect(201);
         }
+        let mut repositories = Vec::new();
+        for visibility in ["private", "organization"] {
+            let new = json!({"name": format!("plans-{visibility}"), "visibility": visibility,
+                "description": TITLE});
+            let made = ada.post("/api/repos", &new).await.expect(201).json();
+            repositories.push(text(&made["id"]));
+        }
         let mut keys = keys.into_iter();
         Self {
             personal_key: keys.next().unwrap(),
             service_key: keys.next().unwrap(),
             team: (id, slug),
             threads,
+            repositories: repositories.try_into().unwrap(),
             ada,
             app,
         }
@@ -67,7 +77,7 @@ impl World {
         let bob = self.app.user("bob@example.com").await;
         let chief = self.app.admin("chief@example.com").await;
         let new = json!({"name": "robot", "kind": "service", "scopes": [
-            "llm:use", "threads:read", "threads:write", "admin:read", "admin:write"
+            "llm:use", "threads:read", "threads:write", "repos:read", "repos:write", "admin:read", "admin:write"
         ]});
         let path = format!("/api/orgs/{}/api-keys", bob.org);
         let key = text(&bob.post(&path, &new).await.expect(201).json()["secret"]);
@@ -94,6 +104,8 @@ impl World {
             ("threads", "org_id"),
             ("thread_messages", "org_id"),
             ("thread_commits", "org_id"),
+            ("repositories", "org_id"),
+            ("repository_maintenance", "org_id"),
             ("audit_log", "org_id"),
         ] {
             // When a key was used last changes by itself.
@@ -118,6 +130,7 @@ impl World {
     fn assert_silent(&self, answer: &Answer) {
         let mut telling = self.orgs();
         telling.extend(self.threads.clone());
+        telling.extend(self.repositories.clone());
         telling.extend([&self.personal_key, &self.service_key, &self.ada.email].map(String::clone));
         telling.push(self.ada.id.to_string());
         telling.push(TITLE.to_owned());
@@ -265,6 +278,75 @@ const CASES: &[(&str, Case)] = &[
             }
         })
     }),
+    ("GET /api/repos", |world, stranger| {
+        Box::pin(async move {
+            let list = stranger.caller.get("/api/repos?limit=200").await.expect(200);
+            assert_eq!(list.json()["repositories"], json!([]));
+            world.assert_silent(&list);
+        })
+    }),
+    ("POST /api/repos", |world, stranger| {
+        Box::pin(async move {
+            // The name of one of hers is free to all others.
+            let new = json!({"name": "plans-private"});
+            let made = stranger.caller.post("/api/repos", &new).await.expect(201);
+            world.assert_silent(&made);
+            assert_eq!(made.json()["org_id"], stranger.own_org.as_str());
+            let path = format!("/api/repos/{}", text(&made.json()["id"]));
+            stranger.caller.delete(&path).await;
+        })
+    }),
+    ("GET /api/repos/{id}", |world, stranger| {
+        Box::pin(async move {
+            for id in &world.repositories {
+                let path = format!("/api/repos/{id}");
+                world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+                // Nor by git, in whose paths the organisation stands.
+                for org in world.orgs() {
+                    for name in [id.as_str(), "plans-private.git", "plans-organization"] {
+                        for service in ["git-upload-pack", "git-receive-pack"] {
+                            let path = format!("/git/{org}/{name}/info/refs?service={service}");
+                            world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+                        }
+                    }
+                }
+            }
+        })
+    }),
+    ("PATCH /api/repos/{id}", |world, stranger| {
+        Box::pin(async move {
+            for id in &world.repositories {
+                let path = format!("/api/repos/{id}");
+                for change in [json!({"name": "mine"}), json!({"visibility": "public"})] {
+                    world.assert_silent(&stranger.caller.patch(&path, &change).await.expect(404));
+                }
+            }
+        })
+    }),
+    ("DELETE /api/repos/{id}", |world, stranger| {
+        Box::pin(async move {
+            for id in &world.repositories {
+                let path = format!("/api/repos/{id}");
+                world.assert_silent(&stranger.caller.delete(&path).await.expect(404));
+            }
+        })
+    }),
+    ("GET /api/repos/{id}/maintenance", |world, stranger| {
+        Box::pin(async move {
+            for id in &world.repositories {
+                let path = format!("/api/repos/{id}/maintenance");
+                world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+            }
+        })
+    }),
+    ("POST /api/repos/{id}/maintenance", |world, stranger| {
+        Box::pin(async move {
+            for id in &world.repositories {
+                let path = format!("/api/repos/{id}/maintenance");
+                world.assert_silent(&stranger.caller.post(&path, &json!({})).await.expect(404));
+            }
+        })
+    }),
 ];
 
 /// What has nothing of an organisation behind it, and why.
@@ -303,6 +385,10 @@ const EXEMPT: &[(&str, &str)] = &[
     ("GET /api/admin/deliveries", "the log of the installation, for its admins; never a content"),
     ("POST /api/admin/deliveries/{id}/retry", "sends again, for admins, what was to be sent"),
     ("POST /api/admin/mail/test", "sends a fixed text, for admins"),
+    (
+        "POST /api/admin/maintenance/sweep",
+        "starts a job of the installation; tells of no repository",
+    ),
 ];
 
 #[tokio::test]

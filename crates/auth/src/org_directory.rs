@@ -1,0 +1,40 @@
+//! Organisations by the names that stand in the paths of other features.
+
+use loom_core::{
+    Result,
+    id::OrgId,
+    port::{BoxFuture, OrgDirectory},
+    text,
+};
+
+use crate::Auth;
+
+/// The longest of both: a slug has 63 bytes, an id 36.
+const MAX_NAME: usize = 63;
+
+impl OrgDirectory for Auth {
+    fn org_id<'a>(&'a self, id_or_slug: &'a str) -> BoxFuture<'a, Result<Option<OrgId>>> {
+        Box::pin(async move {
+            if !text::is_plain_line(id_or_slug, MAX_NAME) {
+                return Ok(None);
+            }
+            let id = id_or_slug.parse::<OrgId>().ok();
+            Ok(sqlx::query_scalar!(
+                r#"SELECT id AS "id: OrgId" FROM organisations WHERE id = $1 OR slug = $2"#,
+                id.map(|id| id.0),
+                id_or_slug
+            )
+            .fetch_optional(&self.pool)
+            .await?)
+        })
+    }
+
+    fn org_slug(&self, org: OrgId) -> BoxFuture<'_, Result<String>> {
+        Box::pin(async move {
+            let slug = sqlx::query_scalar!("SELECT slug FROM organisations WHERE id = $1", org.0)
+                .fetch_optional(&self.pool)
+                .await?;
+            Ok(slug.unwrap_or_else(|| org.to_string()))
+        })
+    }
+}

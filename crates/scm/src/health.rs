@@ -1,0 +1,72 @@
+//! Is git there, and the disk?
+
+use std::{path::Path, sync::PoisonError, time::Duration};
+
+use loom_core::health::{Check, Component, Status};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Scm, git};
+
+/// Within the limit of the server.
+const LIMIT: Duration = Duration::from_millis(400);
+
+impl Scm {
+    /// Starts git and writes to the disk; tells of repositories whose directory is gone.
+    pub fn health(&self) -> Check {
+        let scm = self.clone();
+        Check {
+            name: "scm",
+            critical: false,
+            probe: Box::new(move || {
+                let scm = scm.clone();
+                Box::pin(async move { scm.probe().await })
+            }),
+        }
+    }
+
+    async fn probe(&self) -> Component {
+        let root = self.disk.root.clone();
+        let written = crate::disk::blocking(move || write(&root)).await;
+        let mut command = git::command(Path::new("/"));
+        command.arg("version");
+        let version = git::run(command, LIMIT, &CancellationToken::new()).await;
+        let missing = self.still_missing();
+        let component = match (&written, &version) {
+            (Err(error), _) => {
+                tracing::warn!(%error, "the directory of the repositories cannot be written to");
+                Component::new(Status::Unhealthy)
+                    .error("the directory of the repositories cannot be written to")
+            }
+            (_, Err(error)) => {
+                tracing::warn!(%error, "git does not run");
+                Component::new(Status::Unhealthy).error("git does not run: is it installed?")
+            }
+            (_, Ok(said)) if git::version(said).is_none_or(|version| version < git::OLDEST) => {
+                let (major, minor) = git::OLDEST;
+                Component::new(Status::Unhealthy)
+                    .error(format!("git {major}.{minor} or newer is needed"))
+            }
+            _ if missing > 0 => Component::new(Status::Degraded).error(
+                "repositories have no directory here: servers must share their data directory",
+            ),
+            _ => Component::new(Status::Healthy),
+        };
+        let said = version.unwrap_or_default();
+        component
+            .with("git_version", said.trim().trim_start_matches("git version "))
+            .with("missing_repositories", missing)
+    }
+
+    fn still_missing(&self) -> usize {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.retain(|_, path| !path.join("HEAD").is_file());
+        missing.len()
+    }
+}
+
+fn write(root: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(root)?;
+    let probe = root.join(format!(".probe-{}", std::process::id()));
+    std::fs::write(&probe, b"loom")?;
+    std::fs::remove_file(probe)
+}
