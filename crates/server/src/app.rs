@@ -27,7 +27,7 @@ use crate::{
     config::{Config, Cors, Http},
     health::{self, Health},
     layers::{self, Outermost},
-    meta,
+    meta::{self, Gauges},
 };
 
 /// What replicas tell each other through PostgreSQL.
@@ -98,9 +98,17 @@ impl Features {
         Ok(Self { auth, llm, threads, docs: Docs::new(), jobs, hub })
     }
 
-    fn checks(&self, database: &Database) -> Vec<Check> {
+    fn checks(&self, database: &Database, config: &Config, clock: &Clock) -> Vec<Check> {
+        let thresholds = config.health;
+        let transaction = thresholds.transaction;
         vec![
-            health::database(database.pool().clone()),
+            database.health(loom_db::health::Thresholds { transaction }),
+            database.listener_health(&self.hub),
+            database.clock_health(clock),
+            // Where the database lies there too, a full disk stops everything.
+            health::disk(&config.data_dir, thresholds, database.is_private()),
+            health::memory(thresholds),
+            health::configuration(config),
             self.llm.health(),
             self.jobs.health(),
             self.docs.health(),
@@ -136,7 +144,7 @@ pub fn routes(
     let (llm, llm_document) = features.llm.routes().split_for_parts();
     let native = OpenApiRouter::with_openapi(meta::openapi())
         .merge(health.routes())
-        .merge(meta::metrics_routes(meta::start_metrics(), database.pool().clone()))
+        .merge(meta::metrics_routes(Gauges::new(features, health, database)))
         .merge(features.auth.routes())
         .merge(features.threads.routes())
         .merge(features.docs.routes())
@@ -207,7 +215,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
                 return Err(error);
             }
         };
-    let health = Health::new(clock.clone(), features.checks(&database));
+    let health = Health::new(clock.clone(), features.checks(&database, config, &clock));
     let (router, _) = routes(&features, &health, &database, config, clock);
     features.jobs.start_clock().await?;
     let stop = CancellationToken::new();

@@ -21,6 +21,7 @@ pub struct Config {
     pub http: Http,
     pub log: Log,
     pub production: bool,
+    pub health: crate::health::Config,
     pub data_dir: PathBuf,
     pub database: loom_db::Config,
     pub vault: loom_vault::Config,
@@ -114,6 +115,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     };
     let mut http = load_http(env, production);
     let log = load_log(env, overrides.stdout_is_terminal);
+    let health = crate::health::Config::load(env);
     let database = loom_db::Config::load(env, &data_dir, production);
     let vault = loom_vault::Config::load(env);
     let mut auth = loom_auth::Config::load(env, production);
@@ -133,7 +135,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
         settings: env.settings().to_vec(),
         problems: env.problems().to_vec(),
         unknown: env.unknown(&["LOOM_SERVER_"]),
-        config: Config { http, log, production, data_dir, database, vault, auth, llm },
+        config: Config { http, log, production, health, data_dir, database, vault, auth, llm },
     }
 }
 

@@ -10,4 +10,7 @@ pub mod health;
 mod layers;
 mod logging;
 mod meta;
+mod process;
 mod unread;
+
+pub use meta::metrics;

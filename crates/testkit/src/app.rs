@@ -82,6 +82,10 @@ impl TestApp {
             ("LOOM_SERVER_HOST".to_owned(), "127.0.0.1".to_owned()),
             ("LOOM_SERVER_PORT".to_owned(), "0".to_owned()),
             ("LOOM_SERVER_DATA_DIR".to_owned(), data_dir.path().display().to_string()),
+            // How full the machine is that runs the tests is not their business.
+            ("LOOM_SERVER_HEALTH_DISK_FREE_PERCENT".to_owned(), "0".to_owned()),
+            ("LOOM_SERVER_HEALTH_DISK_FREE_MIB".to_owned(), "0".to_owned()),
+            ("LOOM_SERVER_HEALTH_MEMORY_PERCENT".to_owned(), "100".to_owned()),
             ("LOOM_SERVER_ANTHROPIC_API_KEY".to_owned(), UPSTREAM_KEY.to_owned()),
             ("LOOM_SERVER_ANTHROPIC_BASE_URL".to_owned(), mock.url()),
             ("LOOM_SERVER_OPENAI_API_KEY".to_owned(), UPSTREAM_KEY.to_owned()),

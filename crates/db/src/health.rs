@@ -1,0 +1,451 @@
+//! The health of the database: that it answers, how fast, that it is the one we know, the connections,
+//! word between replicas, and whether its clock and ours agree.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use loom_core::{
+    Clock,
+    health::{Check, Component, Status},
+    telemetry::Metric,
+};
+use serde_json::json;
+use sqlx::{PgConnection, PgPool};
+
+use crate::{Database, Hub, migrate};
+
+const LIMIT: Duration = Duration::from_millis(500);
+/// For all that is asked, below [`LIMIT`].
+const ANSWER: Duration = Duration::from_millis(450);
+/// For a connection of the pool, below [`LIMIT`].
+const CONNECTION: Duration = Duration::from_millis(250);
+const SLOW: Duration = Duration::from_millis(100);
+/// PostgreSQL stops writing before 2^31 and warns 40 million before; autovacuum begins at 200 million.
+const XID_AGE: i32 = 1_500_000_000;
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const HEARD: Duration = Duration::from_secs(1);
+const HEARD_LATE: Duration = Duration::from_millis(500);
+const CLOCK_DEGRADED: f64 = 2.0;
+const CLOCK_UNHEALTHY: f64 = 30.0;
+
+/// The metrics of this crate.
+pub const METRICS: &[Metric] = &[
+    Metric::gauge("loom_db_connections", "Open connections of the pool.", &[]),
+    Metric::gauge("loom_db_connections_idle", "Open connections of the pool that nobody uses.", &[]),
+    Metric::gauge("loom_db_connections_max", "Connections that the pool opens at most.", &[]),
+    Metric::gauge(
+        "loom_hub_connected",
+        "1 while the server listens for word from other replicas, else 0.",
+        &[],
+    ),
+    Metric::gauge(
+        "loom_hub_lag_seconds",
+        "How long a word took through PostgreSQL and back at the last probe.",
+        &[],
+    ),
+    Metric::gauge(
+        "loom_clock_skew_seconds",
+        "How far this machine's clock is ahead of the database's.",
+        &[],
+    ),
+];
+
+/// Sets the gauges of the pool and the hub, for who reads the metrics now.
+pub fn measure(pool: &PgPool, hub: &Hub) {
+    #[expect(clippy::cast_precision_loss, reason = "a small count")]
+    let idle = pool.num_idle() as f64;
+    metrics::gauge!("loom_db_connections").set(pool.size());
+    metrics::gauge!("loom_db_connections_idle").set(idle);
+    metrics::gauge!("loom_db_connections_max").set(pool.options().get_max_connections());
+    metrics::gauge!("loom_hub_connected").set(f64::from(u8::from(hub.is_connected())));
+}
+
+/// What an operator may want other than it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Thresholds {
+    /// An open transaction older than this is told.
+    pub transaction: Duration,
+}
+
+impl Database {
+    /// Whether it answers and is fit for us.
+    pub fn health(&self, thresholds: Thresholds) -> Check {
+        let (pool, probes) = (self.pool().clone(), self.probes().clone());
+        // The same URL for both means that nobody told of a way past a pooler.
+        let through_pooler = self.direct_url_is_url;
+        let probe = move || {
+            let (pool, probes) = (pool.clone(), probes.clone());
+            async move { database(&pool, &probes, thresholds, through_pooler).await }
+        };
+        Check::new("database", probe).critical(true).within(LIMIT)
+    }
+
+    /// Whether word between replicas arrives.
+    pub fn listener_health(&self, hub: &Hub) -> Check {
+        let (hub, probes) = (hub.clone(), self.probes().clone());
+        let last: Arc<Mutex<Option<(Instant, Heard)>>> = Arc::default();
+        let probe = move || {
+            let (hub, probes, last) = (hub.clone(), probes.clone(), Arc::clone(&last));
+            async move { listener(&hub, &probes, &last).await }
+        };
+        Check::new("listener", probe).within(HEARD + LIMIT)
+    }
+
+    /// Whether the database's clock and ours agree.
+    pub fn clock_health(&self, clock: &Clock) -> Check {
+        let (clock, probes) = (clock.clone(), self.probes().clone());
+        let probe = move || {
+            let (clock, probes) = (clock.clone(), probes.clone());
+            async move { skew(&clock, &probes).await }
+        };
+        Check::new("clock", probe).within(LIMIT)
+    }
+}
+
+/// What one look at the server gives.
+#[derive(sqlx::FromRow)]
+struct Vitals {
+    pid: i32,
+    version: String,
+    in_recovery: bool,
+    xid_age: i32,
+    max_connections: i32,
+    used_connections: i64,
+    oldest_transaction_secs: Option<f64>,
+    oldest_transaction_pid: Option<i32>,
+}
+
+const VITALS: &str = "
+    SELECT pg_backend_pid() AS pid, current_setting('server_version') AS version,
+           pg_is_in_recovery() AS in_recovery,
+           (SELECT age(datfrozenxid) FROM pg_database WHERE datname = current_database()) AS xid_age,
+           current_setting('max_connections')::int AS max_connections,
+           (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used_connections,
+           extract(epoch FROM clock_timestamp() - oldest.xact_start)::float8 AS oldest_transaction_secs,
+           oldest.pid AS oldest_transaction_pid
+      FROM (SELECT) AS one
+      LEFT JOIN (SELECT pid, xact_start FROM pg_stat_activity
+                  WHERE usename = current_user AND datname = current_database()
+                    AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+                    AND xact_start IS NOT NULL
+                  ORDER BY xact_start LIMIT 1) AS oldest ON true";
+
+async fn database(
+    pool: &PgPool,
+    probes: &PgPool,
+    thresholds: Thresholds,
+    through_pooler: bool,
+) -> Component {
+    let busy = pool.size().saturating_sub(u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
+    let max = pool.options().get_max_connections();
+    let (looked, waited) =
+        tokio::join!(tokio::time::timeout(ANSWER, look(probes)), wait_for_connection(pool));
+    let looked = match looked.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        Ok(looked) => looked,
+        Err(error) => {
+            tracing::warn!(%error, "the database does not answer the health probe");
+            let error = match error {
+                sqlx::Error::PoolTimedOut => format!("no answer within {} ms", ANSWER.as_millis()),
+                error => error.to_string(),
+            };
+            return with_pool(Component::new(Status::Unhealthy), pool)
+                .error("the database does not answer")
+                .code(
+                    "DB_UNREACHABLE",
+                    "See that PostgreSQL runs and that DATABASE_URL leads to it; its log says why it \
+                     refuses. The server goes on by itself as soon as it answers.",
+                )
+                .detail(error);
+        }
+    };
+    let component = judge(&looked, thresholds, through_pooler);
+    let component = match waited {
+        Some(waited) => component.inside("connection_wait_ms", waited.as_secs_f64() * 1e3),
+        // Not worse than degraded: the database is well, and a restart would not help.
+        None if component.status < Status::Degraded => {
+            let detail = format!("{busy} of {max} connections in use");
+            Component { status: Status::Degraded, ..component }
+                .error("no connection became free in time")
+                .code(
+                    "DB_POOL_SATURATED",
+                    "Requests wait for a connection. Look for slow statements and long transactions \
+                     (pg_stat_activity), then raise LOOM_SERVER_DATABASE_MAX_CONNECTIONS within what \
+                     PostgreSQL's max_connections allows for all replicas.",
+                )
+                .detail(detail)
+        }
+        None => component,
+    };
+    let vitals = &looked.vitals;
+    with_pool(component, pool)
+        .inside("server_version", vitals.version.as_str())
+        .inside("round_trip_ms", looked.round_trip.as_secs_f64() * 1e3)
+        .inside("pool_busy", busy)
+        .inside("server_connections", vitals.used_connections)
+        .inside("server_max_connections", vitals.max_connections)
+        .inside("oldest_transaction_secs", json!(vitals.oldest_transaction_secs))
+        .inside("xid_age", vitals.xid_age)
+        .inside("transaction_pooler", looked.pooler)
+        .inside("migration", json!(looked.migrations.current))
+        .inside("migration_expected", json!(looked.migrations.expected))
+}
+
+fn with_pool(component: Component, pool: &PgPool) -> Component {
+    component
+        .with("connections", pool.size())
+        .with("idle_connections", pool.num_idle())
+        .with("max_connections", pool.options().get_max_connections())
+}
+
+/// How long a request waits for a connection now; None when longer than it should.
+async fn wait_for_connection(pool: &PgPool) -> Option<Duration> {
+    let started = Instant::now();
+    // One that is free needs no round trip; a new one is not the pool's want.
+    if pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections() {
+        return Some(started.elapsed());
+    }
+    let connection = tokio::time::timeout(CONNECTION, pool.acquire()).await;
+    matches!(connection, Ok(Ok(_))).then(|| started.elapsed())
+}
+
+struct Looked {
+    vitals: Vitals,
+    round_trip: Duration,
+    /// Two statements of one session went to two backends.
+    pooler: bool,
+    migrations: migrate::Comparison,
+}
+
+async fn look(probes: &PgPool) -> sqlx::Result<Looked> {
+    // A connection may have died since the last look, which tells nothing of now.
+    let mut connection = probes.acquire().await?;
+    match look_on(&mut connection).await {
+        Err(sqlx::Error::Io(_) | sqlx::Error::Database(_)) => {
+            connection.close_on_drop();
+            drop(connection);
+            look_on(&mut *probes.acquire().await?).await
+        }
+        looked => looked,
+    }
+}
+
+async fn look_on(connection: &mut PgConnection) -> sqlx::Result<Looked> {
+    let vitals: Vitals = sqlx::query_as(VITALS).fetch_one(&mut *connection).await?;
+    let rows = sqlx::query_as("SELECT version, checksum, success FROM _sqlx_migrations")
+        .fetch_all(&mut *connection)
+        .await?;
+    let started = Instant::now();
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await?;
+    Ok(Looked {
+        round_trip: started.elapsed(),
+        pooler: pid != vitals.pid,
+        migrations: migrate::compare(&rows),
+        vitals,
+    })
+}
+
+/// The gravest of what is wrong.
+fn judge(looked: &Looked, thresholds: Thresholds, through_pooler: bool) -> Component {
+    let Looked { vitals, migrations, .. } = looked;
+    let degraded = || Component::new(Status::Degraded);
+    if vitals.in_recovery {
+        return Component::new(Status::Unhealthy).error("the database takes no writes").code(
+            "DB_READ_ONLY",
+            "The server is connected to a standby. Point DATABASE_URL to the primary (with \
+             target_session_attrs or a service that follows it), or promote this one.",
+        );
+    }
+    if let Some(version) = migrations.pending {
+        return Component::new(Status::Unhealthy)
+            .error("the schema is older than this server")
+            .code(
+                "DB_MIGRATION_PENDING",
+                "The database lacks a migration that this server ran on: an older backup was restored \
+                 under it. Restart the server, which migrates at its start.",
+            )
+            .detail(format!("migration {version} is not applied"));
+    }
+    if let Some(version) = migrations.dirty {
+        return degraded()
+            .error("a migration did not come to its end")
+            .code(
+                "DB_MIGRATION_DIRTY",
+                "A migration failed half-way. The log of the server that ran it says why; mend that and \
+                 start that version again. No server starts on this database before.",
+            )
+            .detail(format!("migration {version}"));
+    }
+    if let Some(version) = migrations.edited {
+        return degraded()
+            .error("an applied migration is not that of this server")
+            .code(
+                "DB_MIGRATION_EDITED",
+                "Another build has migrated this database. This server runs on; it would not start \
+                 again. Find out which build, and use one for all replicas.",
+            )
+            .detail(format!("migration {version}"));
+    }
+    if let Some(version) = migrations.newer {
+        return degraded()
+            .error("the schema is newer than this server")
+            .code(
+                "DB_MIGRATION_NEWER",
+                "A newer version has migrated the database, as in the middle of an upgrade. Replace this \
+                 server by the newer version; it would not start again.",
+            )
+            .detail(format!("migration {version} is not known to this version"));
+    }
+    if through_pooler && looked.pooler {
+        return degraded().error("a pooler is between the server and the database").code(
+            "DB_POOLER",
+            "Two statements went to two backends: a transaction pooler, which loses LISTEN. Set \
+             LOOM_SERVER_DATABASE_DIRECT_URL to the database past the pooler.",
+        );
+    }
+    if vitals.xid_age > XID_AGE {
+        return degraded()
+            .error("old transaction ids are not being frozen")
+            .code(
+                "DB_XID_AGE",
+                "Autovacuum does not keep up, and at 2^31 PostgreSQL stops writing. Look for old \
+                 transactions, abandoned replication slots and prepared transactions that hold it back, \
+                 then VACUUM (FREEZE) the oldest tables.",
+            )
+            .detail(format!("age {}", vitals.xid_age));
+    }
+    let oldest = vitals.oldest_transaction_secs.unwrap_or_default();
+    if oldest > thresholds.transaction.as_secs_f64() {
+        return degraded()
+            .error("a transaction has been open for long")
+            .code(
+                "DB_OLD_TRANSACTION",
+                "It holds back vacuum and may hold locks. Look at its pid in pg_stat_activity; \
+                 pg_terminate_backend(pid) ends it.",
+            )
+            .detail(format!(
+                "pid {}, for {oldest:.0} s",
+                vitals.oldest_transaction_pid.unwrap_or_default()
+            ));
+    }
+    if looked.round_trip > SLOW {
+        return degraded()
+            .error("the database answers slowly")
+            .code(
+                "DB_SLOW",
+                "A statement that does nothing takes this long: look at the network between the server \
+                 and PostgreSQL, and at PostgreSQL's CPU and disk.",
+            )
+            .detail(format!("{:.0} ms", looked.round_trip.as_secs_f64() * 1e3));
+    }
+    Component::new(Status::Healthy)
+}
+
+/// How the last word to ourselves went; None: it did not come.
+type Heard = Option<Duration>;
+
+async fn listener(
+    hub: &Hub,
+    probes: &PgPool,
+    last: &Mutex<Option<(Instant, Heard)>>,
+) -> Component {
+    if !hub.is_connected() {
+        *last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        return Component::new(Status::Degraded)
+            .with("connected", false)
+            .error("not listening for word from other replicas")
+            .code(
+                "LISTENER_DISCONNECTED",
+                "What other replicas change is seen late. See that LOOM_SERVER_DATABASE_DIRECT_URL (or \
+                 DATABASE_URL) leads to PostgreSQL itself and that it has a connection free; the server \
+                 connects again by itself.",
+            );
+    }
+    let kept = *last.lock().unwrap_or_else(PoisonError::into_inner);
+    let heard = match kept {
+        // Only good news are kept.
+        Some((at, Some(heard))) if at.elapsed() < PROBE_EVERY => Some(heard),
+        _ => match hub.probe(probes, HEARD).await {
+            Ok(heard) => {
+                *last.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some((Instant::now(), heard));
+                heard
+            }
+            Err(error) => {
+                return Component::new(Status::Degraded)
+                    .with("connected", true)
+                    .error("the listener cannot be tried")
+                    .code("LISTENER_UNKNOWN", "The database does not answer; see its component.")
+                    .detail(error.to_string());
+            }
+        },
+    };
+    let component = match heard {
+        None => Component::new(Status::Degraded)
+            .error("word from other replicas does not arrive")
+            .code(
+                "LISTENER_DEAF",
+                "The connection is there and hears nothing, as through a transaction pooler: set \
+                 LOOM_SERVER_DATABASE_DIRECT_URL. Else a connection died silently, and the server has \
+                 made a new one: look again.",
+            ),
+        Some(lag) if lag > HEARD_LATE => Component::new(Status::Degraded)
+            .error("word from other replicas arrives late")
+            .code(
+                "LISTENER_SLOW",
+                "Look at PostgreSQL's load, and at the server's own CPU.",
+            ),
+        Some(_) => Component::new(Status::Healthy),
+    };
+    let component = component.with("connected", true);
+    match heard {
+        Some(lag) => {
+            metrics::gauge!("loom_hub_lag_seconds").set(lag.as_secs_f64());
+            component.inside("lag_ms", lag.as_secs_f64() * 1e3)
+        }
+        None => component,
+    }
+}
+
+async fn skew(clock: &Clock, probes: &PgPool) -> Component {
+    let asked = Instant::now();
+    let theirs = sqlx::query_scalar::<_, DateTime<Utc>>("SELECT clock_timestamp()");
+    let theirs = theirs.fetch_one(probes).await;
+    let (ours, took) = (clock.now(), asked.elapsed());
+    let theirs = match theirs {
+        Ok(theirs) => theirs,
+        Err(error) => {
+            return Component::new(Status::Degraded)
+                .error("the clock cannot be compared")
+                .code("CLOCK_UNKNOWN", "The database does not answer; see its component.")
+                .detail(error.to_string());
+        }
+    };
+    // It looked at its clock about half-way.
+    let halved = took.as_secs_f64() / 2.0;
+    let skew = (ours - theirs).as_seconds_f64() - halved;
+    metrics::gauge!("loom_clock_skew_seconds").set(skew);
+    // The half that may be wrong is not held against the clock.
+    let certain = (skew.abs() - halved).max(0.0);
+    let status = if certain > CLOCK_UNHEALTHY {
+        Status::Unhealthy
+    } else if certain > CLOCK_DEGRADED {
+        Status::Degraded
+    } else {
+        Status::Healthy
+    };
+    let component = Component::new(status).with("skew_ms", (skew * 1e3).round());
+    if status == Status::Healthy {
+        return component;
+    }
+    component
+        .error("this machine's clock and the database's differ")
+        .code(
+            "CLOCK_SKEW",
+            "Schedules, expiry and sign-in codes go by this machine's clock. See that NTP runs here and \
+             on the database's machine (chronyc tracking, timedatectl).",
+        )
+        .detail(format!("{skew:+.3} s against the database"))
+}
