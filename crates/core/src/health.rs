@@ -151,8 +151,7 @@ mod tests {
             .code("DB_SLOW", "look at the disk")
             .detail("250 ms");
         let public = serde_json::to_value(&component).unwrap();
-        let expected =
-            serde_json::json!({"status": "degraded", "error": "slow", "connections": 3});
+        let expected = serde_json::json!({"status": "degraded", "error": "slow", "connections": 3});
         assert_eq!(public, expected);
         assert_eq!(component.finding.unwrap().detail.as_deref(), Some("250 ms"));
     }

@@ -34,7 +34,11 @@ const CLOCK_UNHEALTHY: f64 = 30.0;
 /// The metrics of this crate.
 pub const METRICS: &[Metric] = &[
     Metric::gauge("loom_db_connections", "Open connections of the pool.", &[]),
-    Metric::gauge("loom_db_connections_idle", "Open connections of the pool that nobody uses.", &[]),
+    Metric::gauge(
+        "loom_db_connections_idle",
+        "Open connections of the pool that nobody uses.",
+        &[],
+    ),
     Metric::gauge("loom_db_connections_max", "Connections that the pool opens at most.", &[]),
     Metric::gauge(
         "loom_hub_connected",
@@ -346,11 +350,7 @@ fn judge(looked: &Looked, thresholds: Thresholds, through_pooler: bool) -> Compo
 /// How the last word to ourselves went; None: it did not come.
 type Heard = Option<Duration>;
 
-async fn listener(
-    hub: &Hub,
-    probes: &PgPool,
-    last: &Mutex<Option<(Instant, Heard)>>,
-) -> Component {
+async fn listener(hub: &Hub, probes: &PgPool, last: &Mutex<Option<(Instant, Heard)>>) -> Component {
     if !hub.is_connected() {
         *last.lock().unwrap_or_else(PoisonError::into_inner) = None;
         return Component::new(Status::Degraded)
@@ -412,7 +412,8 @@ async fn listener(
 async fn skew(clock: &Clock, probes: &PgPool) -> Component {
     let asked = Instant::now();
     let theirs = sqlx::query_scalar::<_, DateTime<Utc>>("SELECT clock_timestamp()");
-    let theirs = theirs.fetch_one(probes).await;
+    let theirs = tokio::time::timeout(ANSWER, theirs.fetch_one(probes)).await;
+    let theirs = theirs.unwrap_or(Err(sqlx::Error::PoolTimedOut));
     let (ours, took) = (clock.now(), asked.elapsed());
     let theirs = match theirs {
         Ok(theirs) => theirs,

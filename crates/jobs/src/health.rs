@@ -8,6 +8,7 @@ use loom_core::{
     telemetry::Metric,
 };
 use serde_json::json;
+use sqlx::PgPool;
 
 use crate::{
     JobScheduler,
@@ -39,16 +40,21 @@ const FAILING_ADVICE: &str = "GET /api/admin/jobs/{id}/history has the error of 
 impl JobScheduler {
     /// The check `jobs`: reads the database twice.
     pub fn health(&self) -> Check {
-        let inner = Arc::clone(&self.0);
+        self.health_through(&self.0.pool)
+    }
+
+    /// As [`JobScheduler::health`], on connections that do not wait behind requests.
+    pub fn health_through(&self, pool: &PgPool) -> Check {
+        let (inner, pool) = (Arc::clone(&self.0), pool.clone());
         let probe = move || {
-            let inner = Arc::clone(&inner);
-            async move { look(&inner).await }
+            let (inner, pool) = (Arc::clone(&inner), pool.clone());
+            async move { look(&inner, &pool).await }
         };
         Check::new("jobs", probe).critical(true).within(LIMIT)
     }
 }
 
-async fn look(inner: &Inner) -> Component {
+async fn look(inner: &Inner, pool: &PgPool) -> Component {
     if inner.last_strike().is_some_and(|at| at.elapsed() > CLOCK_STANDS_STILL) {
         return Component::new(Status::Unhealthy)
             .error("the clock of the scheduler stands still")
@@ -58,10 +64,7 @@ async fn look(inner: &Inner) -> Component {
             );
     }
     let ids: Vec<String> = inner.jobs.keys().map(|&id| id.to_owned()).collect();
-    let read = tokio::try_join!(
-        store::failing(&inner.pool, &ids),
-        lag::waiting(&inner.pool, &ids)
-    );
+    let read = tokio::try_join!(store::failing(pool, &ids), lag::waiting(pool, &ids));
     let (failing, waiting) = match read {
         Ok(read) => read,
         Err(error) => {

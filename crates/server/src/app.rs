@@ -110,7 +110,7 @@ impl Features {
             health::memory(thresholds),
             health::configuration(config),
             self.llm.health(),
-            self.jobs.health(),
+            self.jobs.health_through(database.probes()),
             self.docs.health(),
         ]
     }

@@ -10,10 +10,10 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use metrics::gauge;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use loom_core::telemetry::Metric;
 use loom_db::{Database, Hub};
+use metrics::gauge;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::{
@@ -48,7 +48,11 @@ const METRICS: &[Metric] = &[
         &["method", "route"],
     ),
     Metric::gauge("loom_http_requests_in_flight", "Requests that are being handled.", &[]),
-    Metric::gauge("loom_build_info", "1, with the version of this server.", &["version", "git_sha"]),
+    Metric::gauge(
+        "loom_build_info",
+        "1, with the version of this server.",
+        &["version", "git_sha"],
+    ),
 ];
 
 /// Every metric of the server; the guide, the dashboards and the alerts are compared with it.
@@ -67,18 +71,26 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
     .copied()
 }
 
+const ITEMS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
+
+/// From a kibibyte to a gibibyte, by eights.
+const BYTES: [f64; 7] =
+    [1024.0, 8192.0, 65_536.0, 524_288.0, 4_194_304.0, 33_554_432.0, 1_073_741_824.0];
+
 /// The process's metrics. There is one recorder a process; a second server in it (as in tests) shares it.
 pub(crate) fn start_metrics() -> PrometheusHandle {
     static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
     HANDLE
         .get_or_init(|| {
-            let builder = PrometheusBuilder::new();
-            let builder = match builder
-                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            let mut builder = PrometheusBuilder::new();
+            // Without buckets a histogram becomes a summary, which cannot be added up over servers.
+            for (suffix, buckets) in
+                [("_seconds", &SECONDS[..]), ("_items", &ITEMS), ("_bytes", &BYTES)]
             {
-                Ok(builder) => builder,
-                Err(_) => PrometheusBuilder::new(),
-            };
+                let suffix = Matcher::Suffix(suffix.to_owned());
+                // Refused are only empty ones.
+                builder = builder.set_buckets_for_metric(suffix, buckets).unwrap_or_default();
+            }
             let recorder = builder.build_recorder();
             let handle = recorder.handle();
             if metrics::set_global_recorder(recorder).is_err() {
@@ -109,11 +121,7 @@ pub(crate) struct Gauges {
 
 impl Gauges {
     pub(crate) fn new(features: &Features, health: &Health, database: &Database) -> Self {
-        Self {
-            pool: database.pool().clone(),
-            hub: features.hub.clone(),
-            health: health.clone(),
-        }
+        Self { pool: database.pool().clone(), hub: features.hub.clone(), health: health.clone() }
     }
 
     /// All metrics of this moment, in Prometheus's text form.

@@ -156,6 +156,10 @@ pub(crate) fn measure() {
 
 /// Counters take whole numbers only.
 fn cpu(seconds: f64) {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "small and positive"
+    )]
     counter!("process_cpu_seconds_total").absolute(seconds as u64);
 }

@@ -44,14 +44,21 @@ impl Setup {
 
     /// A clock that the test moves by hand (`app.clock.advance`).
     #[must_use]
-    pub fn manual_clock(mut self) -> Self {
-        self.clock =
-            Some(Clock::manual(DateTime::<Utc>::from_timestamp(1_800_000_000, 0).unwrap()));
+    pub fn manual_clock(self) -> Self {
+        self.clock(Clock::manual(DateTime::<Utc>::from_timestamp(1_800_000_000, 0).unwrap()))
+    }
+
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
         self
     }
 
     pub async fn start(self) -> TestApp {
-        let database = TestDatabase::new().await;
+        self.start_on(TestDatabase::new().await).await
+    }
+
+    pub async fn start_on(self, database: TestDatabase) -> TestApp {
         TestApp::on(self, database).await
     }
 }

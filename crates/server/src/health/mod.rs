@@ -166,8 +166,7 @@ impl Health {
     async fn report(&self) -> Report {
         let (status, took, probed) = self.look(KEPT).await;
         let shown = |(check, probed): (&Check, Probed)| {
-            let shown =
-                Shown { component: probed.component, latency_ms: millis(probed.latency) };
+            let shown = Shown { component: probed.component, latency_ms: millis(probed.latency) };
             (check.name, shown)
         };
         Report {
@@ -245,7 +244,8 @@ impl Watched {
         let code = |component: &Component| component.finding.as_ref().map(|found| found.code);
         let before = last.take();
         let same = before.filter(|before| {
-            before.component.status == component.status && code(&before.component) == code(&component)
+            before.component.status == component.status
+                && code(&before.component) == code(&component)
         });
         if same.is_none() && component.status >= Status::Degraded {
             tracing::warn!(

@@ -21,5 +21,6 @@ mod isolation;
 mod jobs;
 mod kernel;
 mod llm;
+mod metrics;
 mod native;
 mod openapi;
