@@ -164,7 +164,7 @@ pub trait SpanSink: Send + Sync {
 static SINK: OnceLock<Box<dyn SpanSink>> = OnceLock::new();
 
 tokio::task_local! {
-    static CURRENT: SpanContext;
+    static CURRENT: Option<SpanContext>;
 }
 
 /// Gives the process its sink; false when it has one already.
@@ -172,14 +172,17 @@ pub fn export_to(sink: Box<dyn SpanSink>) -> bool {
     SINK.set(sink).is_ok()
 }
 
-/// Runs `work` as a part of the span of `context`.
-pub async fn within<F: Future>(context: SpanContext, work: F) -> F::Output {
-    CURRENT.scope(context, work).await
+/// Runs `work` as a part of the span of `context`, if there is one.
+pub fn within<F: Future>(
+    context: Option<SpanContext>,
+    work: F,
+) -> impl Future<Output = F::Output> + use<F> {
+    CURRENT.scope(context, work)
 }
 
 /// The span of the request that is being handled; None when it is not traced.
 pub fn current() -> Option<SpanContext> {
-    CURRENT.try_with(|context| *context).ok().filter(|context| context.sampled)
+    CURRENT.try_with(|context| *context).ok().flatten().filter(|context| context.sampled)
 }
 
 /// Hands a finished span over.

@@ -18,6 +18,7 @@ mod relay;
 mod scan;
 mod store;
 mod stream_options;
+mod trace;
 mod usage;
 
 use std::sync::{

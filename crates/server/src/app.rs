@@ -28,8 +28,11 @@ use crate::{
     health::{self, Health},
     layers::{self, Outermost},
     meta::{self, Gauges},
+    otlp::{self, Exporter, Sampler},
 };
 
+/// Time for what was traced and measured last to reach the collector.
+const LAST_EXPORT: Duration = Duration::from_secs(5);
 /// What replicas tell each other through PostgreSQL.
 const CHANNELS: &[&str] = &[];
 
@@ -124,7 +127,7 @@ impl Features {
 }
 
 /// Which of several servers this is, in job runs.
-fn replica_name() -> String {
+pub(crate) fn replica_name() -> String {
     let host = nix::unistd::gethostname()
         .ok()
         .and_then(|name| name.into_string().ok())
@@ -139,6 +142,7 @@ pub fn routes(
     database: &Database,
     config: &Config,
     clock: Clock,
+    sampler: Option<Sampler>,
 ) -> (Router, OpenApi) {
     // Replies of the providers pass as they are: no compression, and time limits of their own.
     let (llm, llm_document) = features.llm.routes().split_for_parts();
@@ -155,7 +159,7 @@ pub fn routes(
         .merge(meta::document_routes(&document))
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
         .layer(CompressionLayer::new());
-    let outermost = Outermost { clock, auth: features.auth.clone() };
+    let outermost = Outermost { clock, auth: features.auth.clone(), sampler };
     let router = native
         .merge(llm)
         .fallback(layers::no_such_route)
@@ -186,6 +190,7 @@ pub struct Running {
     database: Database,
     stop: CancellationToken,
     serving: JoinHandle<()>,
+    exporter: Option<Exporter>,
     grace: Duration,
 }
 
@@ -216,7 +221,9 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
             }
         };
     let health = Health::new(clock.clone(), features.checks(&database, config, &clock));
-    let (router, _) = routes(&features, &health, &database, config, clock);
+    let gauges = Gauges::new(&features, &health, &database);
+    let (exporter, sampler) = otlp::start(&config.otlp, gauges, &clock)?.unzip();
+    let (router, _) = routes(&features, &health, &database, config, clock, sampler);
     features.jobs.start_clock().await?;
     let stop = CancellationToken::new();
     tokio::spawn(meta::keep_up(metrics, stop.clone()));
@@ -228,7 +235,8 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
         http.shutdown_grace,
         stop_streams,
     ));
-    Ok(Running { address, features, health, database, stop, serving, grace: http.shutdown_grace })
+    let grace = http.shutdown_grace;
+    Ok(Running { address, features, health, database, stop, serving, exporter, grace })
 }
 
 impl Running {
@@ -245,6 +253,9 @@ impl Running {
             tracing::error!(%error, "the accept loop ended badly");
         }
         self.features.close(self.grace).await;
+        if let Some(exporter) = self.exporter {
+            exporter.close(self.grace.clamp(Duration::from_secs(1), LAST_EXPORT)).await;
+        }
         self.database.close().await;
     }
 }

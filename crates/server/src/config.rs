@@ -22,6 +22,7 @@ pub struct Config {
     pub log: Log,
     pub production: bool,
     pub health: crate::health::Config,
+    pub otlp: crate::otlp::Config,
     pub data_dir: PathBuf,
     pub database: loom_db::Config,
     pub vault: loom_vault::Config,
@@ -116,6 +117,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let mut http = load_http(env, production);
     let log = load_log(env, overrides.stdout_is_terminal);
     let health = crate::health::Config::load(env);
+    let otlp = crate::otlp::Config::load(env);
     let database = loom_db::Config::load(env, &data_dir, production);
     let vault = loom_vault::Config::load(env);
     let mut auth = loom_auth::Config::load(env, production);
@@ -135,7 +137,18 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
         settings: env.settings().to_vec(),
         problems: env.problems().to_vec(),
         unknown: env.unknown(&["LOOM_SERVER_"]),
-        config: Config { http, log, production, health, data_dir, database, vault, auth, llm },
+        config: Config {
+            http,
+            log,
+            production,
+            health,
+            otlp,
+            data_dir,
+            database,
+            vault,
+            auth,
+            llm,
+        },
     }
 }
 

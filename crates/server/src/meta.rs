@@ -61,6 +61,7 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
         METRICS,
         crate::health::METRICS,
         process::METRICS,
+        crate::otlp::METRICS,
         loom_core::telemetry::METRICS,
         loom_db::health::METRICS,
         loom_jobs::health::METRICS,

@@ -24,3 +24,5 @@ mod llm;
 mod metrics;
 mod native;
 mod openapi;
+#[cfg(feature = "otlp")]
+mod otlp;
