@@ -215,17 +215,40 @@ fn the_guide_tells_of_every_metric() {
     assert!(missing.is_empty(), "docs/operations.md says nothing of {missing:?}");
 }
 
-/// Every file under `deploy/grafana`.
-fn grafana() -> Vec<(PathBuf, String)> {
-    let mut folders = vec![root().join("deploy/grafana")];
+#[test]
+fn the_guide_tells_of_every_code_of_health() {
+    let page = std::fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let sources = files("crates").into_iter().filter(|(path, _)| {
+        let path = path.to_string_lossy();
+        path.ends_with(".rs") && path.contains("/src/")
+    });
+    let mut codes = BTreeSet::new();
+    for (_, text) in sources {
+        // The arguments of `Component::code` and what stands before it as a choice of two.
+        let words = text.split('"').skip(1).step_by(2);
+        let is_code = |word: &&str| {
+            let known =
+                ["DB_", "LISTENER_", "CLOCK_", "DISK_", "MEMORY_", "CONFIG_", "JOBS_", "DOCS_"];
+            known.iter().any(|start| word.starts_with(start))
+                && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+        };
+        codes.extend(words.filter(is_code).map(str::to_owned));
+    }
+    assert!(codes.len() > 20, "{codes:?}");
+    let missing: Vec<_> =
+        codes.iter().filter(|code| !page.contains(&format!("`{code}`"))).collect();
+    assert!(missing.is_empty(), "docs/operations.md says nothing of {missing:?}");
+}
+
+fn files(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut folders = vec![root().join(folder)];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
-                let text = std::fs::read_to_string(&path).unwrap();
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
                 files.push((path, text));
             }
         }
@@ -244,7 +267,7 @@ fn dashboards_and_alerts_name_metrics_that_there_are() {
         })
     };
     let mut used = 0;
-    for (path, text) in grafana() {
+    for (path, text) in files("deploy/grafana") {
         let expressions: Vec<String> = if path.extension().is_some_and(|kind| kind == "json") {
             let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert!(dashboard["uid"].is_string() && dashboard["title"].is_string(), "{path:?}");
