@@ -13,7 +13,7 @@ use loom_core::{
     telemetry::Metric,
 };
 use serde_json::json;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{FromRow as _, PgPool, Row as _};
 
 use crate::{Database, Hub, migrate};
 
@@ -28,6 +28,7 @@ const XID_AGE: i32 = 1_500_000_000;
 const PROBE_EVERY: Duration = Duration::from_secs(15);
 const HEARD: Duration = Duration::from_secs(1);
 const HEARD_LATE: Duration = Duration::from_millis(500);
+const COMPARED: Duration = Duration::from_millis(900);
 const CLOCK_DEGRADED: f64 = 2.0;
 const CLOCK_UNHEALTHY: f64 = 30.0;
 
@@ -105,7 +106,7 @@ impl Database {
             let (clock, probes) = (clock.clone(), probes.clone());
             async move { skew(&clock, &probes).await }
         };
-        Check::new("clock", probe).within(LIMIT)
+        Check::new("clock", probe).within(HEARD)
     }
 }
 
@@ -120,6 +121,16 @@ struct Vitals {
     used_connections: i64,
     oldest_transaction_secs: Option<f64>,
     oldest_transaction_pid: Option<i32>,
+    /// Each as `version checksum success`.
+    migrations: Vec<String>,
+}
+
+fn migration(text: &String) -> Option<(i64, Vec<u8>, bool)> {
+    let mut parts = text.split(' ');
+    let (version, checksum, success) = (parts.next()?, parts.next()?, parts.next()?);
+    let byte = |at| u8::from_str_radix(checksum.get(at..at + 2)?, 16).ok();
+    let checksum = (0..checksum.len()).step_by(2).filter_map(byte).collect();
+    Some((version.parse().ok()?, checksum, success == "true"))
 }
 
 const VITALS: &str = "
@@ -129,7 +140,9 @@ const VITALS: &str = "
            current_setting('max_connections')::int AS max_connections,
            (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used_connections,
            extract(epoch FROM clock_timestamp() - oldest.xact_start)::float8 AS oldest_transaction_secs,
-           oldest.pid AS oldest_transaction_pid
+           oldest.pid AS oldest_transaction_pid,
+           ARRAY(SELECT version || ' ' || encode(checksum, 'hex') || ' ' || success
+                   FROM _sqlx_migrations) AS migrations
       FROM (SELECT) AS one
       LEFT JOIN (SELECT pid, xact_start FROM pg_stat_activity
                   WHERE usename = current_user AND datname = current_database()
@@ -145,9 +158,12 @@ async fn database(
 ) -> Component {
     let busy = pool.size().saturating_sub(u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
     let max = pool.options().get_max_connections();
+    // It goes on when it is given up: a connection that took its time to be made serves the next look.
+    let looking = tokio::spawn(look(probes.clone()));
     let (looked, waited) =
-        tokio::join!(tokio::time::timeout(ANSWER, look(probes)), wait_for_connection(pool));
-    let looked = match looked.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        tokio::join!(tokio::time::timeout(ANSWER, looking), wait_for_connection(pool));
+    let looked = looked.unwrap_or(Ok(Err(sqlx::Error::PoolTimedOut)));
+    let looked = match looked.unwrap_or(Err(sqlx::Error::WorkerCrashed)) {
         Ok(looked) => looked,
         Err(error) => {
             tracing::warn!(%error, "the database does not answer the health probe");
@@ -223,30 +239,20 @@ struct Looked {
     migrations: migrate::Comparison,
 }
 
-async fn look(probes: &PgPool) -> sqlx::Result<Looked> {
-    // A connection may have died since the last look, which tells nothing of now.
+/// Without preparing: that would be further round trips, and they count here.
+async fn look(probes: PgPool) -> sqlx::Result<Looked> {
     let mut connection = probes.acquire().await?;
-    match look_on(&mut connection).await {
-        Err(sqlx::Error::Io(_) | sqlx::Error::Database(_)) => {
-            connection.close_on_drop();
-            drop(connection);
-            look_on(&mut *probes.acquire().await?).await
-        }
-        looked => looked,
-    }
-}
-
-async fn look_on(connection: &mut PgConnection) -> sqlx::Result<Looked> {
-    let vitals: Vitals = sqlx::query_as(VITALS).fetch_one(&mut *connection).await?;
-    let rows = sqlx::query_as("SELECT version, checksum, success FROM _sqlx_migrations")
-        .fetch_all(&mut *connection)
-        .await?;
+    let row = sqlx::raw_sql(VITALS).fetch_one(&mut *connection).await?;
+    let vitals = Vitals::from_row(&row)?;
     let started = Instant::now();
-    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await?;
+    let row = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(&mut *connection).await?;
+    let round_trip = started.elapsed();
+    let pid: i32 = row.try_get(0)?;
+    let migrations = vitals.migrations.iter().filter_map(migration).collect::<Vec<_>>();
     Ok(Looked {
-        round_trip: started.elapsed(),
+        round_trip,
         pooler: pid != vitals.pid,
-        migrations: migrate::compare(&rows),
+        migrations: migrate::compare(&migrations),
         vitals,
     })
 }
@@ -412,7 +418,7 @@ async fn listener(hub: &Hub, probes: &PgPool, last: &Mutex<Option<(Instant, Hear
 async fn skew(clock: &Clock, probes: &PgPool) -> Component {
     let asked = Instant::now();
     let theirs = sqlx::query_scalar::<_, DateTime<Utc>>("SELECT clock_timestamp()");
-    let theirs = tokio::time::timeout(ANSWER, theirs.fetch_one(probes)).await;
+    let theirs = tokio::time::timeout(COMPARED, theirs.fetch_one(probes)).await;
     let theirs = theirs.unwrap_or(Err(sqlx::Error::PoolTimedOut));
     let (ours, took) = (clock.now(), asked.elapsed());
     let theirs = match theirs {
@@ -449,4 +455,63 @@ async fn skew(clock: &Clock, probes: &PgPool) -> Component {
              on the database's machine (chronyc tracking, timedatectl).",
         )
         .detail(format!("{skew:+.3} s against the database"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looked() -> Looked {
+        let vitals = Vitals {
+            pid: 7,
+            version: "16.1".to_owned(),
+            in_recovery: false,
+            xid_age: 100,
+            max_connections: 100,
+            used_connections: 10,
+            oldest_transaction_secs: None,
+            oldest_transaction_pid: None,
+            migrations: Vec::new(),
+        };
+        let migrations = migrate::Comparison {
+            current: Some(1),
+            expected: Some(1),
+            dirty: None,
+            newer: None,
+            edited: None,
+            pending: None,
+        };
+        Looked { vitals, round_trip: Duration::from_millis(1), pooler: false, migrations }
+    }
+
+    #[track_caller]
+    fn assert_turns(code: &str, status: Status, change: impl FnOnce(&mut Looked)) {
+        let thresholds = Thresholds { transaction: Duration::from_secs(300) };
+        assert_eq!(judge(&looked(), thresholds, true).status, Status::Healthy);
+        let mut changed = looked();
+        change(&mut changed);
+        let component = judge(&changed, thresholds, true);
+        assert_eq!(component.status, status);
+        assert_eq!(component.finding.unwrap().code, code);
+    }
+
+    /// What a test cannot do to a PostgreSQL in a moment: a standby, a pooler, old transaction ids.
+    #[test]
+    fn a_standby_a_pooler_and_old_transaction_ids_are_told() {
+        assert_turns("DB_READ_ONLY", Status::Unhealthy, |l| l.vitals.in_recovery = true);
+        assert_turns("DB_POOLER", Status::Degraded, |l| l.pooler = true);
+        assert_turns("DB_XID_AGE", Status::Degraded, |l| l.vitals.xid_age = 1_600_000_000);
+        let mut behind = looked();
+        behind.pooler = true;
+        let thresholds = Thresholds { transaction: Duration::from_secs(300) };
+        // A way past it was given.
+        assert_eq!(judge(&behind, thresholds, false).status, Status::Healthy);
+    }
+
+    #[test]
+    fn a_migration_is_read_from_its_text() {
+        let text = "12 00ff1e true".to_owned();
+        assert_eq!(migration(&text), Some((12, vec![0, 255, 30], true)));
+        assert_eq!(migration(&"12".to_owned()), None);
+    }
 }

@@ -74,10 +74,8 @@ pub(crate) fn for_probes(pool: &PgPool) -> PgPool {
     pool.options()
         .clone()
         .max_connections(PROBES)
-        .acquire_timeout(Duration::from_secs(1))
+        .acquire_timeout(Duration::from_secs(3))
         .idle_timeout(Duration::from_secs(60))
-        // A ping more for each probe, which would tell what the probe tells.
-        .test_before_acquire(false)
         .connect_lazy_with(pool.connect_options().as_ref().clone())
 }
 

@@ -267,3 +267,54 @@ impl Watched {
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    fn counting() -> (Health, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let check = Check::new("counted", move || {
+            let counted = Arc::clone(&counted);
+            async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                Component::new(Status::Healthy)
+            }
+        });
+        (Health::new(Clock::system(), vec![check]), count)
+    }
+
+    #[tokio::test]
+    async fn a_thousand_who_ask_at_once_cost_one_probe() {
+        let (health, count) = counting();
+        let started = Instant::now();
+        join_all((0..1_000).map(|_| health.report())).await;
+        let most = 1 + usize::try_from(started.elapsed().as_secs()).unwrap();
+        assert!((1..=most).contains(&count.load(Ordering::SeqCst)), "{count:?}");
+    }
+
+    #[tokio::test]
+    async fn whoever_forces_a_look_does_not_make_a_storm() {
+        let (health, count) = counting();
+        let started = Instant::now();
+        join_all((0..1_000).map(|_| health.admin_report(true))).await;
+        let most = 1 + started.elapsed().as_millis() / FORCED.as_millis();
+        assert!((1..=most).contains(&(count.load(Ordering::SeqCst) as u128)), "{count:?}");
+    }
+
+    #[tokio::test]
+    async fn only_what_is_critical_makes_the_whole_unhealthy() {
+        let whole = async |critical: bool, status: Status| {
+            let check = Check::new("part", move || async move { Component::new(status) });
+            Health::new(Clock::system(), vec![check.critical(critical)]).report().await.status
+        };
+        assert_eq!(whole(true, Status::Unhealthy).await, Status::Unhealthy);
+        assert_eq!(whole(false, Status::Unhealthy).await, Status::Degraded);
+        assert_eq!(whole(true, Status::Degraded).await, Status::Degraded);
+        assert_eq!(whole(true, Status::Disabled).await, Status::Healthy);
+    }
+}
