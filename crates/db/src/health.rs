@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, Utc};
 use loom_core::{
     Clock,
     health::{Check, Component, Status},
@@ -415,14 +414,26 @@ async fn listener(hub: &Hub, probes: &PgPool, last: &Mutex<Option<(Instant, Hear
     }
 }
 
-async fn skew(clock: &Clock, probes: &PgPool) -> Component {
+/// How far our clock is ahead in seconds, and by how much that may be wrong.
+async fn compare(clock: &Clock, probes: &PgPool) -> sqlx::Result<(f64, f64)> {
+    let mut connection = probes.acquire().await?;
     let asked = Instant::now();
-    let theirs = sqlx::query_scalar::<_, DateTime<Utc>>("SELECT clock_timestamp()");
-    let theirs = tokio::time::timeout(COMPARED, theirs.fetch_one(probes)).await;
-    let theirs = theirs.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    // One round trip, without preparing.
+    let query = "SELECT extract(epoch FROM clock_timestamp())::float8";
+    let row = sqlx::raw_sql(query).fetch_one(&mut *connection).await?;
     let (ours, took) = (clock.now(), asked.elapsed());
-    let theirs = match theirs {
-        Ok(theirs) => theirs,
+    let theirs: f64 = row.try_get(0)?;
+    #[expect(clippy::cast_precision_loss, reason = "microseconds since 1970, below 2^52")]
+    let ours = ours.timestamp_micros() as f64 / 1e6;
+    // It looked at its clock about half-way.
+    let halved = took.as_secs_f64() / 2.0;
+    Ok((ours - halved - theirs, halved))
+}
+
+async fn skew(clock: &Clock, probes: &PgPool) -> Component {
+    let compared = tokio::time::timeout(COMPARED, compare(clock, probes)).await;
+    let (skew, halved) = match compared.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        Ok(compared) => compared,
         Err(error) => {
             return Component::new(Status::Degraded)
                 .error("the clock cannot be compared")
@@ -430,9 +441,6 @@ async fn skew(clock: &Clock, probes: &PgPool) -> Component {
                 .detail(error.to_string());
         }
     };
-    // It looked at its clock about half-way.
-    let halved = took.as_secs_f64() / 2.0;
-    let skew = (ours - theirs).as_seconds_f64() - halved;
     metrics::gauge!("loom_clock_skew_seconds").set(skew);
     // The half that may be wrong is not held against the clock.
     let certain = (skew.abs() - halved).max(0.0);
