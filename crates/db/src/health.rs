@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_millis(450);
 /// For a connection of the pool, below [`LIMIT`].
 const CONNECTION: Duration = Duration::from_millis(250);
-const SLOW: Duration = Duration::from_millis(100);
+const SLOW: Duration = Duration::from_millis(50);
 /// PostgreSQL stops writing before 2^31 and warns 40 million before; autovacuum begins at 200 million.
 const XID_AGE: i32 = 1_500_000_000;
 const PROBE_EVERY: Duration = Duration::from_secs(15);
@@ -124,7 +124,7 @@ struct Vitals {
     migrations: Vec<String>,
 }
 
-fn migration(text: &String) -> Option<(i64, Vec<u8>, bool)> {
+fn migration(text: &str) -> Option<(i64, Vec<u8>, bool)> {
     let mut parts = text.split(' ');
     let (version, checksum, success) = (parts.next()?, parts.next()?, parts.next()?);
     let byte = |at| u8::from_str_radix(checksum.get(at..at + 2)?, 16).ok();
@@ -247,7 +247,8 @@ async fn look(probes: PgPool) -> sqlx::Result<Looked> {
     let row = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(&mut *connection).await?;
     let round_trip = started.elapsed();
     let pid: i32 = row.try_get(0)?;
-    let migrations = vitals.migrations.iter().filter_map(migration).collect::<Vec<_>>();
+    let migrations =
+        vitals.migrations.iter().filter_map(|text| migration(text)).collect::<Vec<_>>();
     Ok(Looked {
         round_trip,
         pooler: pid != vitals.pid,
@@ -518,8 +519,7 @@ mod tests {
 
     #[test]
     fn a_migration_is_read_from_its_text() {
-        let text = "12 00ff1e true".to_owned();
-        assert_eq!(migration(&text), Some((12, vec![0, 255, 30], true)));
-        assert_eq!(migration(&"12".to_owned()), None);
+        assert_eq!(migration("12 00ff1e true"), Some((12, vec![0, 255, 30], true)));
+        assert_eq!(migration("12"), None);
     }
 }

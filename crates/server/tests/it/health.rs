@@ -82,8 +82,12 @@ async fn a_sound_server_is_healthy_live_and_ready() {
     let app = TestApp::start().await;
     app.running.features.hub.connected().await;
     let caller = app.anonymous();
-    let health = caller.get("/health").await.expect(200).json();
-    assert_eq!(health["status"], "healthy", "{health}");
+    // A machine that is very busy may answer a single probe late.
+    let health = eventually(async || {
+        let health = caller.get("/health").await.expect(200).json();
+        (health["status"] == "healthy").then_some(health)
+    })
+    .await;
     let healthy = ["database", "listener", "clock", "disk", "configuration", "jobs", "docs_index"];
     for name in healthy {
         assert_eq!(health["components"][name]["status"], "healthy", "{health}");
@@ -147,7 +151,7 @@ async fn without_the_database_the_whole_is_unhealthy_and_not_ready_until_it_is_b
 async fn a_database_that_answers_late_is_slow_and_one_that_hangs_is_away() {
     let (world, proxy) = behind_proxy().await;
     world.turns("database", "").await;
-    proxy.delay(Duration::from_millis(60));
+    proxy.delay(Duration::from_millis(30));
     assert_told(&world.turns("database", "DB_SLOW").await, "degraded");
     proxy.delay(Duration::ZERO);
     world.turns("database", "").await;
