@@ -49,7 +49,6 @@ pub(crate) fn start(
 }
 
 #[cfg(not(feature = "otlp"))]
-#[expect(clippy::unnecessary_wraps, clippy::needless_pass_by_value, reason = "as with the feature")]
 pub(crate) fn start(
     config: &Config,
     _gauges: Gauges,
