@@ -1,22 +1,14 @@
-//! The health of the database: that it answers, how fast, that it is the one we know, the connections,
-//! word between replicas, and whether its clock and ours agree.
+//! Whether the database answers, how fast, and whether it is the one we know.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use loom_core::{
-    Clock,
-    health::{Check, Component, Status},
-    telemetry::Metric,
-};
+use loom_core::health::{Component, Status};
 use serde_json::json;
 use sqlx::{FromRow as _, PgPool, Row as _};
 
-use crate::{Database, Hub, migrate};
+use super::Thresholds;
+use crate::migrate;
 
-const LIMIT: Duration = Duration::from_millis(500);
 /// For all that is asked, below [`LIMIT`].
 const ANSWER: Duration = Duration::from_millis(450);
 /// For a connection of the pool, below [`LIMIT`].
@@ -24,90 +16,6 @@ const CONNECTION: Duration = Duration::from_millis(250);
 const SLOW: Duration = Duration::from_millis(50);
 /// PostgreSQL stops writing before 2^31 and warns 40 million before; autovacuum begins at 200 million.
 const XID_AGE: i32 = 1_500_000_000;
-const PROBE_EVERY: Duration = Duration::from_secs(15);
-const HEARD: Duration = Duration::from_secs(1);
-const HEARD_LATE: Duration = Duration::from_millis(500);
-const COMPARED: Duration = Duration::from_millis(900);
-const CLOCK_DEGRADED: f64 = 2.0;
-const CLOCK_UNHEALTHY: f64 = 30.0;
-
-/// The metrics of this crate.
-pub const METRICS: &[Metric] = &[
-    Metric::gauge("loom_db_connections", "Open connections of the pool.", &[]),
-    Metric::gauge(
-        "loom_db_connections_idle",
-        "Open connections of the pool that nobody uses.",
-        &[],
-    ),
-    Metric::gauge("loom_db_connections_max", "Connections that the pool opens at most.", &[]),
-    Metric::gauge(
-        "loom_hub_connected",
-        "1 while the server listens for word from other replicas, else 0.",
-        &[],
-    ),
-    Metric::gauge(
-        "loom_hub_lag_seconds",
-        "How long a word took through PostgreSQL and back at the last probe.",
-        &[],
-    ),
-    Metric::gauge(
-        "loom_clock_skew_seconds",
-        "How far this machine's clock is ahead of the database's.",
-        &[],
-    ),
-];
-
-/// Sets the gauges of the pool and the hub, for who reads the metrics now.
-pub fn measure(pool: &PgPool, hub: &Hub) {
-    #[expect(clippy::cast_precision_loss, reason = "a small count")]
-    let idle = pool.num_idle() as f64;
-    metrics::gauge!("loom_db_connections").set(pool.size());
-    metrics::gauge!("loom_db_connections_idle").set(idle);
-    metrics::gauge!("loom_db_connections_max").set(pool.options().get_max_connections());
-    metrics::gauge!("loom_hub_connected").set(f64::from(u8::from(hub.is_connected())));
-}
-
-/// What an operator may want other than it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Thresholds {
-    /// An open transaction older than this is told.
-    pub transaction: Duration,
-}
-
-impl Database {
-    /// Whether it answers and is fit for us.
-    pub fn health(&self, thresholds: Thresholds) -> Check {
-        let (pool, probes) = (self.pool().clone(), self.probes().clone());
-        // The same URL for both means that nobody told of a way past a pooler.
-        let through_pooler = self.direct_url_is_url;
-        let probe = move || {
-            let (pool, probes) = (pool.clone(), probes.clone());
-            async move { database(&pool, &probes, thresholds, through_pooler).await }
-        };
-        Check::new("database", probe).critical(true).within(LIMIT)
-    }
-
-    /// Whether word between replicas arrives.
-    pub fn listener_health(&self, hub: &Hub) -> Check {
-        let (hub, probes) = (hub.clone(), self.probes().clone());
-        let last: Arc<Mutex<Option<(Instant, Heard)>>> = Arc::default();
-        let probe = move || {
-            let (hub, probes, last) = (hub.clone(), probes.clone(), Arc::clone(&last));
-            async move { listener(&hub, &probes, &last).await }
-        };
-        Check::new("listener", probe).within(HEARD + LIMIT)
-    }
-
-    /// Whether the database's clock and ours agree.
-    pub fn clock_health(&self, clock: &Clock) -> Check {
-        let (clock, probes) = (clock.clone(), self.probes().clone());
-        let probe = move || {
-            let (clock, probes) = (clock.clone(), probes.clone());
-            async move { skew(&clock, &probes).await }
-        };
-        Check::new("clock", probe).within(HEARD)
-    }
-}
 
 /// What one look at the server gives.
 #[derive(sqlx::FromRow)]
@@ -149,7 +57,7 @@ const VITALS: &str = "
                     AND xact_start IS NOT NULL
                   ORDER BY xact_start LIMIT 1) AS oldest ON true";
 
-async fn database(
+pub(super) async fn probe(
     pool: &PgPool,
     probes: &PgPool,
     thresholds: Thresholds,
@@ -351,119 +259,6 @@ fn judge(looked: &Looked, thresholds: Thresholds, through_pooler: bool) -> Compo
             .detail(format!("{:.0} ms", looked.round_trip.as_secs_f64() * 1e3));
     }
     Component::new(Status::Healthy)
-}
-
-/// How the last word to ourselves went; None: it did not come.
-type Heard = Option<Duration>;
-
-async fn listener(hub: &Hub, probes: &PgPool, last: &Mutex<Option<(Instant, Heard)>>) -> Component {
-    if !hub.is_connected() {
-        *last.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        return Component::new(Status::Degraded)
-            .with("connected", false)
-            .error("not listening for word from other replicas")
-            .code(
-                "LISTENER_DISCONNECTED",
-                "What other replicas change is seen late. See that LOOM_SERVER_DATABASE_DIRECT_URL (or \
-                 DATABASE_URL) leads to PostgreSQL itself and that it has a connection free; the server \
-                 connects again by itself.",
-            );
-    }
-    let kept = *last.lock().unwrap_or_else(PoisonError::into_inner);
-    let heard = match kept {
-        // Only good news are kept.
-        Some((at, Some(heard))) if at.elapsed() < PROBE_EVERY => Some(heard),
-        _ => match hub.probe(probes, HEARD).await {
-            Ok(heard) => {
-                *last.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some((Instant::now(), heard));
-                heard
-            }
-            Err(error) => {
-                return Component::new(Status::Degraded)
-                    .with("connected", true)
-                    .error("the listener cannot be tried")
-                    .code("LISTENER_UNKNOWN", "The database does not answer; see its component.")
-                    .detail(error.to_string());
-            }
-        },
-    };
-    let component = match heard {
-        None => Component::new(Status::Degraded)
-            .error("word from other replicas does not arrive")
-            .code(
-                "LISTENER_DEAF",
-                "The connection is there and hears nothing, as through a transaction pooler: set \
-                 LOOM_SERVER_DATABASE_DIRECT_URL. Else a connection died silently, and the server has \
-                 made a new one: look again.",
-            ),
-        Some(lag) if lag > HEARD_LATE => Component::new(Status::Degraded)
-            .error("word from other replicas arrives late")
-            .code(
-                "LISTENER_SLOW",
-                "Look at PostgreSQL's load, and at the server's own CPU.",
-            ),
-        Some(_) => Component::new(Status::Healthy),
-    };
-    let component = component.with("connected", true);
-    match heard {
-        Some(lag) => {
-            metrics::gauge!("loom_hub_lag_seconds").set(lag.as_secs_f64());
-            component.inside("lag_ms", lag.as_secs_f64() * 1e3)
-        }
-        None => component,
-    }
-}
-
-/// How far our clock is ahead in seconds, and by how much that may be wrong.
-async fn compare(clock: &Clock, probes: &PgPool) -> sqlx::Result<(f64, f64)> {
-    let mut connection = probes.acquire().await?;
-    let asked = Instant::now();
-    // One round trip, without preparing.
-    let query = "SELECT extract(epoch FROM clock_timestamp())::float8";
-    let row = sqlx::raw_sql(query).fetch_one(&mut *connection).await?;
-    let (ours, took) = (clock.now(), asked.elapsed());
-    let theirs: f64 = row.try_get(0)?;
-    #[expect(clippy::cast_precision_loss, reason = "microseconds since 1970, below 2^52")]
-    let ours = ours.timestamp_micros() as f64 / 1e6;
-    // It looked at its clock about half-way.
-    let halved = took.as_secs_f64() / 2.0;
-    Ok((ours - halved - theirs, halved))
-}
-
-async fn skew(clock: &Clock, probes: &PgPool) -> Component {
-    let compared = tokio::time::timeout(COMPARED, compare(clock, probes)).await;
-    let (skew, halved) = match compared.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
-        Ok(compared) => compared,
-        Err(error) => {
-            return Component::new(Status::Degraded)
-                .error("the clock cannot be compared")
-                .code("CLOCK_UNKNOWN", "The database does not answer; see its component.")
-                .detail(error.to_string());
-        }
-    };
-    metrics::gauge!("loom_clock_skew_seconds").set(skew);
-    // The half that may be wrong is not held against the clock.
-    let certain = (skew.abs() - halved).max(0.0);
-    let status = if certain > CLOCK_UNHEALTHY {
-        Status::Unhealthy
-    } else if certain > CLOCK_DEGRADED {
-        Status::Degraded
-    } else {
-        Status::Healthy
-    };
-    let component = Component::new(status).with("skew_ms", (skew * 1e3).round());
-    if status == Status::Healthy {
-        return component;
-    }
-    component
-        .error("this machine's clock and the database's differ")
-        .code(
-            "CLOCK_SKEW",
-            "Schedules, expiry and sign-in codes go by this machine's clock. See that NTP runs here and \
-             on the database's machine (chronyc tracking, timedatectl).",
-        )
-        .detail(format!("{skew:+.3} s against the database"))
 }
 
 #[cfg(test)]
