@@ -224,15 +224,13 @@ fn the_guide_tells_of_every_code_of_health() {
     });
     let mut codes = BTreeSet::new();
     for (_, text) in sources {
-        // The arguments of `Component::code` and what stands before it as a choice of two.
-        let words = text.split('"').skip(1).step_by(2);
-        let is_code = |word: &&str| {
-            let known =
-                ["DB_", "LISTENER_", "CLOCK_", "DISK_", "MEMORY_", "CONFIG_", "JOBS_", "DOCS_"];
-            known.iter().any(|start| word.starts_with(start))
-                && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
-        };
-        codes.extend(words.filter(is_code).map(str::to_owned));
+        let is_code = |word: &&str| word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        // The first argument of `Component::code`, and what is chosen for it beforehand.
+        for call in text.split(".code(").skip(1).chain(text.split("let code = ").skip(1)) {
+            let end = if call.trim_start().starts_with('"') { 2 } else { 4 };
+            let words = call.split('"').take(end).skip(1).step_by(2);
+            codes.extend(words.filter(is_code).map(str::to_owned));
+        }
     }
     assert!(codes.len() > 20, "{codes:?}");
     let missing: Vec<_> =
