@@ -10,7 +10,7 @@ WORKDIR /src
 ENV RUSTUP_TOOLCHAIN=1.95.0
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --locked --profile dist --package loom-server \
+    cargo build --locked --profile dist --package loom-server --features otlp \
     && install -D target/dist/loom-server /out/loom-server
 
 FROM debian:bookworm-slim AS base

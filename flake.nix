@@ -17,7 +17,7 @@
           version = manifest.workspace.package.version;
           src = self;
           cargoLock.lockFile = ./Cargo.lock;
-          cargoBuildFlags = [ "--package" "loom-server" ];
+          cargoBuildFlags = [ "--package" "loom-server" "--features" "otlp" ];
           # Queries are checked against .sqlx/: no database while building.
           env.SQLX_OFFLINE = "true";
           # The tests want a PostgreSQL and Python packages: `make test` runs them, in the development shell.

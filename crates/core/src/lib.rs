@@ -13,6 +13,7 @@ pub mod page;
 pub mod port;
 pub mod principal;
 pub mod sse;
+pub mod telemetry;
 pub mod text;
 
 pub use clock::Clock;

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod embedded;
 mod error;
+pub mod health;
 pub mod listen;
 pub mod migrate;
 pub mod pool;
@@ -29,7 +30,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Database {
     pool: PgPool,
+    probes: PgPool,
     direct_url: SecretString,
+    /// No way past a pooler was given.
+    direct_url_is_url: bool,
     private: Option<PrivatePostgres>,
 }
 
@@ -57,7 +61,13 @@ impl Database {
     pub fn disconnected() -> Self {
         let options = PgConnectOptions::new_without_pgpass().host("database.invalid");
         let pool = PgPoolOptions::new().connect_lazy_with(options);
-        Self { pool, direct_url: SecretString::default(), private: None }
+        Self {
+            probes: pool.clone(),
+            pool,
+            direct_url: SecretString::default(),
+            direct_url_is_url: true,
+            private: None,
+        }
     }
 
     async fn start(config: &Config) -> Result<(Option<PrivatePostgres>, SecretString), OpenError> {
@@ -88,7 +98,11 @@ impl Database {
             connect(&url, &config.limits()).await
         };
         match pool.await {
-            Ok(pool) => Ok(Self { pool, direct_url, private }),
+            Ok(pool) => {
+                let probes = pool::for_probes(&pool);
+                let direct_url_is_url = config.direct_url.is_none();
+                Ok(Self { pool, probes, direct_url, direct_url_is_url, private })
+            }
             Err(error) => {
                 if let Some(private) = private {
                     private.stop().await;
@@ -107,6 +121,12 @@ impl Database {
         &self.direct_url
     }
 
+    /// Connections for health probes only, which must not wait behind requests; there are none while
+    /// nobody asks.
+    pub fn probes(&self) -> &PgPool {
+        &self.probes
+    }
+
     /// Whether the server runs this PostgreSQL itself.
     pub fn is_private(&self) -> bool {
         self.private.is_some()
@@ -120,6 +140,7 @@ impl Database {
     /// Waits a while for every connection to come back, then stops the private PostgreSQL. Call it
     /// last, when the server has drained.
     pub async fn close(self) {
+        self.probes.close().await;
         if tokio::time::timeout(CLOSE_TIMEOUT, self.pool.close()).await.is_err() {
             tracing::warn!("some database connections are still in use; closing without them");
         }

@@ -179,6 +179,37 @@ pub async fn status_of(migrator: &Migrator, pool: &PgPool) -> Result<Status, Mig
     Ok(Status { applied: applied.into_keys().collect(), pending, problem })
 }
 
+/// What `rows` of `_sqlx_migrations` (version, checksum, success) say of this binary's set.
+pub(crate) fn compare(rows: &[(i64, Vec<u8>, bool)]) -> Comparison {
+    let migrator = embedded();
+    let known = |version: i64| migrator.iter().find(|migration| migration.version == version);
+    Comparison {
+        current: rows.iter().map(|row| row.0).max(),
+        expected: migrator.iter().map(|migration| migration.version).max(),
+        dirty: rows.iter().find(|row| !row.2).map(|row| row.0),
+        newer: rows.iter().find(|row| known(row.0).is_none()).map(|row| row.0),
+        edited: rows
+            .iter()
+            .find(|row| known(row.0).is_some_and(|migration| *migration.checksum != *row.1))
+            .map(|row| row.0),
+        pending: migrator
+            .iter()
+            .find(|migration| rows.iter().all(|row| row.0 != migration.version))
+            .map(|migration| migration.version),
+    }
+}
+
+/// One migration of each kind, if there is any.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    pub(crate) current: Option<i64>,
+    pub(crate) expected: Option<i64>,
+    pub(crate) dirty: Option<i64>,
+    pub(crate) newer: Option<i64>,
+    pub(crate) edited: Option<i64>,
+    pub(crate) pending: Option<i64>,
+}
+
 async fn applied(connection: &mut PgConnection) -> Result<BTreeMap<i64, Vec<u8>>, MigrationError> {
     let read = async {
         let there: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")

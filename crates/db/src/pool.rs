@@ -19,6 +19,7 @@ use crate::error::OpenError;
 const OLDEST: i32 = 15;
 const ATTEMPT: Duration = Duration::from_secs(5);
 const TELL_EVERY: Duration = Duration::from_secs(5);
+const PROBES: u32 = 3;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -66,6 +67,16 @@ fn lazy(options: PgConnectOptions, limits: &Limits) -> PgPool {
             })
         })
         .connect_lazy_with(options)
+}
+
+/// Few connections beside the pool, to the same database, that go soon after the last use.
+pub(crate) fn for_probes(pool: &PgPool) -> PgPool {
+    pool.options()
+        .clone()
+        .max_connections(PROBES)
+        .acquire_timeout(Duration::from_secs(3))
+        .idle_timeout(Duration::from_secs(60))
+        .connect_lazy_with(pool.connect_options().as_ref().clone())
 }
 
 /// Opens a transaction. The caller may be cancelled at any point: sqlx 0.9.0 would leave the

@@ -16,10 +16,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::routing::get;
 use bytes::Bytes;
-use loom_core::{
-    health::{Check, Component, Status},
-    port::BoxFuture,
-};
+use loom_core::health::{Check, Component, Status};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use front_matter::{FrontMatter, parse as parse_front_matter};
@@ -95,10 +92,9 @@ impl Docs {
         let docs = self.clone();
         let probe = move || {
             let component = docs.component();
-            let answer: BoxFuture<'static, Component> = Box::pin(async move { component });
-            answer
+            async move { component }
         };
-        Check { name: "docs_index", critical: false, probe: Box::new(probe) }
+        Check::new("docs_index", probe)
     }
 
     fn component(&self) -> Component {
@@ -107,11 +103,19 @@ impl Docs {
             self.search(&page.head.title, None, 50).iter().any(|h| h.path == page.path)
         });
         let component = if !found {
-            Component::new(Status::Degraded).error("the search does not find what is there")
+            Component::new(Status::Degraded).error("the search does not find what is there").code(
+                "DOCS_INDEX_BROKEN",
+                "The guide in this binary is not searchable; the pages themselves are under /docs. It is \
+                 a fault of this build: report it with the version.",
+            )
         } else if library.faults.is_empty() {
             Component::new(Status::Healthy)
         } else {
-            Component::new(Status::Degraded).error("a page has no sound front matter; see the log")
+            Component::new(Status::Degraded).error("a page has no sound front matter; see the log").code(
+                "DOCS_PAGE_FAULTY",
+                "The log of the start names the page. It is a fault of this build; the page is served \
+                 without its title.",
+            )
         };
         component.with("pages", library.pages.len())
     }

@@ -4,7 +4,7 @@
 mod admin;
 mod cleanup;
 mod clockwork;
-mod health;
+pub mod health;
 mod http;
 mod model;
 mod plan;

@@ -1,6 +1,7 @@
 //! The SQL of jobs and their runs. Each change is one statement, so that none is half done.
 
 pub(crate) mod admin;
+pub(crate) mod lag;
 
 use chrono::{DateTime, Utc};
 use loom_core::{Result, id::RunId};

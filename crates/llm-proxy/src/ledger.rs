@@ -9,12 +9,13 @@ use loom_core::{
     group_commit::{Limits, Writer},
     id::{CredentialId, LlmRequestId, ThreadId, WeaverId},
     principal::{Actor, RequestInfo},
+    telemetry::SpanContext,
 };
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
-    dialect::Operation, measures::Measures, observe::Seen, price, provider::Provider, store,
+    dialect::Operation, measures::Measures, observe::Seen, price, provider::Provider, store, trace,
     usage::Usage,
 };
 
@@ -173,6 +174,7 @@ impl Ledger {
         Ok(Meter {
             row: Some(Box::new(row)),
             measures: Arc::clone(&provider.measures),
+            span: loom_core::telemetry::current(),
             started: Instant::now(),
             writer: self.writer.clone(),
         })
@@ -216,6 +218,8 @@ fn tags(headers: &HeaderMap) -> Result<String> {
 pub(crate) struct Meter {
     row: Option<Box<Row>>,
     measures: Arc<Measures>,
+    /// The request's, when it is traced.
+    span: Option<SpanContext>,
     started: Instant,
     writer: Writer<Row>,
 }
@@ -287,6 +291,9 @@ impl Meter {
         row.response_model = row.response_model.map(storable);
         row.error_code = row.error_code.map(storable);
         self.measures.record(&row);
+        if let Some(span) = self.span {
+            trace::finish(span, &row);
+        }
         self.writer.send(*row);
     }
 }

@@ -8,7 +8,7 @@ mod forward;
 mod http;
 mod jobs;
 mod ledger;
-mod measures;
+pub mod measures;
 mod models;
 mod native;
 mod observe;
@@ -18,6 +18,7 @@ mod relay;
 mod scan;
 mod store;
 mod stream_options;
+mod trace;
 mod usage;
 
 use std::sync::{
@@ -124,17 +125,16 @@ impl LlmProxy {
     pub fn health(&self) -> Check {
         let proxy = self.clone();
         let probe = move || {
-            let proxy = proxy.clone();
-            let answer: loom_core::port::BoxFuture<'static, Component> =
-                Box::pin(async move { proxy.component() });
-            answer
+            let component = proxy.component();
+            async move { component }
         };
-        Check { name: "llm_providers", critical: false, probe: Box::new(probe) }
+        Check::new("llm_providers", probe)
     }
 
     fn component(&self) -> Component {
         let mut worst = Status::Disabled;
         let mut facts = serde_json::Map::new();
+        let mut failing = Vec::new();
         for provider in self.providers.iter() {
             let status = if !provider.is_configured() {
                 Status::Disabled
@@ -144,6 +144,9 @@ impl LlmProxy {
                 Status::Healthy
             };
             worst = worst.max(status);
+            if status == Status::Degraded {
+                failing.push(provider.name.to_string());
+            }
             facts.insert(
                 provider.name.to_string(),
                 serde_json::json!({"status": status, "credentials": provider.credential_count()}),
@@ -151,7 +154,15 @@ impl LlmProxy {
         }
         let component = Component::new(worst).with("providers", facts);
         if worst == Status::Degraded {
-            component.error("the last request to a provider got no sound answer")
+            component
+                .error("the last request to a provider got no sound answer")
+                .code(
+                    "LLM_PROVIDER_FAILING",
+                    "`loom-server llm credential test` asks each provider with each key and tells what \
+                     it answers; the provider's status page tells the rest. One sound answer makes this \
+                     healthy again.",
+                )
+                .detail(failing.join(", "))
         } else {
             component
         }

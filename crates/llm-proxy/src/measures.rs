@@ -1,12 +1,42 @@
 //! Metrics of a provider. The handles are kept: looking one up by its labels for each request costs
 //! more than all that is counted.
 
+use loom_core::telemetry::Metric;
 use metrics::{Counter, Histogram, counter, histogram};
 
 use crate::{
     dialect::Operation,
     ledger::{Outcome, Row},
 };
+
+/// The metrics of this crate.
+pub const METRICS: &[Metric] = &[
+    Metric::counter(
+        "loom_llm_requests_total",
+        "Requests to models, by how they ended.",
+        &["provider", "operation", "outcome"],
+    ),
+    Metric::histogram(
+        "loom_llm_request_seconds",
+        "Time of a request to a model, to the end of its reply.",
+        &["provider", "operation"],
+    ),
+    Metric::histogram(
+        "loom_llm_first_token_seconds",
+        "Time until the first token of a streamed reply.",
+        &["provider"],
+    ),
+    Metric::counter(
+        "loom_llm_tokens_total",
+        "Tokens as the provider counts them.",
+        &["provider", "class"],
+    ),
+    Metric::counter(
+        "loom_llm_cost_nanousd_total",
+        "Cost of requests whose model has a known price, in billionths of a US dollar.",
+        &["provider"],
+    ),
+];
 
 pub(crate) struct Measures {
     operations: Vec<OfOperation>,

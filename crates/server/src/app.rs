@@ -29,9 +29,12 @@ use crate::{
     config::{Config, Cors, Http},
     health::{self, Health},
     layers::{self, Outermost},
-    meta,
+    meta::{self, Gauges},
+    otlp::{self, Exporter, Sampler},
 };
 
+/// Time for what was traced and measured last to reach the collector.
+const LAST_EXPORT: Duration = Duration::from_secs(5);
 /// What replicas tell each other through PostgreSQL.
 const CHANNELS: &[&str] = &[loom_notify::CHANNEL];
 
@@ -119,11 +122,19 @@ impl Features {
         Ok(Self { auth, llm, threads, scm, docs: Docs::new(), notify, jobs, hub })
     }
 
-    fn checks(&self, database: &Database) -> Vec<Check> {
+    fn checks(&self, database: &Database, config: &Config, clock: &Clock) -> Vec<Check> {
+        let thresholds = config.health;
+        let transaction = thresholds.transaction;
         vec![
-            health::database(database.pool().clone()),
+            database.health(loom_db::health::Thresholds { transaction }),
+            database.listener_health(&self.hub),
+            database.clock_health(clock),
+            // Where the database lies there too, a full disk stops everything.
+            health::disk(&config.data_dir, thresholds, database.is_private()),
+            health::memory(thresholds),
+            health::configuration(config),
             self.llm.health(),
-            self.jobs.health(),
+            self.jobs.health_through(database.probes()),
             self.docs.health(),
             self.notify.health(),
             self.scm.health(),
@@ -158,7 +169,7 @@ fn delivery_cleanup(notify: &Notify) -> Job {
 }
 
 /// Which of several servers this is, in job runs.
-fn replica_name() -> String {
+pub(crate) fn replica_name() -> String {
     let host = nix::unistd::gethostname()
         .ok()
         .and_then(|name| name.into_string().ok())
@@ -173,12 +184,13 @@ pub fn routes(
     database: &Database,
     config: &Config,
     clock: Clock,
+    sampler: Option<Sampler>,
 ) -> (Router, OpenApi) {
     // Replies of the providers pass as they are: no compression, and time limits of their own.
     let (llm, llm_document) = features.llm.routes().split_for_parts();
     let native = OpenApiRouter::with_openapi(meta::openapi())
         .merge(health.routes())
-        .merge(meta::metrics_routes(meta::start_metrics(), database.pool().clone()))
+        .merge(meta::metrics_routes(Gauges::new(features, health, database)))
         .merge(features.auth.routes())
         .merge(features.threads.routes())
         .merge(features.scm.routes(features.jobs.clone()))
@@ -191,7 +203,7 @@ pub fn routes(
         .merge(meta::document_routes(&document))
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
         .layer(CompressionLayer::new());
-    let outermost = Outermost { clock, auth: features.auth.clone() };
+    let outermost = Outermost { clock, auth: features.auth.clone(), sampler };
     let router = native
         .merge(llm)
         .merge(features.scm.git_routes())
@@ -223,6 +235,7 @@ pub struct Running {
     database: Database,
     stop: CancellationToken,
     serving: JoinHandle<()>,
+    exporter: Option<Exporter>,
     grace: Duration,
 }
 
@@ -252,9 +265,11 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
                 return Err(error);
             }
         };
-    let health = Health::new(clock.clone(), features.checks(&database));
-    let (router, _) = routes(&features, &health, &database, config, clock);
     features.notify.start(&features.hub);
+    let health = Health::new(clock.clone(), features.checks(&database, config, &clock));
+    let gauges = Gauges::new(&features, &health, &database);
+    let (exporter, sampler) = otlp::start(&config.otlp, gauges, &clock)?.unzip();
+    let (router, _) = routes(&features, &health, &database, config, clock, sampler);
     features.jobs.start_clock().await?;
     let stop = CancellationToken::new();
     tokio::spawn(meta::keep_up(metrics, stop.clone()));
@@ -266,7 +281,8 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
         http.shutdown_grace,
         stop_streams,
     ));
-    Ok(Running { address, features, health, database, stop, serving, grace: http.shutdown_grace })
+    let grace = http.shutdown_grace;
+    Ok(Running { address, features, health, database, stop, serving, exporter, grace })
 }
 
 impl Running {
@@ -283,6 +299,9 @@ impl Running {
             tracing::error!(%error, "the accept loop ended badly");
         }
         self.features.close(self.grace).await;
+        if let Some(exporter) = self.exporter {
+            exporter.close(self.grace.clamp(Duration::from_secs(1), LAST_EXPORT)).await;
+        }
         self.database.close().await;
     }
 }

@@ -252,7 +252,7 @@ pub async fn openapi_document(config: &Config) -> anyhow::Result<String> {
     let database = Database::disconnected();
     let features = Features::disconnected(&database, config, clock.clone())?;
     let health = Health::new(clock.clone(), Vec::new());
-    let (_, document) = app::routes(&features, &health, &database, config, clock);
+    let (_, document) = app::routes(&features, &health, &database, config, clock, None);
     Ok(document.to_pretty_json()?)
 }
 

@@ -21,6 +21,8 @@ pub struct Config {
     pub http: Http,
     pub log: Log,
     pub production: bool,
+    pub health: crate::health::Config,
+    pub otlp: crate::otlp::Config,
     pub data_dir: PathBuf,
     pub database: loom_db::Config,
     pub vault: loom_vault::Config,
@@ -116,6 +118,8 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     };
     let mut http = load_http(env, production);
     let log = load_log(env, overrides.stdout_is_terminal);
+    let health = crate::health::Config::load(env);
+    let otlp = crate::otlp::Config::load(env);
     let database = loom_db::Config::load(env, &data_dir, production);
     let vault = loom_vault::Config::load(env);
     let mut auth = loom_auth::Config::load(env, production);
@@ -141,6 +145,8 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
             http,
             log,
             production,
+            health,
+            otlp,
             data_dir,
             database,
             vault,

@@ -12,17 +12,26 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
 use loom_auth::Auth;
-use loom_core::{Clock, Error, id::new_uuid, principal::RequestInfo};
+use loom_core::{
+    Clock, Error,
+    id::new_uuid,
+    principal::{Authentication, RequestInfo},
+    telemetry,
+};
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 use tracing::Instrument;
 
-use crate::unread::Unread;
+use crate::{
+    otlp::Sampler,
+    trace::{self, Traced},
+    unread::Unread,
+};
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -35,6 +44,8 @@ pub(crate) struct Peer(pub SocketAddr);
 pub(crate) struct Outermost {
     pub(crate) clock: Clock,
     pub(crate) auth: Auth,
+    /// None: no request is traced.
+    pub(crate) sampler: Option<Sampler>,
 }
 
 /// The outermost layer: who is asking, and what became of it.
@@ -53,16 +64,25 @@ pub(crate) async fn observe(
     let route = parts.extensions.get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("(none)", MatchedPath::as_str);
     let method = method_label(&parts.method);
-    let trace_id = trace_id(&parts.headers);
+    let parent = trace::parent(&parts.headers);
+    let traced = Traced::begin(outermost.sampler, parent, &outermost.clock);
+    let context = traced.as_ref().map(|traced| traced.context);
+    let trace_id = context.or(parent).map(|place| format!("{:032x}", place.trace_id));
     let span = tracing::info_span!("request", request_id = &*id, trace_id);
     let in_flight = InFlight::new();
     let (body, unread) = Unread::watch(body, &parts.headers);
     let handled = async {
         let authentication = outermost.auth.authenticate(&parts).await;
+        if let (Some(traced), Authentication::Known(principal)) = (&traced, &authentication) {
+            let _ = traced.org.set(principal.org);
+        }
         parts.extensions.insert(authentication);
         next.run(Request::from_parts(parts, body)).await
     };
-    let answer = AssertUnwindSafe(handled).catch_unwind().instrument(span).await;
+    let answer = {
+        let handled = telemetry::within(context, handled);
+        AssertUnwindSafe(handled).catch_unwind().instrument(span).await
+    };
     unread.drain().await;
     drop(in_flight);
 
@@ -93,23 +113,11 @@ pub(crate) async fn observe(
     };
     line.log(error.as_ref());
     line.measure();
+    if let Some(traced) = traced {
+        let code = error.as_ref().map(Error::code);
+        traced.end(method, route, line.status, code, &id, line.elapsed);
+    }
     response
-}
-
-/// The trace that a caller's request belongs to (W3C Trace Context, `traceparent`, version 00 form).
-fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
-    let (version, trace_id, parent, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, len: usize| {
-        text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let sound = is_hex(version, 2)
-        && version != "ff"
-        && is_hex(trace_id, 32)
-        && is_hex(parent, 16)
-        && is_hex(flags, 2);
-    (sound && trace_id.bytes().any(|byte| byte != b'0')).then(|| trace_id.to_owned())
 }
 
 /// Counts a request while it is being handled, also when its client goes away.
@@ -284,6 +292,7 @@ pub(crate) async fn wrong_method() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderMap;
     use axum::{Router, body::Body, middleware::from_fn_with_state, routing::get};
     use futures::future::BoxFuture;
     use tower::ServiceExt;
@@ -300,7 +309,7 @@ mod tests {
         };
         let (clock, database) = (Clock::system(), loom_db::Database::disconnected());
         let auth = Auth::new(database.pool().clone(), clock.clone());
-        let outermost = Outermost { clock, auth };
+        let outermost = Outermost { clock, auth, sampler: None };
         Router::new()
             .route("/fail", get(fail))
             .route("/slow", get(slow))
@@ -342,26 +351,6 @@ mod tests {
         assert_eq!(headers[header::RETRY_AFTER], "1");
         assert!(text.contains("\"timeout\""), "{text}");
         assert_eq!(started.elapsed().as_secs(), 30);
-    }
-
-    #[test]
-    fn a_sound_traceparent_gives_its_trace_and_no_other() {
-        let of = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("traceparent", text.parse().unwrap());
-            trace_id(&headers)
-        };
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        assert_eq!(of(&format!("00-{trace}-00f067aa0ba902b7-01")).as_deref(), Some(trace));
-        for bad in [
-            "",
-            "00",
-            "00-xyz-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-        ] {
-            assert_eq!(of(bad), None, "{bad}");
-        }
-        assert_eq!(of(&format!("ff-{trace}-00f067aa0ba902b7-01")), None);
     }
 
     #[test]

@@ -10,4 +10,9 @@ pub mod health;
 mod layers;
 mod logging;
 mod meta;
+pub mod otlp;
+mod process;
+mod trace;
 mod unread;
+
+pub use meta::metrics;

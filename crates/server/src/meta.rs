@@ -10,6 +10,8 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
+use loom_core::telemetry::Metric;
+use loom_db::{Database, Hub};
 use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sqlx::PgPool;
@@ -20,6 +22,12 @@ use utoipa::openapi::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use crate::{
+    app::Features,
+    health::{Health, Version, version},
+    process,
+};
+
 const KEEP_UP: Duration = Duration::from_secs(2);
 
 /// Seconds, from a fast answer to a long generation.
@@ -28,23 +36,68 @@ const SECONDS: [f64; 16] = [
     300.0,
 ];
 
+const METRICS: &[Metric] = &[
+    Metric::counter(
+        "loom_http_requests_total",
+        "Requests that were answered.",
+        &["method", "route", "status"],
+    ),
+    Metric::histogram(
+        "loom_http_request_seconds",
+        "Time until the response to a request began.",
+        &["method", "route"],
+    ),
+    Metric::gauge("loom_http_requests_in_flight", "Requests that are being handled.", &[]),
+    Metric::gauge(
+        "loom_build_info",
+        "1, with the version of this server.",
+        &["version", "git_sha"],
+    ),
+];
+
+/// Every metric of the server; the guide, the dashboards and the alerts are compared with it.
+pub fn metrics() -> impl Iterator<Item = Metric> {
+    [
+        METRICS,
+        crate::health::METRICS,
+        process::METRICS,
+        crate::otlp::METRICS,
+        loom_core::telemetry::METRICS,
+        loom_db::health::METRICS,
+        loom_jobs::health::METRICS,
+        loom_llm_proxy::measures::METRICS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
+
+const ITEMS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
+
+/// From a kibibyte to a gibibyte, by eights.
+const BYTES: [f64; 7] =
+    [1024.0, 8192.0, 65_536.0, 524_288.0, 4_194_304.0, 33_554_432.0, 1_073_741_824.0];
+
 /// The process's metrics. There is one recorder a process; a second server in it (as in tests) shares it.
 pub(crate) fn start_metrics() -> PrometheusHandle {
     static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
     HANDLE
         .get_or_init(|| {
-            let builder = PrometheusBuilder::new();
-            let builder = match builder
-                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            let mut builder = PrometheusBuilder::new();
+            // Without buckets a histogram becomes a summary, which cannot be added up over servers.
+            for (suffix, buckets) in
+                [("_seconds", &SECONDS[..]), ("_items", &ITEMS), ("_bytes", &BYTES)]
             {
-                Ok(builder) => builder,
-                Err(_) => PrometheusBuilder::new(),
-            };
+                let suffix = Matcher::Suffix(suffix.to_owned());
+                // Refused are only empty ones.
+                builder = builder.set_buckets_for_metric(suffix, buckets).unwrap_or_default();
+            }
             let recorder = builder.build_recorder();
             let handle = recorder.handle();
             if metrics::set_global_recorder(recorder).is_err() {
                 tracing::warn!("there is a recorder of metrics already; /metrics will be empty");
             }
+            loom_core::telemetry::describe(metrics());
             handle
         })
         .clone()
@@ -59,25 +112,41 @@ pub(crate) async fn keep_up(metrics: PrometheusHandle, stop: CancellationToken) 
     }
 }
 
+/// What is measured when somebody reads, and by whom.
 #[derive(Clone)]
-struct Metrics {
-    handle: PrometheusHandle,
+pub(crate) struct Gauges {
     pool: PgPool,
+    hub: Hub,
+    health: Health,
 }
 
-pub(crate) fn metrics_routes(handle: PrometheusHandle, pool: PgPool) -> OpenApiRouter {
-    OpenApiRouter::new().routes(routes!(get_metrics)).with_state(Metrics { handle, pool })
+impl Gauges {
+    pub(crate) fn new(features: &Features, health: &Health, database: &Database) -> Self {
+        Self { pool: database.pool().clone(), hub: features.hub.clone(), health: health.clone() }
+    }
+
+    /// All metrics of this moment, in Prometheus's text form.
+    pub(crate) async fn read(&self) -> String {
+        self.health.measure().await;
+        loom_db::health::measure(&self.pool, &self.hub);
+        process::measure();
+        let Version { version, git_sha, .. } = version();
+        gauge!("loom_build_info", "version" => version, "git_sha" => git_sha).set(1);
+        let handle = start_metrics();
+        handle.run_upkeep();
+        handle.render()
+    }
+}
+
+pub(crate) fn metrics_routes(gauges: Gauges) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(get_metrics)).with_state(gauges)
 }
 
 /// Metrics, as Prometheus reads them
 #[utoipa::path(get, path = "/metrics", tag = "health", security(()),
     responses((status = 200, body = String, content_type = "text/plain")))]
-async fn get_metrics(State(metrics): State<Metrics>) -> Response {
-    gauge!("loom_db_connections").set(metrics.pool.size());
-    #[expect(clippy::cast_precision_loss, reason = "a small count")]
-    gauge!("loom_db_connections_idle").set(metrics.pool.num_idle() as f64);
-    metrics.handle.run_upkeep();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.handle.render()).into_response()
+async fn get_metrics(State(gauges): State<Gauges>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], gauges.read().await).into_response()
 }
 
 /// What every crate's routes are merged into.

@@ -44,14 +44,21 @@ impl Setup {
 
     /// A clock that the test moves by hand (`app.clock.advance`).
     #[must_use]
-    pub fn manual_clock(mut self) -> Self {
-        self.clock =
-            Some(Clock::manual(DateTime::<Utc>::from_timestamp(1_800_000_000, 0).unwrap()));
+    pub fn manual_clock(self) -> Self {
+        self.clock(Clock::manual(DateTime::<Utc>::from_timestamp(1_800_000_000, 0).unwrap()))
+    }
+
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
         self
     }
 
     pub async fn start(self) -> TestApp {
-        let database = TestDatabase::new().await;
+        self.start_on(TestDatabase::new().await).await
+    }
+
+    pub async fn start_on(self, database: TestDatabase) -> TestApp {
         TestApp::on(self, database).await
     }
 }
@@ -82,6 +89,10 @@ impl TestApp {
             ("LOOM_SERVER_HOST".to_owned(), "127.0.0.1".to_owned()),
             ("LOOM_SERVER_PORT".to_owned(), "0".to_owned()),
             ("LOOM_SERVER_DATA_DIR".to_owned(), data_dir.path().display().to_string()),
+            // How full the machine is that runs the tests is not their business.
+            ("LOOM_SERVER_HEALTH_DISK_FREE_PERCENT".to_owned(), "0".to_owned()),
+            ("LOOM_SERVER_HEALTH_DISK_FREE_MIB".to_owned(), "0".to_owned()),
+            ("LOOM_SERVER_HEALTH_MEMORY_PERCENT".to_owned(), "100".to_owned()),
             ("LOOM_SERVER_ANTHROPIC_API_KEY".to_owned(), UPSTREAM_KEY.to_owned()),
             ("LOOM_SERVER_ANTHROPIC_BASE_URL".to_owned(), mock.url()),
             ("LOOM_SERVER_OPENAI_API_KEY".to_owned(), UPSTREAM_KEY.to_owned()),

@@ -8,6 +8,8 @@ use loom_db::{migrate, pool::Limits};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 use tokio::sync::Mutex;
 
+use crate::chaos::{TcpProxy, Upstream};
+
 const VARIABLE: &str = "LOOM_TEST_DATABASE_URL";
 /// Any number: the lock under which the template is made.
 const LOCK: i64 = 0x7465_7374;
@@ -41,6 +43,27 @@ impl TestDatabase {
 
     pub fn url(&self) -> &SecretString {
         &self.url
+    }
+
+    /// A way to it that can be cut, and the URL of that.
+    pub async fn proxied(&self) -> (TcpProxy, String) {
+        let mut url: reqwest::Url = self.url.expose().parse().unwrap();
+        let directory =
+            url.query_pairs().find(|(name, _)| name == "host").map(|(_, dir)| dir.into_owned());
+        let port = url.port().unwrap_or(5432);
+        let upstream = match directory {
+            Some(directory) => Upstream::Unix(format!("{directory}/.s.PGSQL.{port}").into()),
+            None => {
+                let host = url.host_str().unwrap_or("localhost").to_owned();
+                let mut found = tokio::net::lookup_host((host, port)).await.unwrap();
+                Upstream::Tcp(found.next().unwrap())
+            }
+        };
+        let proxy = TcpProxy::start(upstream).unwrap();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(proxy.port())).unwrap();
+        url.set_query(Some("sslmode=disable"));
+        (proxy, url.into())
     }
 
     pub fn pool(&self) -> &PgPool {

@@ -370,6 +370,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /v1/embeddings", "as /v1/messages"),
     ("POST /proxy/{provider}/complete", "as /v1/messages, in words of our own"),
     ("POST /proxy/{provider}/stream", "as /v1/messages, in words of our own"),
+    ("GET /api/admin/health", "the state of the installation, for its admins; see health.rs"),
     ("GET /api/admin/jobs", "the work of the installation, for its admins; see jobs.rs"),
     ("GET /api/admin/jobs/{id}/history", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/run", "as /api/admin/jobs"),

@@ -21,5 +21,8 @@ mod isolation;
 mod jobs;
 mod kernel;
 mod llm;
+mod metrics;
 mod native;
 mod openapi;
+#[cfg(feature = "otlp")]
+mod otlp;

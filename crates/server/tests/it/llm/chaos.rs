@@ -3,11 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use loom_testkit::{
-    TestDatabase,
-    chaos::{TcpProxy, Upstream},
-    eventually,
-};
+use loom_testkit::{TestDatabase, eventually};
 
 use super::rig::{Load, Rig, WORKERS};
 
@@ -83,22 +79,8 @@ async fn chaos_nothing_is_lost_and_streams_end_whole_when_the_server_is_told_to_
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_the_server_goes_on_by_itself_after_its_database_was_out_of_reach() {
     let database = TestDatabase::new().await;
-    let mut url: reqwest::Url = database.url().expose().parse().unwrap();
-    let directory =
-        url.query_pairs().find(|(name, _)| name == "host").map(|(_, dir)| dir.into_owned());
-    let port = url.port().unwrap_or(5432);
-    let upstream = match directory {
-        Some(directory) => Upstream::Unix(format!("{directory}/.s.PGSQL.{port}").into()),
-        None => {
-            let host = url.host_str().unwrap_or("localhost").to_owned();
-            Upstream::Tcp(tokio::net::lookup_host((host, port)).await.unwrap().next().unwrap())
-        }
-    };
-    let proxy = TcpProxy::start(upstream).unwrap();
-    url.set_host(Some("127.0.0.1")).unwrap();
-    url.set_port(Some(proxy.port())).unwrap();
-    url.set_query(Some("sslmode=disable"));
-    let rig = Rig::behind(database, url.as_str()).await;
+    let (proxy, url) = database.proxied().await;
+    let rig = Rig::behind(database, &url).await;
     let mut server = rig.start().await;
     let load = Load::start(&rig, WORKERS).await;
     // The server waits up to five seconds for a connection: the longest rounds.
