@@ -6,10 +6,8 @@ use chrono::SecondsFormat;
 use loom_core::health::{Check, Component, Status};
 use serde_json::json;
 
-use crate::{JobScheduler, scheduler::Inner, store};
+use crate::{JobScheduler, alert::UNHEALTHY_FAILURES, scheduler::Inner, store};
 
-/// This many failures in a row are more than bad luck.
-const UNHEALTHY_FAILURES: i32 = 3;
 /// The clock strikes each second; after this long without, it is broken.
 const CLOCK_STANDS_STILL: Duration = Duration::from_secs(60);
 

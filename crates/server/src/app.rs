@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// What replicas tell each other through PostgreSQL.
-const CHANNELS: &[&str] = &[];
+const CHANNELS: &[&str] = &[loom_jobs::CHANNEL];
 
 /// The features on one database.
 pub struct Features {
@@ -94,7 +94,16 @@ impl Features {
         let auth = Auth::new(pool.clone(), clock.clone());
         let llm = LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams)?;
         let threads = Threads::new(pool.clone(), clock.clone());
-        let jobs = JobScheduler::new(pool, clock, replica_name(), llm.jobs())?;
+        let notify = loom_notify::Notify::silent(pool.clone(), clock.clone(), &[])?;
+        let deps = loom_jobs::Deps {
+            pool,
+            clock,
+            hub: hub.clone(),
+            notify,
+            config: config.jobs.clone(),
+            replica: replica_name(),
+        };
+        let jobs = JobScheduler::new(deps, llm.jobs())?;
         Ok(Self { auth, llm, threads, docs: Docs::new(), jobs, hub })
     }
 

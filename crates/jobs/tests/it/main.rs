@@ -21,7 +21,11 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use loom_core::{Clock, Error};
-use loom_jobs::{Job, JobContext, JobError, JobReport, JobScheduler, Run, RunStatus};
+use loom_db::Hub;
+use loom_jobs::{
+    CHANNEL, Config, Deps, Job, JobContext, JobError, JobReport, JobScheduler, Run, RunStatus,
+};
+use loom_notify::Notify;
 use sqlx::{PgPool, Row};
 use tokio::sync::Semaphore;
 
@@ -72,8 +76,30 @@ fn failing(id: &'static str) -> Job {
     job(id, MINUTE, |_| async { Err(JobError::Fail(Error::internal("the disk\0is full"))) })
 }
 
+/// Alerts go to one admin; no word of others is heard.
+fn deps(pool: &PgPool, clock: &Clock, replica: &str) -> Deps {
+    Deps {
+        pool: pool.clone(),
+        clock: clock.clone(),
+        hub: Hub::silent(&[CHANNEL]),
+        notify: Notify::silent(pool.clone(), clock.clone(), &["ada@example.com"]).unwrap(),
+        config: Config::default(),
+        replica: replica.to_owned(),
+    }
+}
+
 fn scheduler(pool: &PgPool, clock: &Clock, replica: &str, jobs: Vec<Job>) -> JobScheduler {
-    JobScheduler::new(pool.clone(), clock.clone(), replica, jobs).unwrap()
+    JobScheduler::new(deps(pool, clock, replica), jobs).unwrap()
+}
+
+/// The leases of all runs end, by the clock of the database.
+async fn end_leases(pool: &PgPool) {
+    sqlx::query(
+        "UPDATE job_runs SET lease_until = now() - interval '1 second' WHERE status = 'running'",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
 }
 
 /// Looks, and waits until what began has ended; gives the number of runs.

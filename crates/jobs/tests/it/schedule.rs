@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use loom_jobs::RunStatus;
 
 use crate::{
-    MINUTE, TestDatabase, clock, counting, history, scheduler, statuses, tick, tick_one, waiting,
+    MINUTE, TestDatabase, clock, counting, end_leases, history, scheduler, statuses, tick,
+    tick_one, waiting,
 };
 
 #[tokio::test]
@@ -97,6 +98,7 @@ async fn a_run_is_abandoned_when_its_lease_ends() {
     let two = scheduler(database.pool(), &clock, "b", vec![job]);
     assert_eq!(tick(&two).await, 0);
     clock.advance(Duration::from_secs(61));
+    end_leases(database.pool()).await;
     assert_eq!(tick(&two).await, 1, "the next slot runs at once");
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 
