@@ -255,6 +255,15 @@ impl Inner {
         lock(&self.clockwork).as_ref().map(Clockwork::last_strike)
     }
 
+    /// Looks without waiting for the next strike of the clock. Without a clock whoever has the
+    /// scheduler says when it looks.
+    pub(crate) fn look_soon(self: &Arc<Self>) {
+        if self.last_strike().is_some() {
+            let scheduler = JobScheduler(Arc::clone(self));
+            tokio::spawn(async move { scheduler.tick().await });
+        }
+    }
+
     async fn look(self: &Arc<Self>, now: DateTime<Utc>, begun: &mut Vec<Run>) -> Result<()> {
         if self.plan().is_stale(now) && self.read_plan(now).await? {
             self.abandon(now).await?;
@@ -426,7 +435,11 @@ impl Inner {
             if let Some(at) = outcome.retry_at {
                 inner.plan().retry(job.id, at);
             }
-            inner.plan().ended(job.id, inner.clock.now());
+            let now = inner.clock.now();
+            inner.plan().ended(job.id, now);
+            if inner.plan().wants_a_look(now) {
+                inner.look_soon();
+            }
             // Mostly nobody waits.
             let _ = done.send(outcome);
         });

@@ -1,5 +1,6 @@
 //! The SQL of jobs and their runs. Each change is one statement, so that none is half done, and locks
-//! the row of the job before those of its runs, so that no two wait for each other.
+//! the row of the job before those of its runs, so that no two wait for each other. Nobody who looks
+//! what is due waits for a lock: a replica that hangs while it holds one must not hold up the others.
 //!
 //! Leases go by the database's clock, on which all replicas agree; slots and what is recorded go by
 //! the replica's own.
@@ -79,7 +80,7 @@ pub(crate) struct Claimed {
 }
 
 /// Takes a slot, which also ends the attempts at the one before, unless they go `in_order`. None: it
-/// is taken, the job is off, an attempt goes before, or a run of it is under way somewhere.
+/// is taken or just being, the job is off, an attempt goes before, or a run of it is under way.
 pub(crate) async fn claim_slot(
     pool: &PgPool,
     run: &NewRun<'_>,
@@ -89,7 +90,7 @@ pub(crate) async fn claim_slot(
         r#"WITH due AS (
              SELECT id, last_slot, term FROM jobs
               WHERE id = $2 AND enabled AND last_slot < $3 AND (retry_at IS NULL OR NOT $7)
-                FOR NO KEY UPDATE),
+                FOR NO KEY UPDATE SKIP LOCKED),
          claimed AS (
              INSERT INTO job_runs (id, job_id, slot, trigger, replica, started_at, lease_until, term)
              SELECT $1, id, $3, 'schedule', $4, $5, now() + make_interval(secs => $6), term + 1
@@ -133,7 +134,8 @@ pub(crate) async fn claim_retry(pool: &PgPool, run: &NewRun<'_>) -> Result<Optio
     let claimed = sqlx::query!(
         r#"WITH due AS (
                SELECT id, retry_slot, retry_attempt, term FROM jobs
-                WHERE id = $2 AND enabled AND retry_at <= $4 FOR NO KEY UPDATE),
+                WHERE id = $2 AND enabled AND retry_at <= $4
+                  FOR NO KEY UPDATE SKIP LOCKED),
            claimed AS (
                INSERT INTO job_runs (id, job_id, slot, trigger, attempt, replica, started_at, lease_until, term)
                SELECT $1, id, retry_slot, 'retry', retry_attempt, $3, $4,

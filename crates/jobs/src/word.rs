@@ -6,7 +6,7 @@ use std::sync::{Arc, atomic::Ordering};
 use loom_core::id::RunId;
 use loom_db::Signal;
 
-use crate::{JobScheduler, scheduler::Inner};
+use crate::scheduler::Inner;
 
 /// On which it is said: `cancel:<run>`, or anything else for "read the plan again".
 pub const CHANNEL: &str = "loom_jobs";
@@ -40,10 +40,6 @@ impl Inner {
             return;
         }
         self.plan().expire();
-        // Without a clock whoever has the scheduler says when it looks.
-        if self.last_strike().is_some() {
-            let scheduler = JobScheduler(Arc::clone(self));
-            tokio::spawn(async move { scheduler.tick().await });
-        }
+        self.look_soon();
     }
 }

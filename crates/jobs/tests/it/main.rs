@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
 
 mod admin;
+mod alerts;
 mod catch_up;
+mod chaos;
 mod database;
 mod health;
 mod history;
 mod operation;
+mod replicas;
+mod restart;
 mod retries;
 mod schedule;
+mod statements;
 
 use std::{
     sync::{
@@ -137,6 +142,7 @@ struct Recorded {
     status: RunStatus,
     trigger: String,
     attempt: i32,
+    term: i64,
     missed_slots: i32,
     replica: String,
     slot: DateTime<Utc>,
@@ -148,8 +154,8 @@ struct Recorded {
 /// The history of a job, oldest first.
 async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
     sqlx::query(
-        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error, attempt, missed_slots FROM job_runs
-          WHERE job_id = $1 ORDER BY started_at, id",
+        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error, attempt, missed_slots, term FROM job_runs
+          WHERE job_id = $1 ORDER BY started_at, term, id",
     )
     .bind(job)
     .fetch_all(pool)
@@ -166,6 +172,7 @@ async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
         error: row.get(6),
         attempt: row.get(7),
         missed_slots: row.get(8),
+        term: row.get(9),
     })
     .collect()
 }

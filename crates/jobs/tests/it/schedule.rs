@@ -112,23 +112,6 @@ async fn a_run_is_abandoned_when_its_lease_ends() {
 }
 
 #[tokio::test]
-async fn an_idle_scheduler_sends_no_sql() {
-    let database = TestDatabase::new().await;
-    let (clock, (job, _)) = (clock(), counting("sweep", MINUTE * 60));
-    let scheduler = scheduler(database.pool(), &clock, "a", vec![job]);
-    tick(&scheduler).await;
-    let read = database.last_statement().await;
-    for second in 1..60 {
-        clock.advance(Duration::from_secs(1));
-        assert_eq!(tick(&scheduler).await, 0);
-        assert_eq!(database.last_statement().await, read, "second {second}");
-    }
-    clock.advance(Duration::from_secs(1));
-    tick(&scheduler).await;
-    assert!(database.last_statement().await > read, "the safety re-read");
-}
-
-#[tokio::test]
 async fn a_job_that_is_off_runs_only_by_hand() {
     let database = TestDatabase::new().await;
     let (clock, (job, runs)) = (clock(), counting("sweep", MINUTE));
