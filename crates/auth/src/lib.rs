@@ -1,5 +1,6 @@
 //! Who is asking: API keys, development mode, organisations, the audit log.
 
+mod admins;
 mod audit;
 mod authenticate;
 mod bootstrap;

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     expired: u64,
     /// When the first lease of another replica's run may end.
     lease_ends: Option<DateTime<Utc>>,
+    /// Until then no run is thought abandoned.
+    patient_until: Option<DateTime<Utc>>,
     quiet_until: Option<DateTime<Utc>>,
 }
 
@@ -90,6 +92,24 @@ impl Plan {
     /// A run of another replica is under way, and its lease may end then: to be looked at.
     pub(crate) fn watch(&mut self, at: DateTime<Utc>) {
         self.lease_ends = Some(self.lease_ends.map_or(at, |first| first.min(at)));
+    }
+
+    /// We were cut off from the database, and so may others have been: what they could not renew or
+    /// record they do now.
+    pub(crate) fn be_patient(&mut self, until: DateTime<Utc>) {
+        self.patient_until = Some(until);
+    }
+
+    /// False: whoever holds the runs whose lease has ended may still be about to say so; they are
+    /// looked at again.
+    pub(crate) fn may_abandon(&mut self, now: DateTime<Utc>) -> bool {
+        match self.patient_until {
+            Some(until) if now < until => {
+                self.watch(until);
+                false
+            }
+            _ => true,
+        }
     }
 
     pub(crate) fn due(&self, now: DateTime<Utc>) -> Vec<&'static str> {

@@ -190,7 +190,9 @@ impl JobScheduler {
         let mut begun = Vec::new();
         if let Err(error) = inner.look(now, &mut begun).await {
             tracing::warn!(?error, "could not look what is due; trying again");
-            inner.plan().failed(now);
+            let mut plan = inner.plan();
+            plan.failed(now);
+            plan.be_patient(now + inner.lease / 2);
         }
         begun
     }
@@ -307,9 +309,13 @@ impl Inner {
             if ours && row.cancel_requested {
                 self.cancel(run);
             }
-            ended |= left <= 0.0;
-            if !ours && left > 0.0 {
-                plan.watch(now + Duration::from_secs_f64(left));
+            match Duration::try_from_secs_f64(left) {
+                Ok(left) if !left.is_zero() => {
+                    if !ours {
+                        plan.watch(now + left);
+                    }
+                }
+                _ => ended = true,
             }
         }
         Ok(ended)
@@ -327,6 +333,9 @@ impl Inner {
 
     /// Ends the runs whose lease has ended, on whichever replica they were.
     pub(crate) async fn abandon(&self, now: DateTime<Utc>) -> Result<()> {
+        if !self.plan().may_abandon(now) {
+            return Ok(());
+        }
         let abandoned = match self.abandon_once(now, true).await {
             // If it is the telling that fails, the next failure tells.
             Err(error) => {
@@ -377,6 +386,10 @@ impl Inner {
         self.listen();
         let now = self.clock.now();
         store::register(&self.pool, &[job.id.to_owned()], &[job.present(now)]).await?;
+        if let Some(run) = self.begin(job, Start::Manual(now)).await? {
+            return Ok(run);
+        }
+        // Perhaps it is one of a replica that went away.
         self.abandon(now).await?;
         self.begin(job, Start::Manual(now)).await?.ok_or_else(|| {
             Error::conflict(

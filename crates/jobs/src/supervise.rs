@@ -30,7 +30,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 const DROP_WITHIN: Duration = Duration::from_secs(1);
 /// Between tries to record a run.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of an error that the history keeps.
 const ERROR_LEN: usize = 2000;
 

@@ -39,7 +39,12 @@ impl Inner {
             }
             return;
         }
-        self.plan().expire();
+        let mut plan = self.plan();
+        if *signal == Signal::ReadAgain {
+            plan.be_patient(self.clock.now() + self.lease / 2);
+        }
+        plan.expire();
+        drop(plan);
         self.look_soon();
     }
 }

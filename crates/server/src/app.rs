@@ -8,8 +8,9 @@ use loom_auth::Auth;
 use loom_core::{Clock, health::Check};
 use loom_db::{Database, Hub};
 use loom_docs::Docs;
-use loom_jobs::JobScheduler;
+use loom_jobs::{Job, JobScheduler};
 use loom_llm_proxy::LlmProxy;
+use loom_notify::Notify;
 use loom_threads::Threads;
 use loom_vault::Vault;
 use sqlx::PgPool;
@@ -31,7 +32,7 @@ use crate::{
 };
 
 /// What replicas tell each other through PostgreSQL.
-const CHANNELS: &[&str] = &[loom_jobs::CHANNEL];
+const CHANNELS: &[&str] = &[loom_notify::CHANNEL, loom_jobs::CHANNEL];
 
 /// The features on one database.
 pub struct Features {
@@ -39,6 +40,7 @@ pub struct Features {
     pub llm: LlmProxy,
     pub threads: Threads,
     pub docs: Docs,
+    pub notify: Notify,
     pub jobs: JobScheduler,
     pub hub: Hub,
 }
@@ -92,19 +94,27 @@ impl Features {
     ) -> anyhow::Result<Self> {
         let vault = Arc::new(vault);
         let auth = Auth::new(pool.clone(), clock.clone());
+        let notify = Notify::new(
+            pool.clone(),
+            clock.clone(),
+            Arc::clone(&vault),
+            Arc::new(auth.clone()),
+            &config.notify,
+        )?;
         let llm = LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams)?;
         let threads = Threads::new(pool.clone(), clock.clone());
-        let notify = loom_notify::Notify::silent(pool.clone(), clock.clone(), &[])?;
+        let mut all_jobs = llm.jobs();
+        all_jobs.push(delivery_cleanup(&notify));
         let deps = loom_jobs::Deps {
             pool,
             clock,
             hub: hub.clone(),
-            notify,
+            notify: notify.clone(),
             config: config.jobs.clone(),
             replica: replica_name(),
         };
-        let jobs = JobScheduler::new(deps, llm.jobs())?;
-        Ok(Self { auth, llm, threads, docs: Docs::new(), jobs, hub })
+        let jobs = JobScheduler::new(deps, all_jobs)?;
+        Ok(Self { auth, llm, threads, docs: Docs::new(), notify, jobs, hub })
     }
 
     fn checks(&self, database: &Database) -> Vec<Check> {
@@ -113,15 +123,34 @@ impl Features {
             self.llm.health(),
             self.jobs.health(),
             self.docs.health(),
+            self.notify.health(),
         ]
     }
 
     /// Ends the background work and writes what is still to be written.
     pub async fn close(&self, grace: Duration) {
         self.jobs.shutdown(grace).await;
+        // After the jobs, which may have something to say.
+        self.notify.close(grace).await;
         self.llm.close().await;
         self.hub.stop();
     }
+}
+
+/// The clean-up of `notify`, which knows no jobs: these stand above it.
+fn delivery_cleanup(notify: &Notify) -> Job {
+    let notify = notify.clone();
+    Job::new(
+        "delivery-cleanup",
+        "Delivery clean-up",
+        "Deletes the log of mails and webhooks after 30 days; erases what failed, and the outbox, after 7",
+        Duration::from_secs(24 * 3600),
+        Duration::from_secs(600),
+        move |context| {
+            let notify = notify.clone();
+            async move { Ok(notify.clean_up(context.clock.now(), &context.cancel).await?.into()) }
+        },
+    )
 }
 
 /// Which of several servers this is, in job runs.
@@ -149,6 +178,7 @@ pub fn routes(
         .merge(features.auth.routes())
         .merge(features.threads.routes())
         .merge(features.docs.routes())
+        .merge(features.notify.routes(features.auth.audit()))
         .merge(features.jobs.routes(features.auth.audit()));
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
@@ -218,6 +248,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
         };
     let health = Health::new(clock.clone(), features.checks(&database));
     let (router, _) = routes(&features, &health, &database, config, clock);
+    features.notify.start(&features.hub);
     features.jobs.start_clock().await?;
     let stop = CancellationToken::new();
     tokio::spawn(meta::keep_up(metrics, stop.clone()));

@@ -26,6 +26,7 @@ pub struct Config {
     pub vault: loom_vault::Config,
     pub auth: loom_auth::Config,
     pub llm: loom_llm_proxy::Config,
+    pub notify: loom_notify::Config,
     pub jobs: loom_jobs::Config,
 }
 
@@ -119,6 +120,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let vault = loom_vault::Config::load(env);
     let mut auth = loom_auth::Config::load(env, production);
     let mut llm = loom_llm_proxy::Config::load(env);
+    let notify = loom_notify::Config::load(env, &data_dir, production);
     let jobs = loom_jobs::Config::load(env);
     if overrides.demo {
         if production {
@@ -135,7 +137,18 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
         settings: env.settings().to_vec(),
         problems: env.problems().to_vec(),
         unknown: env.unknown(&["LOOM_SERVER_"]),
-        config: Config { http, log, production, data_dir, database, vault, auth, llm, jobs },
+        config: Config {
+            http,
+            log,
+            production,
+            data_dir,
+            database,
+            vault,
+            auth,
+            llm,
+            notify,
+            jobs,
+        },
     }
 }
 

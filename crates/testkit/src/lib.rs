@@ -1,4 +1,5 @@
-//! Test support: databases, a running server, a scriptable LLM upstream, chaos.
+//! Test support: databases, a running server, a scriptable LLM upstream, a mail server, a receiver of
+//! webhooks, chaos.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +16,8 @@ mod background;
 pub mod chaos;
 pub mod database;
 pub mod llm;
+pub mod smtp;
+pub mod webhook;
 
 pub use app::{Answer, Caller, Setup, TestApp, User};
 pub use database::TestDatabase;

@@ -69,7 +69,7 @@ async fn chaos_the_scheduler_goes_on_by_itself_when_postgresql_was_restarted_and
     for name in ["a", "b"] {
         let pool = loom_db::connect(&url, &limits).await.unwrap();
         let (hub, _) = Hub::start(&url, &[CHANNEL]).unwrap();
-        let config = Config { lease: Duration::from_secs(5) };
+        let config = Config { lease: Duration::from_secs(6) };
         let deps = Deps { hub, config, ..deps(&pool, &Clock::system(), name) };
         let jobs = vec![noting("newest", &ran), Job { catch_up: all, ..noting("each", &ran) }];
         let scheduler = JobScheduler::new(deps, jobs).unwrap();
