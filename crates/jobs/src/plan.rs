@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     lease_ends: Option<DateTime<Utc>>,
     /// Until then no run is thought abandoned.
     patient_until: Option<DateTime<Utc>>,
+    /// Nobody can tell us anything.
+    cut_off: bool,
     quiet_until: Option<DateTime<Utc>>,
 }
 
@@ -100,16 +102,23 @@ impl Plan {
         self.patient_until = Some(until);
     }
 
-    /// False: whoever holds the runs whose lease has ended may still be about to say so; they are
-    /// looked at again.
-    pub(crate) fn may_abandon(&mut self, now: DateTime<Utc>) -> bool {
-        match self.patient_until {
-            Some(until) if now < until => {
-                self.watch(until);
-                false
-            }
-            _ => true,
+    /// May a run whose lease has ended be thought abandoned? If not, it is looked at again. `cut_off`:
+    /// nobody can tell us anything, and since when is unknown.
+    pub(crate) fn may_abandon(
+        &mut self,
+        now: DateTime<Utc>,
+        cut_off: bool,
+        patience: Duration,
+    ) -> bool {
+        if cut_off && !self.cut_off {
+            self.be_patient(now + patience);
         }
+        self.cut_off = cut_off;
+        let patient_until = self.patient_until.filter(|until| now < *until);
+        if let Some(until) = patient_until {
+            self.watch(until);
+        }
+        patient_until.is_none()
     }
 
     pub(crate) fn due(&self, now: DateTime<Utc>) -> Vec<&'static str> {

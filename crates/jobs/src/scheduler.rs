@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) lease: Duration,
     replica: String,
     pub(crate) listening: AtomicBool,
+    /// The hub has listened at least once.
+    pub(crate) heard: AtomicBool,
     /// All our jobs have a row.
     registered: AtomicBool,
     pub(crate) jobs: BTreeMap<&'static str, Known>,
@@ -147,6 +149,7 @@ impl JobScheduler {
             lease: config.lease,
             replica,
             listening: AtomicBool::default(),
+            heard: AtomicBool::default(),
             registered: AtomicBool::default(),
             jobs: by_id,
             plan: Mutex::default(),
@@ -190,6 +193,8 @@ impl JobScheduler {
         let mut begun = Vec::new();
         if let Err(error) = inner.look(now, &mut begun).await {
             tracing::warn!(?error, "could not look what is due; trying again");
+            // It may have taken long to fail.
+            let now = inner.clock.now();
             let mut plan = inner.plan();
             plan.failed(now);
             plan.be_patient(now + inner.lease / 2);
@@ -333,7 +338,9 @@ impl Inner {
 
     /// Ends the runs whose lease has ended, on whichever replica they were.
     pub(crate) async fn abandon(&self, now: DateTime<Utc>) -> Result<()> {
-        if !self.plan().may_abandon(now) {
+        let cut_off = self.heard.load(Ordering::SeqCst) && !self.hub.is_connected();
+        // It may have taken long to get here.
+        if !self.plan().may_abandon(self.clock.now(), cut_off, self.lease / 2) {
             return Ok(());
         }
         let abandoned = match self.abandon_once(now, true).await {

@@ -41,6 +41,7 @@ impl Inner {
         }
         let mut plan = self.plan();
         if *signal == Signal::ReadAgain {
+            self.heard.store(true, Ordering::SeqCst);
             plan.be_patient(self.clock.now() + self.lease / 2);
         }
         plan.expire();

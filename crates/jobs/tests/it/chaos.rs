@@ -258,7 +258,7 @@ async fn play(size: usize) {
     }
     took.sort();
     let longest = took.last().copied().unwrap_or_default();
-    println!(
+    eprintln!(
         "{size} replicas, {kills} killed, {suspensions} suspended: {counts:?}; {} take-overs, the \
          longest {longest:?} after the end of its lease of {LEASE:?}",
         took.len(),

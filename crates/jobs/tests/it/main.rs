@@ -1,6 +1,13 @@
 //! The scheduler on real PostgreSQL. Time is moved by hand; nothing sleeps.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests may panic"
+)]
 
 mod admin;
 mod alerts;
