@@ -217,7 +217,7 @@ async fn play(size: usize) {
     let mut fleet = Fleet::new(&database, size);
     eventually(async || (runs(pool).await.len() == JOBS.len()).then_some(())).await;
 
-    let length = Duration::from_secs(if is_long() { 120 } else { 8 });
+    let length = Duration::from_secs(if is_long() { 120 } else { 5 });
     let start = Instant::now();
     while start.elapsed() < length {
         sleep(Duration::from_millis(rand::rng().random_range(200..1200))).await;

@@ -212,7 +212,7 @@ async fn what_old_runs_came_to_is_read_by_day_in_pages() {
         format!("{JOB}/history?cursor={cursor}"),
         format!("/api/admin/jobs/llm-request-cleanup/history/days?cursor={cursor}"),
         format!("{JOB}/history/days?cursor=nonsense"),
-        format!("{JOB}/history?cursor=%00"),
+        format!("{JOB}/history?cursor=nonsense"),
     ] {
         assert_eq!(admin.get(&path).await.expect(400).code(), "invalid_cursor", "{path}");
     }
