@@ -90,7 +90,6 @@ fn failing(id: &'static str) -> Job {
 
 /// Alerts go to one admin; no word of others is heard.
 fn deps(pool: &PgPool, clock: &Clock, replica: &str) -> Deps {
-    loom_testkit::app::install_crypto();
     Deps {
         pool: pool.clone(),
         clock: clock.clone(),
