@@ -80,10 +80,8 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
     let was_told_to_stop = cancel.is_cancelled();
     if !matches!(ending, Ending::Done(_)) {
         cancel.cancel();
-        let to_stop = match ending {
-            Ending::LeaseLost => run.lease.to_stop().min(STOP_WITHIN),
-            _ => STOP_WITHIN,
-        };
+        let lease_lost = matches!(ending, Ending::LeaseLost);
+        let to_stop = if lease_lost { run.lease.to_stop().min(STOP_WITHIN) } else { STOP_WITHIN };
         tokio::select! {
             stopped = timeout(to_stop, &mut task) => {
                 if let (Ending::Cancelled(items), Ok(Ok(Ok(report)))) = (&mut ending, stopped) {
@@ -91,6 +89,8 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
                 }
             }
             () = inner.kill.cancelled() => {}
+            // Until it has stopped it is ours.
+            () = run.lease.keep(&run.cancel), if !lease_lost => {}
         }
         // A handle must not be polled again once it has given its result.
         if !task.is_finished() {
