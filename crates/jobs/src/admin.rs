@@ -1,14 +1,14 @@
 //! What admins ask of the jobs: what there is, what became of it, and to run, stop or switch it.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use loom_core::{Error, Result, id::RunId};
 
 use crate::{
     JobScheduler,
-    model::{JobView, RunRecord, RunStatus},
+    model::{JobView, RunDay, RunRecord, RunStatus},
     schedule::Schedule,
     scheduler::{Known, Run},
-    store::{self, admin},
+    store::{self, admin, history},
 };
 
 impl JobScheduler {
@@ -83,6 +83,21 @@ impl JobScheduler {
         admin::history(&self.0.pool, self.job(id)?.id, after, limit).await
     }
 
+    /// What the runs of a job that are in the history no longer came to, by day, newest first, from
+    /// behind `after`.
+    ///
+    /// # Errors
+    /// 404 for an unknown job.
+    pub async fn days(
+        &self,
+        id: &str,
+        after: Option<NaiveDate>,
+        limit: usize,
+    ) -> Result<Vec<RunDay>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        history::days(&self.0.pool, self.job(id)?.id, after, limit).await
+    }
+
     /// As [`JobScheduler::request`], but not of a job that is off.
     ///
     /// # Errors
@@ -94,8 +109,7 @@ impl JobScheduler {
         self.request(id).await
     }
 
-    /// Tells the run of a job to stop, on whichever replica it is: one of ours at once, another at
-    /// the next word between its replica and the database. A run that does not stop is dropped.
+    /// Tells the run of a job to stop, on whichever replica it is. A run that does not stop is dropped.
     ///
     /// # Errors
     /// 404 for an unknown job, 409 `job_not_running` when no run of it is under way.

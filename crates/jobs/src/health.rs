@@ -12,6 +12,7 @@ use sqlx::PgPool;
 
 use crate::{
     JobScheduler,
+    alert::UNHEALTHY_FAILURES,
     scheduler::Inner,
     store::{self, lag},
 };
@@ -26,8 +27,6 @@ pub const METRICS: &[Metric] = &[
     Metric::histogram("loom_job_duration_seconds", "Time of a run of a background job.", &["job"]),
 ];
 
-/// This many failures in a row are more than bad luck.
-const UNHEALTHY_FAILURES: i32 = 3;
 /// The clock strikes each second; after this long without, it is broken.
 const CLOCK_STANDS_STILL: Duration = Duration::from_secs(60);
 /// A job that is due begins within seconds; after this long nobody takes it.

@@ -14,12 +14,12 @@ use loom_core::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     JobScheduler,
-    model::{JobView, RunRecord},
+    model::{JobView, RunDay, RunRecord},
 };
 
 #[derive(Clone)]
@@ -34,6 +34,7 @@ impl JobScheduler {
         OpenApiRouter::new()
             .routes(routes!(list_jobs))
             .routes(routes!(job_history))
+            .routes(routes!(job_history_days))
             .routes(routes!(run_job))
             .routes(routes!(cancel_job))
             .routes(routes!(enable_job))
@@ -48,9 +49,33 @@ struct Jobs {
     jobs: Vec<JobView>,
 }
 
+/// Who may not.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes what is answered elsewhere")]
+enum Refused {
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthenticated(Problem),
+    /// Auditors may look, system admins also change things
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(Problem),
+}
+
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes what is answered elsewhere")]
+enum Unknown {
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(Problem),
+}
+
 #[derive(Serialize, ToSchema)]
 struct JobRuns {
     runs: Vec<RunRecord>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct JobDays {
+    days: Vec<RunDay>,
     next_cursor: Option<String>,
 }
 
@@ -63,8 +88,7 @@ struct JobRun {
 /// The background jobs, by id
 #[utoipa::path(get, path = "/api/admin/jobs", tag = "jobs", security(("api_key" = [])),
     responses((status = 200, body = Jobs),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "For system admins and auditors", body = Problem, content_type = "application/problem+json")))]
+        Refused))]
 async fn list_jobs(State(admin): State<Admin>, principal: Principal) -> Result<Json<Jobs>> {
     authorize(&principal, Action::InspectSystem(Scope::AdminRead))?;
     Ok(Json(Jobs { jobs: admin.scheduler.views().await? }))
@@ -75,9 +99,7 @@ async fn list_jobs(State(admin): State<Admin>, principal: Principal) -> Result<J
     params(("id" = String, Path), PageQuery),
     responses((status = 200, body = JobRuns),
         (status = 400, description = "`invalid_cursor`", body = Problem, content_type = "application/problem+json"),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "For system admins and auditors", body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+        Refused, Unknown))]
 async fn job_history(
     State(admin): State<Admin>,
     principal: Principal,
@@ -92,15 +114,33 @@ async fn job_history(
     Ok(Json(JobRuns { runs, next_cursor }))
 }
 
+/// What became of the runs that are too old for the history, by day, newest first
+#[utoipa::path(get, path = "/api/admin/jobs/{id}/history/days", tag = "jobs", security(("api_key" = [])),
+    params(("id" = String, Path), PageQuery),
+    responses((status = 200, body = JobDays),
+        (status = 400, description = "`invalid_cursor`", body = Problem, content_type = "application/problem+json"),
+        Refused, Unknown))]
+async fn job_history_days(
+    State(admin): State<Admin>,
+    principal: Principal,
+    Path(id): Path<String>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<JobDays>> {
+    authorize(&principal, Action::InspectSystem(Scope::AdminRead))?;
+    let kind = format!("job_days:{id}");
+    let limit = page.limit()?;
+    let days = admin.scheduler.days(&id, page.after(&kind)?, limit + 1).await?;
+    let (days, next_cursor) = cut(days, limit, &kind, |day| day.day);
+    Ok(Json(JobDays { days, next_cursor }))
+}
+
 /// Run a job now
 ///
 /// The answer does not wait for the run; the history tells what becomes of it.
 #[utoipa::path(post, path = "/api/admin/jobs/{id}/run", tag = "jobs", security(("api_key" = [])),
     params(("id" = String, Path)),
     responses((status = 202, body = JobRun),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "For system admins", body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        Refused, Unknown,
         (status = 409, description = "`job_running`, `job_disabled`", body = Problem, content_type = "application/problem+json")))]
 async fn run_job(
     State(admin): State<Admin>,
@@ -116,14 +156,11 @@ async fn run_job(
 
 /// Stop the run of a job
 ///
-/// It is told to stop, and dropped when it does not within seconds. A run on another server hears of
-/// it within half a minute.
+/// It is told to stop, on whichever server it is, and dropped when it does not within five seconds.
 #[utoipa::path(post, path = "/api/admin/jobs/{id}/cancel", tag = "jobs", security(("api_key" = [])),
     params(("id" = String, Path)),
     responses((status = 202, body = JobRun),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "For system admins", body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        Refused, Unknown,
         (status = 409, description = "`job_not_running`", body = Problem, content_type = "application/problem+json")))]
 async fn cancel_job(
     State(admin): State<Admin>,
@@ -143,9 +180,7 @@ async fn cancel_job(
 #[utoipa::path(post, path = "/api/admin/jobs/{id}/enable", tag = "jobs", security(("api_key" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = JobView),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "For system admins", body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+        Refused, Unknown))]
 async fn enable_job(
     State(admin): State<Admin>,
     principal: Principal,
@@ -161,9 +196,7 @@ async fn enable_job(
 #[utoipa::path(post, path = "/api/admin/jobs/{id}/disable", tag = "jobs", security(("api_key" = [])),
     params(("id" = String, Path)),
     responses((status = 200, body = JobView),
-        (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "For system admins", body = Problem, content_type = "application/problem+json"),
-        (status = 404, body = Problem, content_type = "application/problem+json")))]
+        Refused, Unknown))]
 async fn disable_job(
     State(admin): State<Admin>,
     principal: Principal,

@@ -2,10 +2,13 @@
 //! ended. tokio-cron-scheduler is the clock, which says "look what is due" and nothing more.
 
 mod admin;
+mod alert;
 mod cleanup;
 mod clockwork;
+mod config;
 pub mod health;
 mod http;
+mod lease;
 mod model;
 mod plan;
 mod retry;
@@ -13,9 +16,13 @@ mod schedule;
 mod scheduler;
 mod store;
 mod supervise;
+mod word;
 
+pub use config::Config;
 pub use model::{
-    Job, JobContext, JobError, JobReport, JobView, RunFn, RunOutcome, RunRecord, RunStatus, Trigger,
+    Job, JobContext, JobError, JobReport, JobView, RunDay, RunFn, RunOutcome, RunRecord, RunStatus,
+    Trigger,
 };
 pub use schedule::{CatchUp, Schedule};
-pub use scheduler::{JobScheduler, Run};
+pub use scheduler::{Deps, JobScheduler, Run};
+pub use word::CHANNEL;

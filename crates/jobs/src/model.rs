@@ -2,12 +2,15 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
-use loom_core::{Clock, Error, id::RunId, port::BoxFuture};
+use chrono::{DateTime, NaiveDate, Utc};
+use loom_core::{Clock, Error, Result, id::RunId, port::BoxFuture};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::schedule::{CatchUp, Schedule};
+use crate::{
+    lease::Lease,
+    schedule::{CatchUp, Schedule},
+};
 
 /// The body of a job.
 pub type RunFn =
@@ -68,6 +71,26 @@ pub struct JobContext {
     pub clock: Clock,
     /// The instant that this run was due.
     pub slot: DateTime<Utc>,
+    /// Each claim of a job has a higher one than all before it.
+    pub term: i64,
+    pub(crate) lease: Arc<Lease>,
+}
+
+impl JobContext {
+    /// Call it right before an effect that leaves our database and that another run must not cross,
+    /// as a call to Kubernetes or a provider. From a success on the run is its job's only one for at
+    /// least the length of a lease (30 s by default), so that the effect needs a time limit below
+    /// that. A replica that was suspended may sleep between this and the effect: whatever can compare
+    /// numbers (a row, an object's annotation) had better take `term` with the effect too, and refuse
+    /// one that is lower than what it has seen. In our database:
+    /// `… WHERE EXISTS (SELECT FROM jobs WHERE id = $job AND term = $term)`.
+    ///
+    /// # Errors
+    /// 409 `run_lost` when the lease has ended: give up at once, another run may be under way. 503
+    /// when the database did not say.
+    pub async fn fence(&self) -> Result<()> {
+        self.lease.fence().await
+    }
 }
 
 /// What a run did.
@@ -168,6 +191,8 @@ pub struct RunRecord {
     pub trigger: Trigger,
     /// From 1; further ones have the trigger `retry` and the slot of the first.
     pub attempt: i32,
+    /// Each run of a job has a higher one than all that began before it.
+    pub term: i64,
     /// Slots before its own that nobody took, as while no server was up.
     pub missed_slots: i32,
     /// Which server ran it.
@@ -184,6 +209,23 @@ pub struct RunRecord {
     pub items_handled: i64,
     /// At most 2000 bytes.
     pub error: Option<String>,
+}
+
+/// What the runs of a job that are in the history no longer came to, on one day.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct RunDay {
+    /// On which they began, in UTC.
+    pub day: NaiveDate,
+    pub runs: i64,
+    pub succeeded: i64,
+    pub failed: i64,
+    pub cancelled: i64,
+    pub abandoned: i64,
+    /// Those that were a further attempt at their slot.
+    pub retried: i64,
+    pub items_handled: i64,
+    pub total_duration_ms: i64,
+    pub max_duration_ms: i64,
 }
 
 /// A job as admins see it.

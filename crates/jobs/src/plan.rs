@@ -9,8 +9,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{scheduler::Known, store::JobRow};
 
-/// The plan is read again this often, whatever happened: another replica may have taken slots, and
-/// somebody may have switched a job off.
+/// The plan is read again this often, whatever happened: a word of another replica may be lost.
 const RE_READ: Duration = Duration::from_secs(60);
 /// After a failure of the database.
 const QUIET: Duration = Duration::from_secs(5);
@@ -25,19 +24,24 @@ pub(crate) struct Plan {
     postponed: BTreeSet<&'static str>,
     /// When the next attempts are due.
     retries: BTreeMap<&'static str, DateTime<Utc>>,
-    /// None: was never read.
+    /// None: is to be read.
     read_at: Option<DateTime<Utc>>,
+    /// Counts how often it was to be read again, so that a reading under way knows that it is old.
+    expired: u64,
+    /// When the first lease of another replica's run may end.
+    lease_ends: Option<DateTime<Utc>>,
+    /// Until then no run is thought abandoned.
+    patient_until: Option<DateTime<Utc>>,
+    /// Nobody can tell us anything.
+    cut_off: bool,
     quiet_until: Option<DateTime<Utc>>,
 }
 
 impl Plan {
-    pub(crate) fn was_read(&self) -> bool {
-        self.read_at.is_some()
-    }
-
     pub(crate) fn is_stale(&self, now: DateTime<Utc>) -> bool {
         // A clock that went back makes it stale too.
         self.read_at.is_none_or(|at| now >= at + RE_READ || now < at)
+            || self.lease_ends.is_some_and(|at| now >= at)
     }
 
     /// Is there a reason to ask the database?
@@ -47,21 +51,31 @@ impl Plan {
         !quiet && (self.is_stale(now) || due.any(|at| *at <= now))
     }
 
-    /// To be read again at the next look.
+    /// To be read again at the next look. Whoever says so has had word from the database.
     pub(crate) fn expire(&mut self) {
         self.read_at = None;
+        self.expired += 1;
+        self.quiet_until = None;
+    }
+
+    /// How often it had expired; for [`Plan::read`].
+    pub(crate) fn expired(&self) -> u64 {
+        self.expired
     }
 
     pub(crate) fn failed(&mut self, now: DateTime<Utc>) {
+        // What was to be done may be half done.
+        self.read_at = None;
         self.quiet_until = Some(now + QUIET);
     }
 
-    /// Takes over what the database knows.
+    /// Takes over what the database knew when it had `expired` so often.
     pub(crate) fn read<'a>(
         &mut self,
         rows: &[JobRow],
         jobs: impl Iterator<Item = &'a Known>,
         now: DateTime<Utc>,
+        expired: u64,
     ) {
         self.next.clear();
         self.retries.clear();
@@ -72,8 +86,39 @@ impl Plan {
                 self.retries.extend(row.retry_at.map(|at| (job.id, at)));
             }
         }
-        self.read_at = Some(now);
+        self.read_at = (self.expired == expired).then_some(now);
+        self.lease_ends = None;
         self.quiet_until = None;
+    }
+
+    /// A run of another replica is under way, and its lease may end then: to be looked at.
+    pub(crate) fn watch(&mut self, at: DateTime<Utc>) {
+        self.lease_ends = Some(self.lease_ends.map_or(at, |first| first.min(at)));
+    }
+
+    /// We were cut off from the database, and so may others have been: what they could not renew or
+    /// record they do now.
+    pub(crate) fn be_patient(&mut self, until: DateTime<Utc>) {
+        self.patient_until = Some(until);
+    }
+
+    /// May a run whose lease has ended be thought abandoned? If not, it is looked at again. `cut_off`:
+    /// nobody can tell us anything, and since when is unknown.
+    pub(crate) fn may_abandon(
+        &mut self,
+        now: DateTime<Utc>,
+        cut_off: bool,
+        patience: Duration,
+    ) -> bool {
+        if cut_off && !self.cut_off {
+            self.be_patient(now + patience);
+        }
+        self.cut_off = cut_off;
+        let patient_until = self.patient_until.filter(|until| now < *until);
+        if let Some(until) = patient_until {
+            self.watch(until);
+        }
+        patient_until.is_none()
     }
 
     pub(crate) fn due(&self, now: DateTime<Utc>) -> Vec<&'static str> {
@@ -98,7 +143,7 @@ impl Plan {
         self.postponed.remove(job.id);
     }
 
-    /// A slot was taken elsewhere, or has to wait for the run before.
+    /// A slot was taken elsewhere, or has to wait for the run or the attempt before.
     pub(crate) fn postpone(&mut self, job: &Known, now: DateTime<Utc>) {
         self.next.insert(job.id, job.slots.after(now));
         self.postponed.insert(job.id);

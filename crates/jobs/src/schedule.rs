@@ -191,6 +191,7 @@ mod tests {
             Schedule::Every(Duration::from_millis(1500)),
             Schedule::Cron { expression: "61 * * * *".into(), timezone: "UTC".into() },
             Schedule::Cron { expression: "0 3 * * *".into(), timezone: "Europe/Bärlin".into() },
+            Schedule::Cron { expression: "0 0 30 2 *".into(), timezone: "UTC".into() },
         ] {
             assert!(Slots::of("a", &schedule).is_err(), "{schedule:?}");
         }

@@ -3,24 +3,32 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
 use loom_core::{Clock, Error, Result, id::RunId};
+use loom_db::Hub;
+use loom_notify::Notify;
 use sqlx::PgPool;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    alert::Turn,
     cleanup,
     clockwork::Clockwork,
+    config::Config,
+    lease::Lease,
     model::{Job, RunOutcome, RunStatus},
     plan::Plan,
-    schedule::Slots,
+    schedule::{CatchUp, Slots},
     store::{self, Abandoned, NewRun},
-    supervise::{self, LEASE},
+    supervise,
 };
 
 /// Runs that were killed get this long to be recorded.
@@ -30,10 +38,31 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct JobScheduler(pub(crate) Arc<Inner>);
 
+/// What a scheduler works with.
+#[derive(Clone)]
+pub struct Deps {
+    pub pool: PgPool,
+    pub clock: Clock,
+    /// Listens on [`CHANNEL`](crate::CHANNEL).
+    pub hub: Hub,
+    pub notify: Notify,
+    pub config: Config,
+    /// Which of several servers this is, in the history.
+    pub replica: String,
+}
+
 pub(crate) struct Inner {
     pub(crate) pool: PgPool,
     pub(crate) clock: Clock,
+    pub(crate) hub: Hub,
+    pub(crate) notify: Notify,
+    pub(crate) lease: Duration,
     replica: String,
+    pub(crate) listening: AtomicBool,
+    /// The hub has listened at least once.
+    pub(crate) heard: AtomicBool,
+    /// All our jobs have a row.
+    registered: AtomicBool,
     pub(crate) jobs: BTreeMap<&'static str, Known>,
     plan: Mutex<Plan>,
     looking: tokio::sync::Mutex<()>,
@@ -103,12 +132,8 @@ impl JobScheduler {
     ///
     /// # Errors
     /// Two jobs with one id, or a schedule that cannot be right.
-    pub fn new(
-        pool: PgPool,
-        clock: Clock,
-        replica: impl Into<String>,
-        jobs: Vec<Job>,
-    ) -> Result<Self> {
+    pub fn new(deps: Deps, jobs: Vec<Job>) -> Result<Self> {
+        let Deps { pool, clock, hub, notify, config, replica } = deps;
         let mut by_id = BTreeMap::new();
         for job in jobs.into_iter().chain([cleanup::job(pool.clone())]) {
             let slots = Slots::of(job.id, &job.schedule)?;
@@ -119,7 +144,13 @@ impl JobScheduler {
         Ok(Self(Arc::new(Inner {
             pool,
             clock,
-            replica: replica.into(),
+            hub,
+            notify,
+            lease: config.lease,
+            replica,
+            listening: AtomicBool::default(),
+            heard: AtomicBool::default(),
+            registered: AtomicBool::default(),
             jobs: by_id,
             plan: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
@@ -131,20 +162,8 @@ impl JobScheduler {
         })))
     }
 
-    /// With the clock, which looks each second from now on. A database that is out of reach is
+    /// Starts the clock, which looks each second from now on. A database that is out of reach is
     /// logged and tried again.
-    pub async fn start(
-        pool: PgPool,
-        clock: Clock,
-        replica: impl Into<String>,
-        jobs: Vec<Job>,
-    ) -> Result<Self> {
-        let scheduler = Self::new(pool, clock, replica, jobs)?;
-        scheduler.start_clock().await?;
-        Ok(scheduler)
-    }
-
-    /// Starts the clock of a scheduler that was made without.
     pub async fn start_clock(&self) -> Result<()> {
         self.tick().await;
         let clockwork = Clockwork::start(&self.0).await?;
@@ -157,9 +176,10 @@ impl JobScheduler {
     }
 
     /// Looks what is due and begins it. The clock calls this each second; asks the database only
-    /// when something is due, and once a minute. Gives the runs that it began.
+    /// when something is due or was said, and once a minute. Gives the runs that it began.
     pub async fn tick(&self) -> Vec<Run> {
         let inner = &self.0;
+        inner.listen();
         let now = inner.clock.now();
         if inner.stop.is_cancelled() || !inner.plan().wants_a_look(now) {
             return Vec::new();
@@ -173,7 +193,11 @@ impl JobScheduler {
         let mut begun = Vec::new();
         if let Err(error) = inner.look(now, &mut begun).await {
             tracing::warn!(?error, "could not look what is due; trying again");
-            inner.plan().failed(now);
+            // It may have taken long to fail.
+            let now = inner.clock.now();
+            let mut plan = inner.plan();
+            plan.failed(now);
+            plan.be_patient(now + inner.lease / 2);
         }
         begun
     }
@@ -233,33 +257,32 @@ impl Inner {
         }
     }
 
-    /// Passes on what was asked of our runs at another replica.
-    async fn look_for_cancel_requests(&self) -> Result<()> {
-        let running: Vec<RunId> = lock(&self.running).keys().copied().collect();
-        if !running.is_empty() {
-            for run in store::admin::cancel_requests(&self.pool, &running).await? {
-                self.cancel(run);
-            }
-        }
-        Ok(())
-    }
-
     /// When the clock last struck; None while there is none.
     pub(crate) fn last_strike(&self) -> Option<Instant> {
         lock(&self.clockwork).as_ref().map(Clockwork::last_strike)
     }
 
+    /// Looks without waiting for the next strike of the clock. Without a clock whoever has the
+    /// scheduler says when it looks.
+    pub(crate) fn look_soon(self: &Arc<Self>) {
+        if self.last_strike().is_some() {
+            let scheduler = JobScheduler(Arc::clone(self));
+            tokio::spawn(async move { scheduler.tick().await });
+        }
+    }
+
     async fn look(self: &Arc<Self>, now: DateTime<Utc>, begun: &mut Vec<Run>) -> Result<()> {
-        self.abandon(now).await?;
-        self.look_for_cancel_requests().await?;
-        if self.plan().is_stale(now) {
-            self.read_plan(now).await?;
+        if self.plan().is_stale(now) && self.read_plan(now).await? {
+            self.abandon(now).await?;
         }
         let due = self.plan().due(now);
         for job in due.into_iter().filter_map(|id| self.jobs.get(id)) {
             let Some(slot) = self.plan().slot(job, now) else { continue };
             let Some(run) = self.begin(job, Start::Slot(slot)).await? else {
-                self.plan().postpone(job, now);
+                let mut plan = self.plan();
+                plan.postpone(job, now);
+                // Whoever runs it may go away: no lease of today ends later than one from now.
+                plan.watch(now + self.lease);
                 continue;
             };
             self.plan().took(job, slot, now);
@@ -272,15 +295,35 @@ impl Inner {
         Ok(())
     }
 
-    async fn read_plan(&self, now: DateTime<Utc>) -> Result<()> {
+    /// True: the lease of a run has ended.
+    async fn read_plan(&self, now: DateTime<Utc>) -> Result<bool> {
         let ids: Vec<String> = self.jobs.keys().map(|&id| id.to_owned()).collect();
-        if !self.plan().was_read() {
+        if !self.registered.load(Ordering::SeqCst) {
             let slots: Vec<_> = self.jobs.values().map(|job| job.present(now)).collect();
             store::register(&self.pool, &ids, &slots).await?;
+            self.registered.store(true, Ordering::SeqCst);
         }
+        let expired = self.plan().expired();
         let rows = store::jobs(&self.pool, &ids).await?;
-        self.plan().read(&rows, self.jobs.values(), now);
-        Ok(())
+        let mut plan = self.plan();
+        plan.read(&rows, self.jobs.values(), now, expired);
+        let mut ended = false;
+        for row in &rows {
+            let (Some(run), Some(left)) = (row.running, row.lease_left) else { continue };
+            let ours = lock(&self.running).contains_key(&run);
+            if ours && row.cancel_requested {
+                self.cancel(run);
+            }
+            match Duration::try_from_secs_f64(left) {
+                Ok(left) if !left.is_zero() => {
+                    if !ours {
+                        plan.watch(now + left);
+                    }
+                }
+                _ => ended = true,
+            }
+        }
+        Ok(ended)
     }
 
     /// From here on the run is ours, so that no fault may keep it from being run.
@@ -293,9 +336,23 @@ impl Inner {
         }
     }
 
+    /// Ends the runs whose lease has ended, on whichever replica they were.
     pub(crate) async fn abandon(&self, now: DateTime<Utc>) -> Result<()> {
-        for Abandoned { id, again } in store::abandon(&self.pool, now).await? {
-            tracing::warn!(job = id, again, "a run was abandoned: its replica went away");
+        let cut_off = self.heard.load(Ordering::SeqCst) && !self.hub.is_connected();
+        // It may have taken long to get here.
+        if !self.plan().may_abandon(self.clock.now(), cut_off, self.lease / 2) {
+            return Ok(());
+        }
+        let abandoned = match self.abandon_once(now, true).await {
+            // If it is the telling that fails, the next failure tells.
+            Err(error) => {
+                tracing::warn!(?error, "abandoned runs were not recorded; trying without an alert");
+                self.abandon_once(now, false).await?
+            }
+            Ok(abandoned) => abandoned,
+        };
+        for Abandoned { id, again, error, .. } in abandoned {
+            tracing::warn!(job = id, again, error, "a run was abandoned");
             if let Some(job) = self.jobs.get(id.as_str()) {
                 supervise::count(job.id, RunStatus::Abandoned);
                 if again {
@@ -307,12 +364,39 @@ impl Inner {
         Ok(())
     }
 
+    async fn abandon_once(&self, now: DateTime<Utc>, tell: bool) -> Result<Vec<Abandoned>> {
+        let mut db = loom_db::begin(&self.pool).await?;
+        let abandoned = store::abandon(&mut db, now, tell).await?;
+        let mut told = false;
+        for one in &abandoned {
+            let turn = Turn {
+                job: &one.id,
+                name: self.jobs.get(one.id.as_str()).map_or("of another version", |job| job.name),
+                failures: one.consecutive_failures,
+                error: Some(&one.error),
+                alerted_before: one.alerted_before,
+                alerted_at: one.alerted_at,
+            };
+            told |= turn.tell(&self.notify, &mut db).await?;
+        }
+        db.commit().await?;
+        if told {
+            self.notify.wake();
+        }
+        Ok(abandoned)
+    }
+
     async fn begin_manual(self: &Arc<Self>, job: &Known) -> Result<Run> {
         if self.stop.is_cancelled() {
             return Err(Error::unavailable("the server is going down"));
         }
+        self.listen();
         let now = self.clock.now();
         store::register(&self.pool, &[job.id.to_owned()], &[job.present(now)]).await?;
+        if let Some(run) = self.begin(job, Start::Manual(now)).await? {
+            return Ok(run);
+        }
+        // Perhaps it is one of a replica that went away.
         self.abandon(now).await?;
         self.begin(job, Start::Manual(now)).await?.ok_or_else(|| {
             Error::conflict(
@@ -327,6 +411,7 @@ impl Inner {
         let now = self.clock.now();
         let slot = match start {
             Start::Slot(slot) | Start::Manual(slot) => slot,
+            // Is in the row of the job.
             Start::Retry => now,
         };
         let new = NewRun {
@@ -335,28 +420,30 @@ impl Inner {
             slot,
             replica: &self.replica,
             now,
-            lease_until: now + LEASE,
+            lease: self.lease,
         };
+        let asked = tokio::time::Instant::now();
         let claimed = match start {
             Start::Slot(_) => {
-                let before = store::claim_slot(&self.pool, &new).await?;
-                if let Some(before) = before {
-                    self.note_missed(job, &new, before).await;
-                }
-                before.map(|_| (slot, 1))
+                let in_order = matches!(job.catch_up, CatchUp::All { .. });
+                store::claim_slot(&self.pool, &new, in_order).await?
             }
-            Start::Manual(_) => store::insert_run(&self.pool, &new).await?.then_some((slot, 1)),
+            Start::Manual(_) => store::claim_manual(&self.pool, &new).await?,
             Start::Retry => store::claim_retry(&self.pool, &new).await?,
         };
-        let Some((slot, attempt)) = claimed else { return Ok(None) };
+        let Some(claimed) = claimed else { return Ok(None) };
+        if let Some(before) = claimed.before {
+            self.note_missed(job, &new, before).await;
+        }
         let cancel = CancellationToken::new();
         lock(&self.running).insert(new.id, cancel.clone());
         let run = supervise::Running {
             id: new.id,
-            slot,
-            attempt,
+            slot: claimed.slot,
+            attempt: claimed.attempt,
+            term: claimed.term,
             started_at: now,
-            lease_until: new.lease_until,
+            lease: Arc::new(Lease::new(self.pool.clone(), new.id, self.lease, asked)),
             cancel,
         };
         let (done, outcome) = oneshot::channel();
@@ -368,7 +455,11 @@ impl Inner {
             if let Some(at) = outcome.retry_at {
                 inner.plan().retry(job.id, at);
             }
-            inner.plan().ended(job.id, inner.clock.now());
+            let now = inner.clock.now();
+            inner.plan().ended(job.id, now);
+            if inner.plan().wants_a_look(now) {
+                inner.look_soon();
+            }
             // Mostly nobody waits.
             let _ = done.send(outcome);
         });

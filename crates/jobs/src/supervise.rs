@@ -7,33 +7,30 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use loom_core::{Error, id::RunId, text};
+use loom_core::{Error, Result, id::RunId, text};
 use loom_redact::Redactor;
 use tokio::{
     task::JoinError,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    alert::Turn,
+    lease::Lease,
     model::{Job, JobContext, JobError, JobReport, RunOutcome, RunStatus},
     retry,
     scheduler::Inner,
     store,
 };
 
-/// How long a run belongs to its replica without a word from it. Far more than the clocks of
-/// replicas differ.
-pub(crate) const LEASE: Duration = Duration::from_secs(60);
-const RENEW_EVERY: Duration = Duration::from_secs(20);
-const RENEW_WITHIN: Duration = Duration::from_secs(5);
 /// A body that was told to stop gets this long before it is dropped.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// A body that is dropped ends at its next await, and one that blocks its thread never.
 const DROP_WITHIN: Duration = Duration::from_secs(1);
-/// Tries to record a run before it is left to its lease.
-const RECORD_PAUSES: [Duration; 3] =
-    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
+/// Between tries to record a run.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of an error that the history keeps.
 const ERROR_LEN: usize = 2000;
 
@@ -43,8 +40,9 @@ pub(crate) struct Running {
     pub(crate) id: RunId,
     pub(crate) slot: DateTime<Utc>,
     pub(crate) attempt: i32,
+    pub(crate) term: i64,
     pub(crate) started_at: DateTime<Utc>,
-    pub(crate) lease_until: DateTime<Utc>,
+    pub(crate) lease: Arc<Lease>,
     /// Cancelled when an admin wants it to stop.
     pub(crate) cancel: CancellationToken,
 }
@@ -61,7 +59,13 @@ enum Ending {
 /// Runs the body to its end and records it.
 pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
     let cancel = inner.stop.child_token();
-    let context = JobContext { cancel: cancel.clone(), clock: inner.clock.clone(), slot: run.slot };
+    let context = JobContext {
+        cancel: cancel.clone(),
+        clock: inner.clock.clone(),
+        slot: run.slot,
+        term: run.term,
+        lease: Arc::clone(&run.lease),
+    };
     let body = Arc::clone(&job.run);
     // In a task of its own, where a panic ends the task and nothing else.
     let mut task: Body = AbortOnDropHandle::new(tokio::spawn(async move { body(context).await }));
@@ -71,18 +75,22 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
         () = inner.kill.cancelled() => Ending::Killed,
         () = run.cancel.cancelled() => Ending::Cancelled(0),
         () = sleep(job.timeout) => Ending::TimedOut,
-        () = keep_lease(inner, run) => Ending::LeaseLost,
+        () = run.lease.keep(&run.cancel) => Ending::LeaseLost,
     };
     let was_told_to_stop = cancel.is_cancelled();
     if !matches!(ending, Ending::Done(_)) {
         cancel.cancel();
+        let lease_lost = matches!(ending, Ending::LeaseLost);
+        let to_stop = if lease_lost { run.lease.to_stop().min(STOP_WITHIN) } else { STOP_WITHIN };
         tokio::select! {
-            stopped = timeout(STOP_WITHIN, &mut task) => {
+            stopped = timeout(to_stop, &mut task) => {
                 if let (Ending::Cancelled(items), Ok(Ok(Ok(report)))) = (&mut ending, stopped) {
                     *items = report.items_handled;
                 }
             }
             () = inner.kill.cancelled() => {}
+            // Until it has stopped it is ours.
+            () = run.lease.keep(&run.cancel), if !lease_lost => {}
         }
         // A handle must not be polled again once it has given its result.
         if !task.is_finished() {
@@ -95,6 +103,9 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
             let asked = Duration::from_secs(error.retry_after_secs().unwrap_or_default());
             retry::pause(run.attempt, asked)
         }
+        // It is no fault of the job that its server went down: another goes on with it.
+        Ending::Done(Ok(Err(_))) if was_told_to_stop => Some(Duration::ZERO),
+        Ending::Killed => Some(Duration::ZERO),
         // Another replica may reach the database.
         Ending::LeaseLost if run.attempt < retry::MAX_ATTEMPTS => Some(Duration::ZERO),
         _ => None,
@@ -109,7 +120,7 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
         error,
         retry_at: pause.map(|pause| now + pause),
     };
-    record(inner, job, &outcome, now).await;
+    record(inner, job, &outcome, run.lease.ends(), now).await;
     outcome
 }
 
@@ -167,37 +178,14 @@ fn storable(text: &str) -> String {
     text::cut(&SHAPES.redact(text), ERROR_LEN).replace('\0', "\u{fffd}")
 }
 
-/// Resolves when the run is ours no longer, or may soon be: early enough for the body to stop
-/// before another replica may take over.
-async fn keep_lease(inner: &Inner, run: &Running) {
-    let mut until = run.lease_until;
-    let mut pause = RENEW_EVERY;
-    loop {
-        sleep(pause).await;
-        let now = inner.clock.now();
-        let renewed =
-            timeout(RENEW_WITHIN, store::renew_lease(&inner.pool, run.id, now + LEASE)).await;
-        match renewed {
-            Ok(Ok(Some(cancel))) => {
-                if cancel {
-                    run.cancel.cancel();
-                }
-                until = now + LEASE;
-                pause = RENEW_EVERY;
-                continue;
-            }
-            Ok(Ok(None)) => return,
-            Ok(Err(error)) => tracing::warn!(run_id = %run.id, ?error, "a lease was not renewed"),
-            Err(_) => tracing::warn!(run_id = %run.id, "a lease was not renewed in time"),
-        }
-        pause = RENEW_WITHIN;
-        if inner.clock.now() + pause + RENEW_WITHIN + STOP_WITHIN >= until {
-            return;
-        }
-    }
-}
-
-async fn record(inner: &Inner, job: &Job, outcome: &RunOutcome, now: DateTime<Utc>) {
+/// Tries until the lease would have ended twice: as long as nobody has taken the run over, it counts.
+async fn record(
+    inner: &Inner,
+    job: &Job,
+    outcome: &RunOutcome,
+    lease_ends: Instant,
+    now: DateTime<Utc>,
+) {
     count(job.id, outcome.status);
     metrics::histogram!("loom_job_duration_seconds", "job" => job.id)
         .record(outcome.duration.as_secs_f64());
@@ -210,22 +198,60 @@ async fn record(inner: &Inner, job: &Job, outcome: &RunOutcome, now: DateTime<Ut
             tracing::warn!(job = job.id, %run_id, status, error, "a job did not do well");
         }
     }
-    let mut pauses = RECORD_PAUSES.into_iter();
+    let (mut pause, mut tell) = (FIRST_PAUSE, true);
     loop {
-        let error = match store::finish(&inner.pool, outcome, now).await {
+        let error = match finish(inner, job, outcome, now, tell).await {
             Ok(true) => return,
             Ok(false) => {
-                tracing::warn!(job = job.id, %run_id, "the run was given up by another replica");
+                tracing::warn!(
+                    job = job.id, %run_id,
+                    "the end of a run was not recorded: it was before, or another replica has taken it over"
+                );
                 return;
             }
             Err(error) => error,
         };
-        let Some(pause) = pauses.next() else {
+        if Instant::now() + pause > lease_ends + inner.lease {
             tracing::error!(job = job.id, %run_id, ?error, "the end of a run was not recorded");
             return;
-        };
+        }
+        tracing::warn!(job = job.id, %run_id, ?error, "the end of a run is not recorded yet");
+        // If it is the telling that fails, the next failure tells.
+        tell = false;
         sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Records the run, and in the same transaction what is to be told. False: the run is no longer ours.
+async fn finish(
+    inner: &Inner,
+    job: &Job,
+    outcome: &RunOutcome,
+    now: DateTime<Utc>,
+    tell: bool,
+) -> Result<bool> {
+    let mut db = loom_db::begin(&inner.pool).await?;
+    let Some(finished) = store::finish(&mut db, job.id, outcome, now, tell).await? else {
+        return Ok(false);
+    };
+    let turn = Turn {
+        job: job.id,
+        name: job.name,
+        failures: finished.consecutive_failures,
+        error: outcome.error.as_deref(),
+        alerted_before: finished.alerted_before,
+        alerted_at: finished.alerted_at,
+    };
+    let told = turn.tell(&inner.notify, &mut db).await?;
+    if outcome.retry_at.is_some() {
+        store::say_plan(&mut db).await?;
+    }
+    db.commit().await?;
+    if told {
+        inner.notify.wake();
+    }
+    Ok(true)
 }
 
 pub(crate) fn count(job: &'static str, status: RunStatus) {

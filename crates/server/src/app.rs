@@ -36,7 +36,7 @@ use crate::{
 /// Time for what was traced and measured last to reach the collector.
 const LAST_EXPORT: Duration = Duration::from_secs(5);
 /// What replicas tell each other through PostgreSQL.
-const CHANNELS: &[&str] = &[loom_notify::CHANNEL];
+const CHANNELS: &[&str] = &[loom_notify::CHANNEL, loom_jobs::CHANNEL];
 
 /// The features on one database.
 pub struct Features {
@@ -118,7 +118,15 @@ impl Features {
             stop_streams,
         );
         let all_jobs = [llm.jobs(), scm.jobs(), vec![delivery_cleanup(&notify)]].concat();
-        let jobs = JobScheduler::new(pool, clock, replica_name(), all_jobs)?;
+        let deps = loom_jobs::Deps {
+            pool,
+            clock,
+            hub: hub.clone(),
+            notify: notify.clone(),
+            config: config.jobs.clone(),
+            replica: replica_name(),
+        };
+        let jobs = JobScheduler::new(deps, all_jobs)?;
         Ok(Self { auth, llm, threads, scm, docs: Docs::new(), notify, jobs, hub })
     }
 

@@ -395,15 +395,39 @@ fn read_secret(file: Option<&Path>) -> anyhow::Result<SecretString> {
     Ok(SecretString::from(text.trim()))
 }
 
+/// Ctrl-C cancels the run and waits for what comes of it.
 async fn job(features: &Features, id: &str) -> anyhow::Result<ExitCode> {
-    let outcome = features.jobs.run_now(id).await?;
+    let jobs = &features.jobs;
+    let run = match jobs.request(id).await {
+        Err(error) if error.status() == http::StatusCode::NOT_FOUND => {
+            let ids: Vec<_> = jobs.jobs().map(|job| job.id).collect();
+            bail!("there is no job {id:?}; there are {}", ids.join(", "));
+        }
+        run => run?,
+    };
+    complain(&format!("{id}: run {} has begun; Ctrl-C cancels it", run.id));
+    let mut outcome = std::pin::pin!(run.outcome());
+    let outcome = tokio::select! {
+        outcome = &mut outcome => outcome,
+        Ok(()) = tokio::signal::ctrl_c() => {
+            complain(&format!("{id}: cancelling"));
+            // It may have ended this moment.
+            let _ = jobs.cancel(id).await;
+            outcome.await
+        }
+    }?;
     let items = outcome.items_handled;
     let ms = outcome.duration.as_millis();
+    let status = outcome.status.as_str();
+    if let Some(at) = outcome.retry_at {
+        let at = at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        complain(&format!("{id}: a server tries it again at {at}"));
+    }
     match outcome.error {
         None => {
-            say(&format!("{id}: {}, {items} items, {ms} ms", outcome.status.as_str()));
+            say(&format!("{id}: {status}, {items} items, {ms} ms"));
             Ok(ExitCode::SUCCESS)
         }
-        Some(error) => bail!("{id}: {}: {error}", outcome.status.as_str()),
+        Some(error) => bail!("{id}: {status} after {ms} ms: {error}"),
     }
 }

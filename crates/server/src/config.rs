@@ -30,6 +30,7 @@ pub struct Config {
     pub llm: loom_llm_proxy::Config,
     pub notify: loom_notify::Config,
     pub scm: loom_scm::Config,
+    pub jobs: loom_jobs::Config,
 }
 
 #[derive(Clone, Debug)]
@@ -126,6 +127,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let mut llm = loom_llm_proxy::Config::load(env);
     let notify = loom_notify::Config::load(env, &data_dir, production);
     let scm = loom_scm::Config::load(env, &data_dir, &http.base_url);
+    let jobs = loom_jobs::Config::load(env);
     if overrides.demo {
         if production {
             env.problem(
@@ -154,6 +156,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
             llm,
             notify,
             scm,
+            jobs,
         },
     }
 }

@@ -25,7 +25,11 @@ impl Cron {
             .map_err(|error| format!("the cron expression `{expression}`: {error}"))?;
         let timezone =
             timezone.parse().map_err(|_| format!("there is no time zone `{timezone}`"))?;
-        Ok(Self { pattern, timezone })
+        let cron = Self { pattern, timezone };
+        if cron.after(DateTime::UNIX_EPOCH).is_none() {
+            return Err(format!("the cron expression `{expression}` is never due"));
+        }
+        Ok(cron)
     }
 
     /// When the clock on the wall first shows this, or anything later.
@@ -136,9 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_due_again_has_no_next() {
-        let cron = Cron::new("0 0 31 2 *", "UTC").unwrap();
-        assert_eq!(cron.after(at("2026-03-01T10:00:00Z")), None);
-        assert_eq!(cron.floor(at("2026-03-01T10:00:00Z")), None);
+    fn what_is_never_due_is_refused() {
+        let error = Cron::new("0 0 31 2 *", "UTC").unwrap_err();
+        assert!(error.contains("never due"), "{error}");
+        assert!(Cron::new("0 0 29 2 *", "UTC").is_ok());
     }
 }

@@ -30,6 +30,7 @@ pub(crate) async fn newest_runs(pool: &PgPool, ids: &[String]) -> Result<Vec<(St
     let rows = sqlx::query!(
         r#"SELECT run.job_id AS "job_id!", run.id AS "id!: RunId", run.slot AS "slot!",
                   run.trigger AS "trigger!: Trigger", run.attempt AS "attempt!",
+                  run.term AS "term!",
                   run.missed_slots AS "missed_slots!", run.replica AS "replica!",
                   run.status AS "status!: RunStatus", run.started_at AS "started_at!",
                   run.finished_at, run.duration_ms, run.items_handled AS "items_handled!", run.error
@@ -49,6 +50,7 @@ pub(crate) async fn newest_runs(pool: &PgPool, ids: &[String]) -> Result<Vec<(St
                 slot: row.slot,
                 trigger: row.trigger,
                 attempt: row.attempt,
+                term: row.term,
                 missed_slots: row.missed_slots,
                 replica: row.replica,
                 status: row.status,
@@ -73,7 +75,7 @@ pub(crate) async fn history(
     let (started_at, id) = after.unzip();
     Ok(sqlx::query_as!(
         RunRecord,
-        r#"SELECT id AS "id: RunId", slot, trigger AS "trigger: Trigger", attempt, missed_slots, replica,
+        r#"SELECT id AS "id: RunId", slot, trigger AS "trigger: Trigger", attempt, term, missed_slots, replica,
                   status AS "status: RunStatus", started_at, finished_at, duration_ms,
                   items_handled, error
              FROM job_runs
@@ -88,55 +90,45 @@ pub(crate) async fn history(
     .await?)
 }
 
-/// Tells the run of a job to stop, wherever it is. None: none is under way.
+/// Tells the run of a job to stop, and all replicas that it is to. None: none is under way.
 pub(crate) async fn request_cancel(
     pool: &PgPool,
     job: &str,
     now: DateTime<Utc>,
 ) -> Result<Option<RunId>> {
-    Ok(sqlx::query_scalar!(
+    let asked = sqlx::query!(
         r#"UPDATE job_runs SET cancel_requested_at = COALESCE(cancel_requested_at, $2)
-            WHERE job_id = $1 AND status = 'running' RETURNING id AS "id: RunId""#,
+            WHERE job_id = $1 AND status = 'running'
+           RETURNING id AS "id: RunId", pg_notify('loom_jobs', 'cancel:' || id)::text"#,
         job,
         now
     )
     .fetch_optional(pool)
-    .await?)
+    .await?;
+    Ok(asked.map(|asked| asked.id))
 }
 
-/// Which of these runs were told to stop.
-pub(crate) async fn cancel_requests(pool: &PgPool, runs: &[RunId]) -> Result<Vec<RunId>> {
-    let ids: Vec<_> = runs.iter().map(|run| run.0).collect();
-    Ok(sqlx::query_scalar!(
-        r#"SELECT id AS "id: RunId" FROM job_runs
-            WHERE id = ANY($1) AND cancel_requested_at IS NOT NULL"#,
-        &ids
-    )
-    .fetch_all(pool)
-    .await?)
-}
-
-/// Switches a job on. What was due while it was off is not made up for. False: it was on.
+/// Switches a job on, and says so. What was due while it was off is not made up for. False: it was on.
 pub(crate) async fn enable(pool: &PgPool, job: &str, slot: DateTime<Utc>) -> Result<bool> {
     let done = sqlx::query!(
         "UPDATE jobs SET enabled = true, last_slot = GREATEST(last_slot, $2)
-          WHERE id = $1 AND NOT enabled",
+          WHERE id = $1 AND NOT enabled RETURNING pg_notify('loom_jobs', 'plan')::text",
         job,
         slot
     )
-    .execute(pool)
+    .fetch_optional(pool)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(done.is_some())
 }
 
-/// Switches a job off, and gives up what was to be tried again. False: it was off.
+/// Switches a job off, gives up what was to be tried again, and says so. False: it was off.
 pub(crate) async fn disable(pool: &PgPool, job: &str) -> Result<bool> {
     let done = sqlx::query!(
         "UPDATE jobs SET enabled = false, retry_at = NULL, retry_slot = NULL, retry_attempt = NULL
-          WHERE id = $1 AND enabled",
+          WHERE id = $1 AND enabled RETURNING pg_notify('loom_jobs', 'plan')::text",
         job
     )
-    .execute(pool)
+    .fetch_optional(pool)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(done.is_some())
 }

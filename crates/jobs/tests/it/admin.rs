@@ -7,8 +7,8 @@ use loom_core::Error;
 use loom_jobs::{Job, JobReport, RunStatus};
 
 use crate::{
-    MINUTE, TestDatabase, clock, counting, failing, history, job, scheduler, skip_time, statuses,
-    tick, waiting,
+    MINUTE, TestDatabase, clock, counting, end_leases, failing, history, job, scheduler, skip_time,
+    statuses, tick, waiting,
 };
 
 /// A job that stops when it is told to.
@@ -122,12 +122,13 @@ async fn a_run_is_cancelled_from_another_replica() {
     // By the heartbeat of the run.
     let run = one.request("sweep").await.unwrap();
     assert_eq!(two.cancel("sweep").await.unwrap(), run.id);
-    skip_time(Duration::from_secs(21)).await;
+    skip_time(Duration::from_secs(11)).await;
     assert_eq!(run.outcome().await.unwrap().status, RunStatus::Cancelled);
     // By the look of its replica.
     let run = one.request("sweep").await.unwrap();
     assert_eq!(two.cancel("sweep").await.unwrap(), run.id);
-    tick(&one).await;
+    clock.advance(MINUTE);
+    one.tick().await;
     assert_eq!(run.outcome().await.unwrap().status, RunStatus::Cancelled);
 }
 
@@ -138,7 +139,7 @@ async fn what_a_dead_replica_left_running_is_not_running() {
     let one = scheduler(database.pool(), &clock, "a", vec![stuck]);
     let two = scheduler(database.pool(), &clock, "b", vec![polite("sweep")]);
     let _run = one.request("sweep").await.unwrap();
-    clock.advance(Duration::from_secs(61));
+    end_leases(database.pool()).await;
     assert_eq!(two.cancel("sweep").await.unwrap_err().code(), "job_not_running");
     assert_eq!(statuses(&history(database.pool(), "sweep").await), [RunStatus::Abandoned]);
 }

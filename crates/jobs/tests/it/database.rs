@@ -9,7 +9,7 @@ pub(crate) struct TestDatabase {
     pool: PgPool,
     options: PgConnectOptions,
     // Last: it drops the database, and waits for nobody.
-    _database: loom_testkit::TestDatabase,
+    database: loom_testkit::TestDatabase,
 }
 
 impl TestDatabase {
@@ -21,11 +21,15 @@ impl TestDatabase {
             .connect_with(options.clone().application_name("jobs"))
             .await
             .unwrap();
-        Self { pool, options, _database: database }
+        Self { pool, options, database }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    pub(crate) fn url(&self) -> &loom_common_secret::SecretString {
+        self.database.url()
     }
 
     /// A pool that cannot connect.

@@ -2,9 +2,11 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use chrono::{DateTime, Utc};
 use http::StatusCode;
 use loom_core::{Error, id::RunId};
-use loom_jobs::{Job, JobError, JobReport, RunStatus};
+use loom_jobs::{Job, JobError, JobReport, JobScheduler, RunStatus};
+use sqlx::PgPool;
 
 use crate::{
     MINUTE, TestDatabase, clock, counting, failing, history, job, scheduler, statuses, tick,
@@ -150,4 +152,69 @@ async fn the_cleanup_keeps_the_newest_of_each_job_and_the_last_90_days() {
     assert_eq!(rare[49].slot, newest);
     let again = scheduler.run_now("job-history-cleanup").await.unwrap();
     assert_eq!(again.items_handled, 0);
+}
+
+/// Puts a run of `sweep` into the history.
+async fn old_run(pool: &PgPool, at: &str, status: &str, attempt: i32, ms: i64, items: i64) {
+    let at: DateTime<Utc> = at.parse().unwrap();
+    sqlx::query(
+        "INSERT INTO job_runs (id, job_id, slot, trigger, attempt, replica, status, started_at,
+                               finished_at, lease_until, duration_ms, items_handled)
+         VALUES ($1, 'sweep', $2, 'manual', $4, 'a', $3, $2, $2, $2, $5, $6)",
+    )
+    .bind(RunId::new(at).0)
+    .bind(at)
+    .bind(status)
+    .bind(attempt)
+    .bind(ms)
+    .bind(items)
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn old_runs_become_sums_per_day_of_which_none_is_lost_or_counted_twice() {
+    let (database, clock) = (TestDatabase::new().await, clock());
+    let pool = database.pool();
+    let new = |replica| scheduler(pool, &clock, replica, vec![counting("sweep", MINUTE).0]);
+    let (one, two) = (new("a"), new("b"));
+    tick(&one).await;
+    old_run(pool, "2025-10-01T23:59:59.9Z", "succeeded", 1, 100, 7).await;
+    old_run(pool, "2025-10-02T00:00:00Z", "failed", 1, 300, 0).await;
+    old_run(pool, "2025-10-02T00:01:00Z", "abandoned", 2, 500, 0).await;
+    old_run(pool, "2025-10-02T00:02:00Z", "succeeded", 3, 200, 5).await;
+    old_run(pool, "2025-10-02T12:00:00Z", "cancelled", 1, 50, 1).await;
+    let cleanup = async |scheduler: &JobScheduler| {
+        scheduler.run_now("job-history-cleanup").await.unwrap().items_handled
+    };
+    for _ in 0..50 {
+        one.run_now("sweep").await.unwrap();
+    }
+    assert_eq!(cleanup(&one).await, 5);
+    assert_eq!(cleanup(&two).await, 0);
+    let days = one.days("sweep", None, 10).await.unwrap();
+    let told: Vec<_> = days
+        .iter()
+        .map(|day| {
+            let ends = (day.succeeded, day.failed, day.cancelled, day.abandoned, day.retried);
+            let sums = (day.items_handled, day.total_duration_ms, day.max_duration_ms);
+            (day.day.to_string(), day.runs, ends, sums)
+        })
+        .collect();
+    let first = ("2025-10-01".to_owned(), 1, (1, 0, 0, 0, 0), (7, 100, 100));
+    let second = ("2025-10-02".to_owned(), 4, (1, 1, 1, 1, 2), (6, 1050, 500));
+    assert_eq!(told, [second, first]);
+
+    // What comes late is added.
+    for minute in 0..40 {
+        old_run(pool, &format!("2025-10-02T13:{minute:02}:00Z"), "succeeded", 1, 1, 1).await;
+    }
+    assert_eq!(cleanup(&two).await, 40);
+    let page = two.days("sweep", None, 1).await.unwrap();
+    assert_eq!((page[0].runs, page[0].succeeded, page[0].total_duration_ms), (44, 41, 1090));
+    let rest = two.days("sweep", Some(page[0].day), 10).await.unwrap();
+    assert_eq!(rest.iter().map(|day| day.day.to_string()).collect::<Vec<_>>(), ["2025-10-01"]);
+    let error = two.days("nonsense", None, 1).await.unwrap_err();
+    assert_eq!(error.status(), StatusCode::NOT_FOUND);
 }

@@ -1,15 +1,27 @@
 //! The scheduler on real PostgreSQL. Time is moved by hand; nothing sleeps.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests may panic"
+)]
 
 mod admin;
+mod alerts;
 mod catch_up;
+mod chaos;
 mod database;
 mod health;
 mod history;
 mod operation;
+mod replicas;
+mod restart;
 mod retries;
 mod schedule;
+mod statements;
 
 use std::{
     sync::{
@@ -21,7 +33,11 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use loom_core::{Clock, Error};
-use loom_jobs::{Job, JobContext, JobError, JobReport, JobScheduler, Run, RunStatus};
+use loom_db::Hub;
+use loom_jobs::{
+    CHANNEL, Config, Deps, Job, JobContext, JobError, JobReport, JobScheduler, Run, RunStatus,
+};
+use loom_notify::Notify;
 use sqlx::{PgPool, Row};
 use tokio::sync::Semaphore;
 
@@ -72,8 +88,30 @@ fn failing(id: &'static str) -> Job {
     job(id, MINUTE, |_| async { Err(JobError::Fail(Error::internal("the disk\0is full"))) })
 }
 
+/// Alerts go to one admin; no word of others is heard.
+fn deps(pool: &PgPool, clock: &Clock, replica: &str) -> Deps {
+    Deps {
+        pool: pool.clone(),
+        clock: clock.clone(),
+        hub: Hub::silent(&[CHANNEL]),
+        notify: Notify::silent(pool.clone(), clock.clone(), &["ada@example.com"]).unwrap(),
+        config: Config::default(),
+        replica: replica.to_owned(),
+    }
+}
+
 fn scheduler(pool: &PgPool, clock: &Clock, replica: &str, jobs: Vec<Job>) -> JobScheduler {
-    JobScheduler::new(pool.clone(), clock.clone(), replica, jobs).unwrap()
+    JobScheduler::new(deps(pool, clock, replica), jobs).unwrap()
+}
+
+/// The leases of all runs end, by the clock of the database.
+async fn end_leases(pool: &PgPool) {
+    sqlx::query(
+        "UPDATE job_runs SET lease_until = now() - interval '1 second' WHERE status = 'running'",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
 }
 
 /// Looks, and waits until what began has ended; gives the number of runs.
@@ -111,6 +149,7 @@ struct Recorded {
     status: RunStatus,
     trigger: String,
     attempt: i32,
+    term: i64,
     missed_slots: i32,
     replica: String,
     slot: DateTime<Utc>,
@@ -122,8 +161,8 @@ struct Recorded {
 /// The history of a job, oldest first.
 async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
     sqlx::query(
-        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error, attempt, missed_slots FROM job_runs
-          WHERE job_id = $1 ORDER BY started_at, id",
+        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error, attempt, missed_slots, term FROM job_runs
+          WHERE job_id = $1 ORDER BY started_at, term, id",
     )
     .bind(job)
     .fetch_all(pool)
@@ -140,6 +179,7 @@ async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
         error: row.get(6),
         attempt: row.get(7),
         missed_slots: row.get(8),
+        term: row.get(9),
     })
     .collect()
 }

@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    MINUTE, TestDatabase, clock, counting, failing, history, job, scheduler, statuses, tick,
+    MINUTE, TestDatabase, clock, counting, deps, failing, history, job, scheduler, statuses, tick,
     waiting,
 };
 
@@ -24,9 +24,8 @@ async fn the_clock_starts_what_is_due() {
             Ok(JobReport::from(1))
         }
     });
-    let scheduler = JobScheduler::start(database.pool().clone(), Clock::system(), "a", vec![job])
-        .await
-        .unwrap();
+    let scheduler = scheduler(database.pool(), &Clock::system(), "a", vec![job]);
+    scheduler.start_clock().await.unwrap();
     for _ in 0..2 {
         runs.recv().await.unwrap();
     }
@@ -100,7 +99,7 @@ async fn a_fault_of_the_database_is_survived() {
 async fn a_list_of_jobs_that_cannot_be_right_is_refused() {
     let database = TestDatabase::new().await;
     let (one, _) = counting("sweep", MINUTE);
-    let new = |jobs| JobScheduler::new(database.pool().clone(), clock(), "a", jobs);
+    let new = |jobs| JobScheduler::new(deps(database.pool(), &clock(), "a"), jobs);
     assert!(new(vec![one.clone(), one.clone()]).is_err());
     for interval in [Duration::ZERO, Duration::from_millis(1500)] {
         assert!(new(vec![Job { schedule: interval.into(), ..one.clone() }]).is_err());

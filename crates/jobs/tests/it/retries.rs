@@ -9,12 +9,12 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use loom_core::Error;
+use loom_core::{Clock, Error};
 use loom_jobs::{Job, JobError, JobReport, RunStatus};
 
 use crate::{
-    MINUTE, TestDatabase, clock, counting, failing, history, job, scheduler, statuses, tick,
-    tick_one, waiting,
+    MINUTE, TestDatabase, clock, counting, end_leases, failing, history, job, scheduler, statuses,
+    tick, tick_one, waiting,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -144,8 +144,11 @@ async fn a_job_that_is_switched_off_is_not_tried_again() {
     assert_eq!(tick(&scheduler).await, 0);
 }
 
-/// Longer than a lease.
-const LEASE: Duration = Duration::from_secs(61);
+/// The lease of what runs ends, and all know that it may have.
+async fn lose(database: &TestDatabase, clock: &Clock) {
+    end_leases(database.pool()).await;
+    clock.advance(MINUTE);
+}
 
 #[tokio::test]
 async fn another_replica_takes_up_the_slot_of_one_that_went_away() {
@@ -161,12 +164,12 @@ async fn another_replica_takes_up_the_slot_of_one_that_went_away() {
     }
     clock.advance(MINUTE * 45);
     let _first = tick_one(&one).await;
-    clock.advance(LEASE);
+    lose(&database, &clock).await;
     let _second = tick_one(&two).await;
-    clock.advance(LEASE);
+    lose(&database, &clock).await;
     let (c, d) = tokio::join!(tick(&three), tick(&four));
     assert_eq!((c + d, runs.load(Ordering::SeqCst)), (1, 1));
-    clock.advance(LEASE);
+    lose(&database, &clock).await;
     assert_eq!(tick(&three).await + tick(&four).await, 0);
     let history = history(database.pool(), "sweep").await;
     let ended = [RunStatus::Abandoned, RunStatus::Abandoned, RunStatus::Succeeded];
@@ -183,10 +186,10 @@ async fn what_takes_its_replica_down_each_time_is_given_up() {
     tick(&scheduler).await;
     let mut lost = vec![scheduler.request("sweep").await.unwrap()];
     for _ in 0..2 {
-        clock.advance(LEASE);
+        lose(&database, &clock).await;
         lost.push(tick_one(&scheduler).await);
     }
-    clock.advance(LEASE);
+    lose(&database, &clock).await;
     assert_eq!(tick(&scheduler).await, 0);
     assert_eq!(statuses(&history(database.pool(), "sweep").await), [RunStatus::Abandoned; 3]);
 }
@@ -200,7 +203,7 @@ async fn what_was_to_be_cancelled_is_not_taken_up_again() {
     tick(&two).await;
     let _lost = one.request("sweep").await.unwrap();
     two.cancel("sweep").await.unwrap();
-    clock.advance(LEASE);
+    lose(&database, &clock).await;
     assert_eq!(tick(&two).await, 0);
     assert_eq!(statuses(&history(database.pool(), "sweep").await), [RunStatus::Abandoned]);
 }

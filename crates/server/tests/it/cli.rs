@@ -249,6 +249,7 @@ async fn a_job_is_run_now_and_one_that_there_is_not_is_refused() {
     let cli = Cli::on(&database);
     let done = cli.run(&["job", "run", "job-history-cleanup"]).await.exits(0);
     assert!(done.out.starts_with("job-history-cleanup: succeeded, 0 items, "), "{done:?}");
+    assert!(done.err.starts_with("job-history-cleanup: run 0"), "which run it is: {done:?}");
     let status: String = sqlx::query_scalar(
         "SELECT status FROM job_runs WHERE job_id = 'job-history-cleanup' AND trigger = 'manual'",
     )
@@ -257,7 +258,8 @@ async fn a_job_is_run_now_and_one_that_there_is_not_is_refused() {
     .unwrap();
     assert_eq!(status, "succeeded");
     let done = cli.run(&["job", "run", "job-of-nobody"]).await.exits(1);
-    assert!(done.err.contains("job"), "{done:?}");
+    assert!(done.err.contains(r#"no job "job-of-nobody""#), "{done:?}");
+    assert!(done.err.contains("job-history-cleanup, "), "it says which there are: {done:?}");
 }
 
 #[tokio::test]

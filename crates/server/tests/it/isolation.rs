@@ -373,6 +373,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ("GET /api/admin/health", "the state of the installation, for its admins; see health.rs"),
     ("GET /api/admin/jobs", "the work of the installation, for its admins; see jobs.rs"),
     ("GET /api/admin/jobs/{id}/history", "as /api/admin/jobs"),
+    ("GET /api/admin/jobs/{id}/history/days", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/run", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/cancel", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/enable", "as /api/admin/jobs"),

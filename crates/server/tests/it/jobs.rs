@@ -144,7 +144,12 @@ async fn only_system_admins_get_at_jobs_and_auditors_may_look() {
     let admin = app.admin("ada@example.com").await;
     let reader = app.with_scopes(&admin, &[Scope::AdminRead]).await;
     let writer = app.with_scopes(&admin, &[Scope::AdminWrite]).await;
-    for path in ["/api/admin/jobs".to_owned(), format!("{JOB}/history")] {
+    let reads = [
+        "".to_owned(),
+        "/job-history-cleanup/history".into(),
+        "/job-history-cleanup/history/days".into(),
+    ];
+    for path in reads.map(|path| format!("/api/admin/jobs{path}")) {
         for refused in [&*user, &writer] {
             assert_eq!(refused.get(&path).await.expect(403).code(), "forbidden");
         }
@@ -168,10 +173,50 @@ async fn a_job_that_is_not_there_is_not_found() {
     let app = TestApp::start().await;
     let admin = app.admin("ada@example.com").await;
     for id in ["nonsense", "%00", "Job-History-Cleanup"] {
-        admin.get(&format!("/api/admin/jobs/{id}/history")).await.expect(404).code();
+        for read in ["history", "history/days"] {
+            let path = format!("/api/admin/jobs/{id}/{read}");
+            assert_eq!(admin.get(&path).await.expect(404).code(), "not_found");
+        }
         for write in WRITES {
             let path = format!("/api/admin/jobs/{id}/{write}");
             assert_eq!(admin.post(&path, &json!({})).await.expect(404).code(), "not_found");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_old_runs_came_to_is_read_by_day_in_pages() {
+    let app = TestApp::start().await;
+    let admin = app.admin("ada@example.com").await;
+    sqlx::query(
+        "INSERT INTO job_run_days
+         SELECT 'job-history-cleanup', day::date, 3, 1, 1, 1, 0, 1, 70, 600, 500
+           FROM generate_series('2026-01-01'::date, '2026-01-03', '1 day') day",
+    )
+    .execute(app.database.pool())
+    .await
+    .unwrap();
+    let page = admin.get(&format!("{JOB}/history/days?limit=2")).await.expect(200).json();
+    let expected = |day| {
+        json!({
+            "day": day, "runs": 3, "succeeded": 1, "failed": 1, "cancelled": 1, "abandoned": 0, "retried": 1,
+            "items_handled": 70, "total_duration_ms": 600, "max_duration_ms": 500,
+        })
+    };
+    assert_eq!(page["days"], json!([expected("2026-01-03"), expected("2026-01-02")]));
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let rest = admin.get(&format!("{JOB}/history/days?limit=2&cursor={cursor}")).await.expect(200);
+    assert_eq!(rest.json(), json!({"days": [expected("2026-01-01")], "next_cursor": null}));
+    // Of the other list, of another job, and of none.
+    for path in [
+        format!("{JOB}/history?cursor={cursor}"),
+        format!("/api/admin/jobs/llm-request-cleanup/history/days?cursor={cursor}"),
+        format!("{JOB}/history/days?cursor=nonsense"),
+        format!("{JOB}/history?cursor=nonsense"),
+    ] {
+        assert_eq!(admin.get(&path).await.expect(400).code(), "invalid_cursor", "{path}");
+    }
+    for limit in ["0", "201"] {
+        admin.get(&format!("{JOB}/history/days?limit={limit}")).await.expect(422);
     }
 }
