@@ -3,13 +3,19 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::{Router, middleware};
+use axum::{Router, http::request::Parts, middleware};
 use loom_auth::Auth;
-use loom_core::{Clock, health::Check};
+use loom_core::{
+    Clock,
+    health::Check,
+    port::{BoxFuture, Reauthenticate},
+    principal::Authentication,
+};
 use loom_db::{Database, Hub};
 use loom_docs::Docs;
 use loom_jobs::JobScheduler;
 use loom_llm_proxy::LlmProxy;
+use loom_logs::{Buffer, Logs};
 use loom_threads::Threads;
 use loom_vault::Vault;
 use sqlx::PgPool;
@@ -40,6 +46,7 @@ pub struct Features {
     pub threads: Threads,
     pub docs: Docs,
     pub jobs: JobScheduler,
+    pub logs: Logs,
     pub hub: Hub,
 }
 
@@ -90,12 +97,16 @@ impl Features {
         stop_streams: CancellationToken,
         hub: Hub,
     ) -> anyhow::Result<Self> {
+        loom_redact::learn(config.secrets.iter().cloned());
+        let peer_key = vault.derive("replicas")?;
+        let logs =
+            Logs::new(pool.clone(), clock.clone(), Buffer::of_process(), &config.logs, peer_key)?;
         let vault = Arc::new(vault);
         let auth = Auth::new(pool.clone(), clock.clone());
         let llm = LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams)?;
         let threads = Threads::new(pool.clone(), clock.clone());
-        let jobs = JobScheduler::new(pool, clock, replica_name(), llm.jobs())?;
-        Ok(Self { auth, llm, threads, docs: Docs::new(), jobs, hub })
+        let jobs = JobScheduler::new(pool, clock, loom_logs::replica_name(), llm.jobs())?;
+        Ok(Self { auth, llm, threads, docs: Docs::new(), jobs, logs, hub })
     }
 
     fn checks(&self, database: &Database) -> Vec<Check> {
@@ -110,18 +121,19 @@ impl Features {
     /// Ends the background work and writes what is still to be written.
     pub async fn close(&self, grace: Duration) {
         self.jobs.shutdown(grace).await;
+        self.logs.close().await;
         self.llm.close().await;
         self.hub.stop();
     }
 }
 
-/// Which of several servers this is, in job runs.
-fn replica_name() -> String {
-    let host = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_default();
-    format!("{host}:{}", std::process::id())
+/// Asks the keys again.
+struct ByKeys(Auth);
+
+impl Reauthenticate for ByKeys {
+    fn again<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Authentication> {
+        Box::pin(self.0.authenticate(request))
+    }
 }
 
 /// All routes, and the document that describes them.
@@ -140,7 +152,10 @@ pub fn routes(
         .merge(features.auth.routes())
         .merge(features.threads.routes())
         .merge(features.docs.routes())
-        .merge(features.jobs.routes(features.auth.audit()));
+        .merge(features.jobs.routes(features.auth.audit()))
+        .merge(
+            features.logs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))),
+        );
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
     let native = native
@@ -210,6 +225,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     let health = Health::new(clock.clone(), features.checks(&database));
     let (router, _) = routes(&features, &health, &database, config, clock);
     features.jobs.start_clock().await?;
+    features.logs.serve(address).await;
     let stop = CancellationToken::new();
     tokio::spawn(meta::keep_up(metrics, stop.clone()));
     let serving = tokio::spawn(accept::serve(
@@ -232,6 +248,7 @@ impl Running {
     /// written, database closed: in this order.
     pub async fn shut_down(self) {
         self.health.drain();
+        self.features.logs.end_streams();
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop ended badly");

@@ -69,6 +69,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 async fn execute(command: Command, loaded: &Loaded) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
+    loom_redact::learn(config.secrets.iter().cloned());
     match command {
         Command::Serve { demo } => serve(loaded, demo).await,
         Command::Migrate { check } => migrate(config, check).await,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use loom_common_secret::SecretString;
 use loom_core::config::{Env, Problem, Setting};
 use reqwest::Url;
 
@@ -26,6 +27,9 @@ pub struct Config {
     pub vault: loom_vault::Config,
     pub auth: loom_auth::Config,
     pub llm: loom_llm_proxy::Config,
+    pub logs: loom_logs::Config,
+    /// Every secret of the environment, to be masked wherever it turns up.
+    pub secrets: Vec<SecretString>,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +122,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let vault = loom_vault::Config::load(env);
     let mut auth = loom_auth::Config::load(env, production);
     let mut llm = loom_llm_proxy::Config::load(env);
+    let logs = loom_logs::Config::load(env);
     if overrides.demo {
         if production {
             env.problem(
@@ -133,7 +138,18 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
         settings: env.settings().to_vec(),
         problems: env.problems().to_vec(),
         unknown: env.unknown(&["LOOM_SERVER_"]),
-        config: Config { http, log, production, data_dir, database, vault, auth, llm },
+        config: Config {
+            http,
+            log,
+            production,
+            data_dir,
+            database,
+            vault,
+            auth,
+            llm,
+            logs,
+            secrets: env.secrets().to_vec(),
+        },
     }
 }
 

@@ -8,6 +8,6 @@ pub mod config;
 mod console;
 pub mod health;
 mod layers;
-mod logging;
+pub mod logging;
 mod meta;
 mod unread;
