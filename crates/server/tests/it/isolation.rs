@@ -294,6 +294,9 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /api/admin/jobs/{id}/cancel", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/enable", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/disable", "as /api/admin/jobs"),
+    ("GET /api/admin/logs", "the log of the installation, for its admins; see logs.rs"),
+    ("GET /api/admin/logs/stream", "as /api/admin/logs"),
+    ("GET /api/admin/replicas", "the servers of the installation, for its admins; see logs.rs"),
 ];
 
 #[tokio::test]
