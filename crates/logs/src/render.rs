@@ -5,7 +5,7 @@ use std::fmt::Write;
 use chrono::{DateTime, SecondsFormat, Utc};
 use tracing::Level;
 
-use crate::layer::Happened;
+use crate::{layer::Happened, values::Values};
 
 /// How lines look on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ fn json(happened: &Happened, to: &mut String) -> std::fmt::Result {
     }
     to.push_str(",\"target\":");
     quoted(to, happened.metadata.target());
-    for value in happened.spans.iter().filter_map(|span| span.redacted.get()).flat_map(|v| v.iter())
+    for value in happened.spans.iter().filter_map(|span| span.redacted.get()).flat_map(Values::iter)
     {
         member(to, value.name, value.text, value.bare);
     }
@@ -85,7 +85,7 @@ fn pretty(happened: &Happened, colours: bool, to: &mut String) -> std::fmt::Resu
     for span in &happened.spans {
         write!(to, "{bold}{}{off}", span.name)?;
         let mut between = "{";
-        for value in span.redacted.get().into_iter().flat_map(|values| values.iter()) {
+        for value in span.redacted.get().into_iter().flat_map(Values::iter) {
             write!(to, "{between}{dim}{}={off}", value.name)?;
             printable(to, value.text);
             between = " ";

@@ -8,13 +8,13 @@ use std::{
 };
 
 use chrono::SecondsFormat;
-use rand::{TryRng, rngs::SysRng};
 use tokio::sync::watch;
 use tracing::Level;
 
 use crate::{
     layer::Happened,
     render::{escaped, member, quoted},
+    values::Values,
 };
 
 pub(crate) const DEFAULT_CAPACITY: usize = 16 << 20;
@@ -69,7 +69,7 @@ impl Line {
     pub(crate) fn new(id: u64, origin: &Origin, happened: &Happened) -> Self {
         let (level, target) = (*happened.metadata.level(), happened.metadata.target());
         let spans =
-            || happened.spans.iter().filter_map(|span| span.redacted.get()).flat_map(|v| v.iter());
+            || happened.spans.iter().filter_map(|span| span.redacted.get()).flat_map(Values::iter);
         // The nearest one that has it.
         let request_id = happened.values.get("request_id").or_else(|| {
             let of_spans = happened.spans.iter().rev().filter_map(|span| span.redacted.get());
@@ -157,12 +157,7 @@ pub(crate) struct Piece {
 
 impl Buffer {
     pub fn new(replica: &str, capacity: usize) -> Self {
-        let mut boot = [0; 4];
-        // Without randomness two starts could only be told apart by their time.
-        if SysRng.try_fill_bytes(&mut boot).is_err() {
-            boot = chrono::Utc::now().timestamp_subsec_nanos().to_be_bytes();
-        }
-        let boot = format!("{:08x}", u32::from_be_bytes(boot)).into();
+        let boot = format!("{:08x}", rand::random::<u32>()).into();
         let ring = Ring { lines: VecDeque::new(), bytes: 0, capacity, next: 1 };
         Self(Arc::new(Shared {
             origin: Origin { boot, replica: replica.into() },

@@ -11,4 +11,5 @@
 mod drops;
 mod lines;
 mod property;
+mod stream;
 mod world;

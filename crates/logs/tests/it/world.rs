@@ -26,6 +26,9 @@ pub(crate) struct World {
 
 struct Nobody;
 
+/// Looks a credential up again: is it still good?
+pub(crate) struct StillGood(pub(crate) bool);
+
 impl Audit for Nobody {
     fn record<'a>(
         &'a self,
@@ -38,9 +41,11 @@ impl Audit for Nobody {
     }
 }
 
-impl Reauthenticate for Nobody {
+impl Reauthenticate for StillGood {
     fn again<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Authentication> {
-        Box::pin(std::future::ready(Authentication::Known(admin())))
+        let known = Authentication::Known(admin());
+        let again = if self.0 { known } else { Authentication::Anonymous };
+        Box::pin(std::future::ready(again))
     }
 }
 
@@ -80,21 +85,24 @@ impl World {
         self.out.lock().unwrap().clone()
     }
 
+    /// The routes, for an admin.
+    pub(crate) fn app(&self, still_good: bool) -> Router {
+        loom_testkit::app::install_crypto();
+        let database = loom_db::Database::disconnected();
+        let config = Config { buffer_bytes: 16 << 20, peer_url: None };
+        let (pool, clock) = (database.pool().clone(), Clock::system());
+        let logs = Logs::new(pool, clock, self.buffer.clone(), &config, "key".into()).unwrap();
+        let info = RequestInfo { id: "r".into(), ip: IpAddr::from([127, 0, 0, 1]) };
+        let routes: Router = logs.routes(Arc::new(Nobody), Arc::new(StillGood(still_good))).into();
+        routes.layer(Extension(info)).layer(Extension(Authentication::Known(admin())))
+    }
+
     /// `GET /api/admin/logs`
     pub(crate) fn read(&self, query: &str) -> Value {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            loom_testkit::app::install_crypto();
-            let database = loom_db::Database::disconnected();
-            let config = Config { buffer_bytes: 16 << 20, peer_url: None };
-            let (pool, clock) = (database.pool().clone(), Clock::system());
-            let logs = Logs::new(pool, clock, self.buffer.clone(), &config, "key".into()).unwrap();
-            let info = RequestInfo { id: "r".into(), ip: IpAddr::from([127, 0, 0, 1]) };
-            let routes: Router = logs.routes(Arc::new(Nobody), Arc::new(Nobody)).into();
-            let app =
-                routes.layer(Extension(info)).layer(Extension(Authentication::Known(admin())));
             let request = Request::get(format!("/api/admin/logs{query}")).body(Body::empty());
-            let answer = app.oneshot(request.unwrap()).await.unwrap();
+            let answer = self.app(true).oneshot(request.unwrap()).await.unwrap();
             assert_eq!(answer.status(), 200);
             let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
             serde_json::from_slice(&body).unwrap()
