@@ -104,7 +104,7 @@ fn line_costs() -> String {
         black_box(redactor.redact(black_box(text)));
     });
     let filter: tracing_subscriber::filter::targets::Targets = "info".parse().unwrap_or_default();
-    let layer = LogLayer::start(
+    let (layer, flusher) = LogLayer::start(
         Buffer::new("bench", 16 << 20),
         Clock::system(),
         Form::Json,
@@ -120,7 +120,7 @@ fn line_costs() -> String {
             log_line(index);
             count += 1;
             if count % 2_000 == 0 {
-                loom_logs::flush();
+                flusher.flush();
             }
         });
         let below = each(2_000_000, |index| tracing::debug!(index, "not for this filter"));
@@ -128,7 +128,7 @@ fn line_costs() -> String {
     });
     // Whole, with the thread behind: written and masked when `flush` returns.
     let through = {
-        let layer = LogLayer::start(
+        let (layer, flusher) = LogLayer::start(
             Buffer::new("bench", 16 << 20),
             Clock::system(),
             Form::Json,
@@ -143,7 +143,7 @@ fn line_costs() -> String {
                 for index in 0..5_000 {
                     log_line(round + index);
                 }
-                loom_logs::flush();
+                flusher.flush();
             }
             (process::usage(std::process::id()).cpu - before).as_nanos() as f64 / 1e6
         })

@@ -70,9 +70,9 @@ impl Logs {
     }
 }
 
-/// What is logged here is not for those who watch.
+/// What is logged here is not for those who watch. The span is there at every level.
 async fn quietly(request: Request, next: Next) -> Response {
-    next.run(request).instrument(tracing::info_span!(WATCHING_SPAN)).await
+    next.run(request).instrument(tracing::error_span!(WATCHING_SPAN)).await
 }
 
 /// The newest lines of the log
@@ -278,11 +278,14 @@ impl Admin {
         query: &LogQuery,
     ) -> Result<()> {
         let target = query.replica.clone().filter(|replica| !replica.is_empty());
+        // Somebody may look for a secret that got out.
+        let mut details = json!({ "query": query });
+        loom_redact::shared().redact_json(&mut details);
         let act = Act {
             action,
             target: target.unwrap_or_else(|| self.logs.buffer.replica().to_owned()),
             outcome: Outcome::Success,
-            details: json!({ "query": query }),
+            details,
         };
         self.audit.record(Some(principal), None, Some(info), act).await
     }
@@ -299,7 +302,7 @@ impl Admin {
                     Authentication::Anonymous | Authentication::Refused(_) => false,
                 }
             };
-            Box::pin(again.instrument(tracing::info_span!(WATCHING_SPAN)))
+            Box::pin(again.instrument(tracing::error_span!(WATCHING_SPAN)))
         })
     }
 }

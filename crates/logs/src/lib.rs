@@ -22,7 +22,12 @@ use std::{
 };
 
 use loom_common_secret::SecretString;
-use loom_core::{Clock, Error, Result, id::new_uuid};
+use loom_core::{
+    Clock, Error, Result,
+    health::{Check, Component, Status},
+    id::new_uuid,
+    port::BoxFuture,
+};
 use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -30,12 +35,14 @@ use uuid::Uuid;
 pub use config::Config;
 pub use filter::MinLevel;
 pub use layer::LogLayer;
-pub use pipe::{Out, flush};
+pub use pipe::{Flusher, Out};
 pub use render::Form;
 pub use ring::Buffer;
 
 /// Another server that does not take a connection within this is out of reach.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// So long lost lines count in the health.
+const LATELY: Duration = Duration::from_secs(10 * 60);
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The handle of this feature; cheap to clone.
@@ -109,6 +116,26 @@ impl Logs {
         replicas::beat(self).await;
         let logs = self.clone();
         self.tasks.spawn(async move { replicas::keep_beating(&logs).await });
+    }
+
+    /// Were lines dropped lately?
+    pub fn health(&self) -> Check {
+        let logs = self.clone();
+        let probe = move || -> BoxFuture<'static, Component> {
+            Box::pin(std::future::ready(logs.component()))
+        };
+        Check { name: "logs", critical: false, probe: Box::new(probe) }
+    }
+
+    fn component(&self) -> Component {
+        let (dropped, lately) = self.buffer.dropped(LATELY);
+        let component = if lately {
+            Component::new(Status::Degraded)
+                .error("more was logged than could be written: lines were dropped")
+        } else {
+            Component::new(Status::Healthy)
+        };
+        component.with("dropped_lines", dropped).with("watchers", self.watchers.count())
     }
 
     /// Says good-bye to all who watch. They would hold up the end of the server.

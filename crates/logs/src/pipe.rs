@@ -2,9 +2,8 @@
 //! both its forms, and owns the buffer.
 
 use std::{
-    mem,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
@@ -71,19 +70,17 @@ impl Inlet {
     }
 }
 
-/// The inlets of this process, for [`flush`].
-static INLETS: Mutex<Vec<(SyncSender<Message>, Weak<State>)>> = Mutex::new(Vec::new());
+/// Waits for a layer's lines.
+pub struct Flusher(SyncSender<Message>);
 
-/// Returns when what was logged until now has been handed over, or after two seconds.
-pub fn flush() {
-    let inlets = mem::take(&mut *INLETS.lock().unwrap_or_else(PoisonError::into_inner));
-    for (queue, state) in &inlets {
+impl Flusher {
+    /// Returns when what was logged until now has been handed over, or after a few seconds.
+    pub fn flush(&self) {
         let (done, told) = sync_channel(1);
-        if state.upgrade().is_some() && put_flush(queue, done) {
+        if put_flush(&self.0, done) {
             let _ = told.recv_timeout(FLUSH_WITHIN);
         }
     }
-    INLETS.lock().unwrap_or_else(PoisonError::into_inner).extend(inlets);
 }
 
 fn put_flush(queue: &SyncSender<Message>, done: SyncSender<()>) -> bool {
@@ -100,8 +97,9 @@ fn put_flush(queue: &SyncSender<Message>, done: SyncSender<()>) -> bool {
 }
 
 impl LogLayer {
-    /// A layer that fills `buffer` and writes lines of this form to `out`. Its thread ends with it.
-    pub fn start(buffer: Buffer, clock: Clock, form: Form, out: Out) -> Self {
+    /// A layer that fills `buffer` and writes lines of this form to `out`. Its thread ends with it and
+    /// its flusher.
+    pub fn start(buffer: Buffer, clock: Clock, form: Form, out: Out) -> (Self, Flusher) {
         let (queue, events) = sync_channel(MOST_WAITING);
         let state = Arc::new(State::default());
         let pipe = Pipe {
@@ -116,9 +114,8 @@ impl LogLayer {
         };
         // Without the thread nothing takes from the queue, and all is counted as dropped.
         drop(thread::Builder::new().name("log".to_owned()).spawn(move || pipe.run()));
-        let mut inlets = INLETS.lock().unwrap_or_else(PoisonError::into_inner);
-        inlets.push((queue.clone(), Arc::downgrade(&state)));
-        Self::new(Inlet { queue, state, clock })
+        let flusher = Flusher(queue.clone());
+        (Self::new(Inlet { queue, state, clock }), flusher)
     }
 }
 
@@ -180,7 +177,7 @@ impl Pipe {
             self.form.write_dropped(self.clock.now(), dropped, &mut self.text);
         }
         // Dropped ones take ids, so that a reader sees the hole.
-        self.buffer.extend(lines, next + dropped);
+        self.buffer.extend(lines, next + dropped, dropped);
         (self.out)(self.text.as_bytes());
         self.text.clear();
         self.text.shrink_to(1 << 20);

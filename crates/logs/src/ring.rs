@@ -5,6 +5,7 @@ use std::{
     fmt,
     str::FromStr,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use chrono::SecondsFormat;
@@ -146,6 +147,8 @@ struct Ring {
     bytes: usize,
     capacity: usize,
     next: u64,
+    dropped: u64,
+    last_dropped: Option<Instant>,
 }
 
 /// What is read at once.
@@ -158,7 +161,14 @@ pub(crate) struct Piece {
 impl Buffer {
     pub fn new(replica: &str, capacity: usize) -> Self {
         let boot = format!("{:08x}", rand::random::<u32>()).into();
-        let ring = Ring { lines: VecDeque::new(), bytes: 0, capacity, next: 1 };
+        let ring = Ring {
+            lines: VecDeque::new(),
+            bytes: 0,
+            capacity,
+            next: 1,
+            dropped: 0,
+            last_dropped: None,
+        };
         Self(Arc::new(Shared {
             origin: Origin { boot, replica: replica.into() },
             ring: Mutex::new(ring),
@@ -206,9 +216,13 @@ impl Buffer {
         (*id.boot == *self.0.origin.boot).then_some(id.number)
     }
 
-    /// Adds lines; `next` is the id of the one to come. Ids in between are of lines that were lost.
-    pub(crate) fn extend(&self, lines: Vec<Line>, next: u64) {
+    /// Adds lines; `next` is the id of the one to come. Ids in between are of lines that were dropped.
+    pub(crate) fn extend(&self, lines: Vec<Line>, next: u64, dropped: u64) {
         let mut ring = self.ring();
+        if dropped > 0 {
+            ring.dropped += dropped;
+            ring.last_dropped = Some(Instant::now());
+        }
         for line in lines {
             ring.bytes += line.len();
             ring.lines.push_back(Arc::new(line));
@@ -220,6 +234,12 @@ impl Buffer {
         if any {
             self.0.newest.send_replace(next - 1);
         }
+    }
+
+    /// How many lines were dropped, and whether some were within this time.
+    pub(crate) fn dropped(&self, lately: Duration) -> (u64, bool) {
+        let ring = self.ring();
+        (ring.dropped, ring.last_dropped.is_some_and(|at| at.elapsed() < lately))
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {

@@ -44,6 +44,10 @@ pub(crate) struct Seat {
 }
 
 impl Watchers {
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
     /// # Errors
     /// 429 when there are too many, with what to do.
     pub(crate) fn sit(&self, who: String) -> Result<Seat> {

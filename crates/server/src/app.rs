@@ -115,6 +115,7 @@ impl Features {
             self.llm.health(),
             self.jobs.health(),
             self.docs.health(),
+            self.logs.health(),
         ]
     }
 

@@ -61,7 +61,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            complain(&format!("loom-server: {error:#}"));
+            complain(&loom_redact::shared().redact(&format!("loom-server: {error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use loom_core::Clock;
-use loom_logs::{Buffer, Form, LogLayer};
+use loom_logs::{Buffer, Flusher, Form, LogLayer};
 use metrics::counter;
 use tracing_subscriber::{
     filter::targets::Targets, layer::SubscriberExt, registry, util::SubscriberInitExt,
@@ -33,7 +33,8 @@ pub fn start(log: &Log) {
     };
     let output = Output::start();
     let write = Box::new(move |lines: &[u8]| output.put(lines));
-    let lines = LogLayer::start(Buffer::of_process(), Clock::system(), form, write);
+    let (lines, flusher) = LogLayer::start(Buffer::of_process(), Clock::system(), form, write);
+    let _ = FLUSHER.set(flusher);
     // Over all of it, not `lines.with_filter(filter)`: a layer's own filter drops a thread's next line
     // after somebody (sqlx, for each statement) has asked whether another one would be written.
     let _ = registry().with(lines).with(filter).try_init();
@@ -41,12 +42,15 @@ pub fn start(log: &Log) {
 
 /// Writes what has been logged until now.
 pub(crate) fn flush() {
-    loom_logs::flush();
+    if let Some(flusher) = FLUSHER.get() {
+        flusher.flush();
+    }
     if let Some(output) = OUTPUT.get() {
         output.write_out();
     }
 }
 
+static FLUSHER: OnceLock<Flusher> = OnceLock::new();
 static OUTPUT: OnceLock<Output> = OnceLock::new();
 
 /// Standard output behind a buffer that a thread empties: nobody waits for a write.

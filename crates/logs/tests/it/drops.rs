@@ -23,7 +23,7 @@ fn lines_that_find_no_room_are_counted_and_leave_a_gap() {
         }
     });
     let buffer: Buffer = world.buffer.clone();
-    let layer = LogLayer::start(buffer, Clock::system(), Form::Json, out);
+    let (layer, flusher) = LogLayer::start(buffer, Clock::system(), Form::Json, out);
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
         tracing::info!("first");
         waiting.recv().unwrap();
@@ -31,9 +31,9 @@ fn lines_that_find_no_room_are_counted_and_leave_a_gap() {
             tracing::info!("one of many");
         }
         release.send(()).unwrap();
-        loom_logs::flush();
+        flusher.flush();
         tracing::info!("last");
-        loom_logs::flush();
+        flusher.flush();
     });
     let first = world.read("?q=first")["entries"][0]["id"].as_str().unwrap().to_owned();
     let mut after = first;

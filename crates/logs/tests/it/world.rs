@@ -74,10 +74,11 @@ impl World {
         let put = Box::new(move |lines: &[u8]| {
             out.lock().unwrap().push_str(std::str::from_utf8(lines).unwrap());
         });
-        let layer = LogLayer::start(self.buffer.clone(), Clock::system(), self.form, put);
+        let (layer, flusher) =
+            LogLayer::start(self.buffer.clone(), Clock::system(), self.form, put);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             log();
-            loom_logs::flush();
+            flusher.flush();
         });
     }
 
