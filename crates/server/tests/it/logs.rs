@@ -192,9 +192,9 @@ async fn a_reader_that_does_not_read_holds_nobody_up_and_sees_what_it_missed() {
     assert!(head.starts_with(b"HTTP/1.1 200"));
     let filler = "x".repeat(30_000);
     let mut events = Events::open(&admin, "?target=loom_test", None).await;
-    for round in 0..600 {
+    for round in 0..280 {
         tracing::info!(target: "loom_test", filler, "filler");
-        if round % 30 == 29 {
+        if round % 20 == 19 {
             tracing::info!(target: "loom_test", round, "marker");
             // The others see all of it meanwhile.
             while events.next().await.unwrap().data["fields"]["round"] != round {}
@@ -212,7 +212,7 @@ async fn a_reader_that_does_not_read_holds_nobody_up_and_sees_what_it_missed() {
     }
     let text = String::from_utf8(read).unwrap();
     let gaps = text.matches("event: gap").count();
-    assert!(gaps > 0 && text.len() < 15_000_000, "{gaps} {}", text.len());
+    assert!(gaps > 0 && text.len() < 8_000_000, "{gaps} {}", text.len());
 }
 
 #[tokio::test]
@@ -300,4 +300,17 @@ async fn a_server_that_goes_down_says_good_bye_and_takes_itself_off_the_list() {
         .await
         .unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_stored_key_of_a_provider_is_masked_from_the_moment_it_is_stored() {
+    let (app, admin) = start(Setup::default()).await;
+    // Without any shape that would give it away.
+    let secret = "correct-horse-battery-staple";
+    app.running.features.llm.add_credential("openai", "second", &secret.into()).await.unwrap();
+    admin.with("x-request-id", &format!("r-{secret}")).get("/auth/me").await.expect(200);
+    let line = &lines(&admin, "?q=/auth/me", 1).await[0];
+    assert_eq!(line["request_id"], "r-[redacted:known]");
+    let metrics = app.anonymous().get("/metrics").await.expect(200).text;
+    assert!(metrics.contains("loom_redactions_total{kind=\"known\"}"), "{metrics}");
 }

@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
-use loom_testkit::{TestDatabase, chaos::Process, eventually};
+use loom_testkit::{Setup, TestApp, TestDatabase, User, chaos::Process, eventually};
 use reqwest::{Client, Response};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cli::{BINARY, Cli};
 
@@ -168,4 +169,65 @@ async fn a_server_passes_on_the_log_of_another() {
         (!names.contains(&name)).then_some(())
     })
     .await;
+}
+
+/// A server with the same key and the same time as the other.
+async fn twin() -> (TestApp, User, String) {
+    let key = "5a".repeat(31) + "01";
+    let app = Setup::default().manual_clock().set("LOOM_SERVER_MASTER_KEY", key).start().await;
+    let admin = app.admin("ada@example.com").await;
+    let list = admin.get("/api/admin/replicas").await.expect(200).json();
+    let id = list["replicas"][0]["id"].as_str().unwrap().to_owned();
+    (app, admin, id)
+}
+
+#[tokio::test]
+async fn a_proof_is_good_for_one_server_one_question_one_user_and_half_a_minute() {
+    let ((one, ada, own), (two, _, other)) = (twin().await, twin().await);
+    // The first server believes that the second is here.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    sqlx::query("INSERT INTO replicas VALUES ($1::uuid, 'two', '0', $2, now(), now())")
+        .bind(&other)
+        .bind(&address)
+        .execute(one.database.pool())
+        .await
+        .unwrap();
+    let path = format!("/api/admin/logs?replica={other}&q=hello%20there&level=info");
+    let capture = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut head, mut piece) = (String::new(), [0; 4096]);
+        while !head.contains("\r\n\r\n") {
+            let len = stream.read(&mut piece).await.unwrap();
+            head.push_str(std::str::from_utf8(&piece[..len]).unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 401 no\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        head
+    };
+    let (answer, head) = tokio::join!(ada.get(&path), capture);
+    assert_eq!(answer.expect(503).code(), "replica_unreachable");
+    assert!(!head.to_lowercase().contains("authorization"), "the user's key goes no further");
+    let question = head.split(' ').nth(1).unwrap().to_owned();
+    let header = |name: &str| {
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(of, _)| of.eq_ignore_ascii_case(name)).unwrap().1.to_owned()
+    };
+    let (proof, user) = (header("x-loom-peer"), header("x-loom-peer-user"));
+    assert_eq!(question, "/internal/logs?level=info&q=hello+there");
+
+    let ask = async |app: &TestApp, question: &str, proof: &str, user: &str| {
+        let caller = app.anonymous().with("x-loom-peer", proof).with("x-loom-peer-user", user);
+        caller.get(question).await.status.as_u16()
+    };
+    assert_eq!(ask(&two, &question, &proof, &user).await, 200, "it is good at all");
+    assert_eq!(ask(&two, "/internal/logs?level=info", &proof, &user).await, 401);
+    assert_eq!(ask(&two, &question.replace("logs?", "logs/stream?"), &proof, &user).await, 401);
+    assert_eq!(ask(&two, &question, &proof, "user:another").await, 401);
+    assert_eq!(ask(&two, &question, &proof.replace(&own, &other), &user).await, 401);
+    assert_eq!(ask(&two, &question, &proof[..proof.len() - 2], &user).await, 401);
+    assert_eq!(ask(&one, &question, &proof, &user).await, 401, "it is for the other");
+    two.clock.advance(Duration::from_secs(30));
+    assert_eq!(ask(&two, &question, &proof, &user).await, 200);
+    two.clock.advance(Duration::from_secs(1));
+    assert_eq!(ask(&two, &question, &proof, &user).await, 401, "it is too old");
 }
