@@ -18,6 +18,7 @@ use loom_logs::{Buffer, Form, LogLayer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
+    runtime::{Builder, Runtime},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
@@ -313,28 +314,36 @@ struct Watching {
     seen: Arc<Seen>,
     tasks: JoinSet<()>,
     slow: JoinSet<()>,
+    /// Not that of the load, whose times would be those of reading the watchers' megabytes.
+    runtime: Runtime,
 }
 
 impl Watching {
     async fn start(loom: &Loom, keys: &[String], watchers: usize) -> Result<Self> {
         let seen = Arc::new(Seen::default());
         let (mut tasks, mut slow) = (JoinSet::new(), JoinSet::new());
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         for index in 0..watchers {
             let key = keys.get(index / WATCHERS_OF_ONE).context("too few keys")?;
-            let stream = open_stream(loom.address, key, index == 0).await?;
+            let (address, key, seen) = (loom.address, key.clone(), Arc::clone(&seen));
+            // A socket belongs to the runtime that it was opened in.
+            let stream = runtime
+                .spawn(async move { open_stream(address, &key, index == 0).await })
+                .await??;
             if index == 0 {
-                slow.spawn(watch_slowly(stream, Arc::clone(&seen)));
+                slow.spawn_on(watch_slowly(stream, seen), runtime.handle());
             } else {
-                tasks.spawn(watch(stream, Arc::clone(&seen)));
+                tasks.spawn_on(watch(stream, seen), runtime.handle());
             }
         }
-        Ok(Self { seen, tasks, slow })
+        Ok(Self { seen, tasks, slow, runtime })
     }
 
     async fn end(mut self) -> Arc<Seen> {
         self.tasks.shutdown().await;
         self.seen.done.store(true, Ordering::Relaxed);
         while self.slow.join_next().await.is_some() {}
+        self.runtime.shutdown_background();
         // The server sees that they are gone.
         sleep(Duration::from_millis(500)).await;
         self.seen
