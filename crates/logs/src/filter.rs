@@ -98,7 +98,7 @@ impl Filter {
         line.level <= self.level
             && line.target.starts_with(&self.target)
             && self.request_id.as_ref().is_none_or(|id| line.request_id.as_deref() == Some(id))
-            && self.text.as_ref().is_none_or(|text| line.texts().iter().any(|of| holds(of, text)))
+            && self.text.as_ref().is_none_or(|text| line.texts().any(|of| holds(of, text)))
     }
 }
 

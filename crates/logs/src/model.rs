@@ -19,7 +19,7 @@ pub struct LogQuery {
     #[param(max_length = 256)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// Lines with this text in the message or the fields, whatever the case.
+    /// Lines with this text in the message, the fields or the request's id, whatever the case.
     #[param(max_length = 256)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub q: Option<String>,

@@ -120,9 +120,13 @@ impl Line {
         Self { id, level, target, request_id, json: json.into(), message, fields }
     }
 
-    /// The message and the fields, as JSON has them.
-    pub(crate) fn texts(&self) -> [&str; 2] {
-        [self.message, self.fields].map(|(from, to)| self.json.get(from..to).unwrap_or_default())
+    /// The message and the fields, as JSON has them, and the request.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        let parts = [self.message, self.fields];
+        parts
+            .into_iter()
+            .filter_map(|(from, to)| self.json.get(from..to))
+            .chain(self.request_id.as_deref())
     }
 
     fn len(&self) -> usize {

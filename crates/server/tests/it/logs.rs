@@ -62,6 +62,7 @@ async fn lines_are_found_by_level_target_text_and_request() {
         ("?q=blue%20%22SKY", vec!["the first"]),
         ("?q=colour&target=loom_one", vec!["the first"]),
         ("?request_id=r-1", vec!["the second"]),
+        ("?q=R-1", vec!["the second"]),
         ("?request_id=r-", vec![]),
         ("?q=the%20&target=loom_&limit=2", vec!["the second", "the third"]),
     ] {
@@ -309,7 +310,7 @@ async fn a_stored_key_of_a_provider_is_masked_from_the_moment_it_is_stored() {
     let secret = "correct-horse-battery-staple";
     app.running.features.llm.add_credential("openai", "second", &secret.into()).await.unwrap();
     admin.with("x-request-id", &format!("r-{secret}")).get("/auth/me").await.expect(200);
-    let line = &lines(&admin, "?q=/auth/me", 1).await[0];
+    let line = &lines(&admin, "?q=r-[REDACTED:", 1).await[0];
     assert_eq!(line["request_id"], "r-[redacted:known]");
     let metrics = app.anonymous().get("/metrics").await.expect(200).text;
     assert!(metrics.contains("loom_redactions_total{kind=\"known\"}"), "{metrics}");
