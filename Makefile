@@ -12,9 +12,9 @@ run: ## Install what is missing, build, and start the server (PROFILE=release: o
 test: ## Install what is missing and run all tests (ARGS: for `cargo nextest run`)
 	@.ci/test $(ARGS)
 
-bench: ## Build optimised, and measure (ARGS: for `loom-bench run`)
+bench: ## Build optimised, and measure (ARGS: for `loom-bench run`; BENCH=logs: what logging costs)
 	@cargo build --release --locked --package loom-server --package loom-bench
-	@"$${CARGO_TARGET_DIR:-target}"/release/loom-bench run $(ARGS)
+	@"$${CARGO_TARGET_DIR:-target}"/release/loom-bench $(or $(BENCH),run) $(ARGS)
 
 chaos: ## The reliability tests in their long form
 	@LOOM_CHAOS=long .ci/test -E 'test(chaos)' $(ARGS)

@@ -16,6 +16,7 @@ use crate::process::Fleet;
 
 /// For making a database and for starting on it.
 const READY: Duration = Duration::from_secs(60);
+const EMAIL: &str = "bench@example.com";
 const KEY_PREFIX: &str = "loom_pat_";
 const KEY_LENGTH: usize = 36;
 /// What the server's environment keeps of the bench's own; its configuration is the bench's alone.
@@ -25,6 +26,14 @@ pub(crate) struct Loom {
     pub(crate) pid: u32,
     pub(crate) address: SocketAddr,
     pub(crate) key: String,
+    setup: Setup,
+}
+
+impl Loom {
+    /// A key of a further admin.
+    pub(crate) async fn another_key(&self, email: &str) -> Result<String> {
+        create_key(&self.setup, email).await
+    }
 }
 
 struct Setup {
@@ -57,7 +66,7 @@ pub(crate) async fn start(
     };
     let log = fleet.dir.join("loom.log");
 
-    let early = create_key(&setup).await;
+    let early = create_key(&setup, EMAIL).await;
     let mut command = setup.command();
     let output = File::create(&log)?;
     command.stdout(output.try_clone()?).stderr(output);
@@ -65,11 +74,11 @@ pub(crate) async fn start(
     wait_ready(fleet, pid, address).await.with_context(|| tail(&log))?;
     let key = match early {
         Ok(key) => key,
-        Err(early) => create_key(&setup).await.with_context(|| {
+        Err(early) => create_key(&setup, EMAIL).await.with_context(|| {
             format!("no key could be made, neither before the start ({early:#}) nor after it")
         })?,
     };
-    Ok(Loom { pid, address, key })
+    Ok(Loom { pid, address, key, setup })
 }
 
 impl Setup {
@@ -111,10 +120,10 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-async fn create_key(setup: &Setup) -> Result<String> {
+async fn create_key(setup: &Setup, email: &str) -> Result<String> {
     let mut command = setup.command();
     command
-        .args(["admin", "create", "bench@example.com"])
+        .args(["admin", "create", email])
         .stdin(Stdio::null())
         .process_group(0)
         .kill_on_drop(true);

@@ -2,6 +2,7 @@
 
 mod forwarder;
 mod load;
+mod logs;
 mod loom;
 mod mock;
 mod process;
@@ -28,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Measure direct, the bare forwarder and Loom side by side
     Run(run::Options),
+    /// Measure what logging costs, and requests while the log is watched
+    Logs(logs::Options),
     /// The mock upstream alone; prints its address
     Mock {
         #[arg(long, default_value_t = 0)]
@@ -47,6 +50,7 @@ enum Command {
 async fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Run(options) => run::run(&options).await,
+        Command::Logs(options) => logs::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {
             forwarder::serve(listen(port).await?, &upstream).await

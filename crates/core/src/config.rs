@@ -11,6 +11,7 @@ pub struct Env {
     vars: BTreeMap<String, String>,
     settings: Vec<Setting>,
     problems: Vec<Problem>,
+    secrets: Vec<SecretString>,
 }
 
 /// One setting as it was read.
@@ -178,7 +179,13 @@ impl Env {
         };
         let shown = if secret.is_some() { REDACTED } else { "" };
         self.saw(name, String::new(), shown.to_owned(), true);
+        self.secrets.extend(secret.clone());
         secret
+    }
+
+    /// Every secret that was read, for what masks them.
+    pub fn secrets(&self) -> &[SecretString] {
+        &self.secrets
     }
 
     /// Everything that was read, in order.

@@ -3,9 +3,14 @@
 
 use std::{future::Future, pin::Pin};
 
+use http::request::Parts;
 use serde_json::Value;
 
-use crate::{Principal, Result, id::OrgId, principal::RequestInfo};
+use crate::{
+    Principal, Result,
+    id::OrgId,
+    principal::{Authentication, RequestInfo},
+};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -38,6 +43,12 @@ pub trait Audit: Send + Sync {
         from: Option<&'a RequestInfo>,
         act: Act,
     ) -> BoxFuture<'a, Result<()>>;
+}
+
+/// Asks once more who is behind a request, for what goes on long after it was let in. Implemented by
+/// the server with `auth`, used by what streams.
+pub trait Reauthenticate: Send + Sync {
+    fn again<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Authentication>;
 }
 
 /// Whom to tell when something is wrong with the installation. Implemented by `auth`, used by `notify`.

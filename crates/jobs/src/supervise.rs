@@ -1,14 +1,10 @@
 //! One run from its claim to its record: the body in a task of its own, its timeout, its lease, and
 //! what it came to.
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use loom_core::{Error, Result, id::RunId, text};
-use loom_redact::Redactor;
 use tokio::{
     task::JoinError,
     time::{Instant, sleep, timeout},
@@ -170,12 +166,10 @@ fn panic_text(error: JoinError) -> String {
     storable(&text.map_or_else(|| "panicked".to_owned(), |text| format!("panicked: {text}")))
 }
 
-/// What looks like a credential is masked: an error may repeat what it was given.
-static SHAPES: LazyLock<Redactor> = LazyLock::new(Redactor::default);
-
-/// Of bounded length, without secrets and without what PostgreSQL cannot keep.
+/// Of bounded length, without secrets (an error may repeat what it was given) and without what
+/// PostgreSQL cannot keep.
 fn storable(text: &str) -> String {
-    text::cut(&SHAPES.redact(text), ERROR_LEN).replace('\0', "\u{fffd}")
+    text::cut(&loom_redact::shared().redact(text), ERROR_LEN).replace('\0', "\u{fffd}")
 }
 
 /// Tries until the lease would have ended twice: as long as nobody has taken the run over, it counts.

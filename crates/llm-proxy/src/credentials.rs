@@ -42,10 +42,12 @@ impl LlmProxy {
     pub(crate) async fn read_credentials(&self) -> Result<()> {
         self.credentials_read.store(self.clock.now().timestamp_millis(), Ordering::Relaxed);
         let mut by_provider: HashMap<String, Vec<Credential>> = HashMap::new();
+        let mut secrets = Vec::new();
         for row in store::credentials(&self.pool).await? {
             let Some(provider) = self.providers.named(&row.provider) else { continue };
             match self.vault.unseal(&context(row.id), &row.sealed_secret) {
                 Ok(secret) => {
+                    secrets.push(secret.clone());
                     let credential =
                         Credential::new(Some(row.id), row.name, secret, provider.dialect);
                     by_provider.entry(row.provider).or_default().extend(credential);
@@ -58,6 +60,8 @@ impl LlmProxy {
                 ),
             }
         }
+        // Before any of them is used: no log and no error is to tell one.
+        loom_redact::learn(secrets);
         for provider in self.providers.iter() {
             provider.set_stored(by_provider.remove(&*provider.name).unwrap_or_default());
         }

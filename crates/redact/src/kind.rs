@@ -73,6 +73,14 @@ impl Counts {
         }
     }
 
+    /// Tells the metrics of this process.
+    pub(crate) fn measure(&self) {
+        for (kind, count) in self.iter() {
+            metrics::counter!("loom_redactions_total", "kind" => kind.label())
+                .increment(u64::from(count));
+        }
+    }
+
     pub(crate) fn add(&mut self, kind: Kind) {
         if let Some(count) = self.0.get_mut(kind as usize) {
             *count = count.saturating_add(1);

@@ -12,6 +12,7 @@ mod known;
 mod mask;
 mod scan;
 mod shape;
+mod shared;
 mod stream;
 mod tail;
 
@@ -21,12 +22,13 @@ use loom_common_secret::SecretString;
 
 pub use field::is_secret_field;
 pub use kind::{Counts, Kind};
+pub use shared::{learn, shared};
 pub use stream::Stream;
 
 use mask::Writer;
 use scan::Scanner;
 
-/// Masks secrets. Cheap to clone; dear to make, as it builds an automaton of all it looks for.
+/// Masks secrets, and counts them by kind (`loom_redactions_total`). Cheap to clone; dear to make, as it builds an automaton of all it looks for.
 #[derive(Clone)]
 pub struct Redactor(Arc<Inner>);
 
@@ -57,6 +59,13 @@ impl Redactor {
         self.redact_counted(text).0
     }
 
+    /// Is there nothing to mask?
+    pub fn is_clean(&self, text: &str) -> bool {
+        let mut spans = Vec::new();
+        self.0.scanner.scan(text, 0, true, &mut spans);
+        spans.is_empty()
+    }
+
     /// As [`Redactor::redact`], and what was masked.
     pub fn redact_counted<'a>(&self, text: &'a str) -> (Cow<'a, str>, Counts) {
         let mut counts = Counts::default();
@@ -66,12 +75,17 @@ impl Redactor {
             return (Cow::Borrowed(text), counts);
         }
         let redacted = Writer::new().write((text, 0, end), &spans, &mut counts);
+        counts.measure();
         (Cow::Owned(redacted), counts)
     }
 
     /// For text that comes in pieces.
     pub fn stream(&self) -> Stream {
         Stream::new(self.clone())
+    }
+
+    pub(crate) fn known(&self) -> &[SecretString] {
+        &self.0.known
     }
 
     pub(crate) fn scanner(&self) -> &Scanner {

@@ -63,7 +63,10 @@ impl Stream {
         let decided =
             self.redactor.scanner().scan(&self.text, self.undecided, end_of_text, &mut self.spans);
         let piece = (self.text.as_str(), self.undecided, decided);
-        let written = self.writer.write(piece, &self.spans, &mut self.counts);
+        let mut counts = Counts::default();
+        let written = self.writer.write(piece, &self.spans, &mut counts);
+        counts.measure();
+        self.counts.merge(&counts);
         self.spans.retain(|span| span.goes_on_after(decided));
         let gone = self.text.floor_char_boundary(decided.saturating_sub(CONTEXT));
         self.text.drain(..gone);

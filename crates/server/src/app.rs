@@ -3,13 +3,19 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::{Router, middleware};
+use axum::{Router, http::request::Parts, middleware};
 use loom_auth::Auth;
-use loom_core::{Clock, health::Check};
+use loom_core::{
+    Clock,
+    health::Check,
+    port::{BoxFuture, Reauthenticate},
+    principal::Authentication,
+};
 use loom_db::{Database, Hub};
 use loom_docs::Docs;
 use loom_jobs::{Job, JobScheduler};
 use loom_llm_proxy::LlmProxy;
+use loom_logs::{Buffer, Logs};
 use loom_notify::Notify;
 use loom_scm::Scm;
 use loom_threads::Threads;
@@ -47,6 +53,7 @@ pub struct Features {
     pub docs: Docs,
     pub notify: Notify,
     pub jobs: JobScheduler,
+    pub logs: Logs,
     pub hub: Hub,
 }
 
@@ -97,6 +104,10 @@ impl Features {
         stop_streams: CancellationToken,
         hub: Hub,
     ) -> anyhow::Result<Self> {
+        loom_redact::learn(config.secrets.iter().cloned());
+        let peer_key = vault.derive("replicas")?;
+        let logs =
+            Logs::new(pool.clone(), clock.clone(), Buffer::of_process(), &config.logs, peer_key)?;
         let vault = Arc::new(vault);
         let auth = Auth::new(pool.clone(), clock.clone());
         let notify = Notify::new(
@@ -124,10 +135,10 @@ impl Features {
             hub: hub.clone(),
             notify: notify.clone(),
             config: config.jobs.clone(),
-            replica: replica_name(),
+            replica: loom_logs::replica_name(),
         };
         let jobs = JobScheduler::new(deps, all_jobs)?;
-        Ok(Self { auth, llm, threads, scm, docs: Docs::new(), notify, jobs, hub })
+        Ok(Self { auth, llm, threads, scm, docs: Docs::new(), notify, jobs, logs, hub })
     }
 
     fn checks(&self, database: &Database, config: &Config, clock: &Clock) -> Vec<Check> {
@@ -146,6 +157,7 @@ impl Features {
             self.docs.health(),
             self.notify.health(),
             self.scm.health(),
+            self.logs.health(),
         ]
     }
 
@@ -155,6 +167,7 @@ impl Features {
         self.scm.close().await;
         // After the jobs, which may have something to say.
         self.notify.close(grace).await;
+        self.logs.close().await;
         self.llm.close().await;
         self.hub.stop();
     }
@@ -176,13 +189,13 @@ fn delivery_cleanup(notify: &Notify) -> Job {
     )
 }
 
-/// Which of several servers this is, in job runs.
-pub(crate) fn replica_name() -> String {
-    let host = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_default();
-    format!("{host}:{}", std::process::id())
+/// Asks the keys again.
+struct ByKeys(Auth);
+
+impl Reauthenticate for ByKeys {
+    fn again<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Authentication> {
+        Box::pin(self.0.authenticate(request))
+    }
 }
 
 /// All routes, and the document that describes them.
@@ -204,7 +217,10 @@ pub fn routes(
         .merge(features.scm.routes(features.jobs.clone()))
         .merge(features.docs.routes())
         .merge(features.notify.routes(features.auth.audit()))
-        .merge(features.jobs.routes(features.auth.audit()));
+        .merge(features.jobs.routes(features.auth.audit()))
+        .merge(
+            features.logs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))),
+        );
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
     let native = native
@@ -279,6 +295,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     let (exporter, sampler) = otlp::start(&config.otlp, gauges, &clock)?.unzip();
     let (router, _) = routes(&features, &health, &database, config, clock, sampler);
     features.jobs.start_clock().await?;
+    features.logs.serve(address).await;
     let stop = CancellationToken::new();
     tokio::spawn(meta::keep_up(metrics, stop.clone()));
     let serving = tokio::spawn(accept::serve(
@@ -302,6 +319,7 @@ impl Running {
     /// written, database closed: in this order.
     pub async fn shut_down(self) {
         self.health.drain();
+        self.features.logs.end_streams();
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop ended badly");

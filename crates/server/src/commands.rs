@@ -61,7 +61,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            complain(&format!("loom-server: {error:#}"));
+            complain(&loom_redact::shared().redact(&format!("loom-server: {error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -69,6 +69,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 async fn execute(command: Command, loaded: &Loaded) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
+    loom_redact::learn(config.secrets.iter().cloned());
     match command {
         Command::Serve { demo } => serve(loaded, demo).await,
         Command::Migrate { check } => migrate(config, check).await,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use loom_common_secret::SecretString;
 use loom_core::config::{Env, Problem, Setting};
 use reqwest::Url;
 
@@ -31,6 +32,9 @@ pub struct Config {
     pub notify: loom_notify::Config,
     pub scm: loom_scm::Config,
     pub jobs: loom_jobs::Config,
+    pub logs: loom_logs::Config,
+    /// Every secret of the environment, to be masked wherever it turns up.
+    pub secrets: Vec<SecretString>,
 }
 
 #[derive(Clone, Debug)]
@@ -128,6 +132,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let notify = loom_notify::Config::load(env, &data_dir, production);
     let scm = loom_scm::Config::load(env, &data_dir, &http.base_url);
     let jobs = loom_jobs::Config::load(env);
+    let logs = loom_logs::Config::load(env);
     if overrides.demo {
         if production {
             env.problem(
@@ -157,6 +162,8 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
             notify,
             scm,
             jobs,
+            logs,
+            secrets: env.secrets().to_vec(),
         },
     }
 }

@@ -8,7 +8,7 @@ pub mod config;
 mod console;
 pub mod health;
 mod layers;
-mod logging;
+pub mod logging;
 mod meta;
 pub mod otlp;
 mod process;

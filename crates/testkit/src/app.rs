@@ -25,6 +25,7 @@ pub const UPSTREAM_KEY: &str = "sk-upstream-2b7c94e1d0aa4f5f";
 pub struct Setup {
     vars: BTreeMap<String, String>,
     demo: bool,
+    logs: bool,
     clock: Option<Clock>,
 }
 
@@ -39,6 +40,13 @@ impl Setup {
     #[must_use]
     pub fn demo(mut self) -> Self {
         self.demo = true;
+        self
+    }
+
+    /// With the process's log, as the binary has it: all servers of this process share it.
+    #[must_use]
+    pub fn logs(mut self) -> Self {
+        self.logs = true;
         self
     }
 
@@ -101,6 +109,9 @@ impl TestApp {
         vars.extend(setup.vars);
         let loaded = config::load(vars, Overrides { demo: setup.demo, stdout_is_terminal: false });
         assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        if setup.logs {
+            loom_server::logging::start(&loaded.config.log);
+        }
         let clock = setup.clock.unwrap_or_else(Clock::system);
         let running = app::start(&loaded.config, clock.clone()).await.unwrap();
         let http = Client::builder().no_proxy().build().unwrap();

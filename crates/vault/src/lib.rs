@@ -9,8 +9,10 @@ mod key_file;
 
 use std::{fmt, path::Path};
 
+use hmac::{Hmac, KeyInit, Mac};
 use loom_common_secret::SecretString;
 use loom_core::Result;
+use sha2::Sha256;
 
 pub use config::Config;
 pub use error::OpenError;
@@ -80,6 +82,20 @@ impl Vault {
         let envelope = Envelope::parse(sealed)?;
         let key = self.key(envelope.key_id())?;
         Ok(envelope.rewrap(key, &self.current)?.to_bytes())
+    }
+
+    /// A key for another purpose, which all servers with this master key share, as hexadecimal digits.
+    /// It tells nothing of the master key, nor of keys for other purposes (HMAC-SHA256 as the
+    /// expansion of a key that is uniformly random already).
+    ///
+    /// # Errors
+    /// Never, with a key of 32 bytes.
+    pub fn derive(&self, purpose: &str) -> Result<SecretString> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.current.bytes())
+            .map_err(loom_core::Error::internal)?;
+        mac.update(b"loom/derived-key/1/");
+        mac.update(purpose.as_bytes());
+        Ok(SecretString::from(hex::encode(mac.finalize().into_bytes())))
     }
 
     fn key(&self, needed: KeyId) -> Result<&MasterKey, Fault> {

@@ -47,7 +47,11 @@ async fn failures_and_panics_are_recorded() {
         let cause = "401 for https://bot:hunter2hunter2@git.example.com";
         Err(JobError::from(Error::unavailable("no").because(cause)))
     });
-    let jobs = vec![failing("fails"), panics, panics_early, busy, told];
+    loom_redact::learn(["correct-horse-battery".into()]);
+    let knows = job("knows", MINUTE, |_| async {
+        Err(JobError::from(Error::unavailable("Correct-Horse-Battery was refused")))
+    });
+    let jobs = vec![failing("fails"), panics, panics_early, busy, told, knows];
     let scheduler = scheduler(database.pool(), &clock, "a", jobs);
     for (id, error) in [
         ("fails", "the disk\u{fffd}is full"),
@@ -56,6 +60,7 @@ async fn failures_and_panics_are_recorded() {
         ("busy", "come again"),
         // Without the password.
         ("told", "401 for https://bot:[redacted"),
+        ("knows", "[redacted:known] was refused"),
     ] {
         let outcome = scheduler.run_now(id).await.unwrap();
         assert_eq!(outcome.status, RunStatus::Failed, "{id}");

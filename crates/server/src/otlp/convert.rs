@@ -47,7 +47,7 @@ fn text(key: impl Into<String>, value: impl Into<String>) -> KeyValue {
 pub(super) fn resource(config: &Config) -> Resource {
     let mut attributes = BTreeMap::from([
         ("service.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("service.instance.id".to_owned(), crate::app::replica_name()),
+        ("service.instance.id".to_owned(), loom_logs::replica_name()),
     ]);
     attributes.extend(config.resource.iter().cloned());
     // OTEL_SERVICE_NAME wins over OTEL_RESOURCE_ATTRIBUTES.

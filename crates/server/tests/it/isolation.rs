@@ -391,6 +391,9 @@ const EXEMPT: &[(&str, &str)] = &[
         "POST /api/admin/maintenance/sweep",
         "starts a job of the installation; tells of no repository",
     ),
+    ("GET /api/admin/logs", "the log of the installation, for its admins; see logs.rs"),
+    ("GET /api/admin/logs/stream", "as /api/admin/logs"),
+    ("GET /api/admin/replicas", "the servers of the installation, for its admins; see logs.rs"),
 ];
 
 #[tokio::test]

@@ -22,6 +22,10 @@ mod jobs;
 mod kernel;
 mod llm;
 mod metrics;
+mod log_events;
+mod logs;
+mod logs_exits;
+mod logs_replicas;
 mod native;
 mod openapi;
 #[cfg(feature = "otlp")]

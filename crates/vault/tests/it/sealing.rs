@@ -152,3 +152,12 @@ fn a_bad_key_is_a_problem_of_the_configuration() {
     assert!(told[0].contains("32 random bytes") && !told[0].contains("hunter2"), "{told:?}");
     assert!(env.unknown(&["LOOM_SERVER_"]).is_empty());
 }
+
+#[test]
+fn servers_with_one_master_key_derive_the_same_keys_one_for_each_purpose() {
+    let derive = |seed, purpose| vault(seed, None).derive(purpose).unwrap();
+    let key = derive(1, "replicas");
+    assert_eq!(key.expose().len(), 64);
+    assert!(key == derive(1, "replicas"));
+    assert!(key != derive(1, "replica") && key != derive(2, "replicas"));
+}

@@ -1,0 +1,109 @@
+//! The process's log: which lines, and standard output behind the layer that masks them.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
+    thread,
+};
+
+use loom_core::Clock;
+use loom_logs::{Buffer, Flusher, Form, LogLayer};
+use metrics::counter;
+use tracing_subscriber::{
+    filter::targets::Targets, layer::SubscriberExt, registry, util::SubscriberInitExt,
+};
+
+use crate::config::{Log, LogFormat};
+
+/// A reader of our output that is this far behind loses what comes.
+const MAX_BEHIND: usize = 4 << 20;
+
+/// Sets the process's log up. A second call changes nothing.
+pub fn start(log: &Log) {
+    static STARTED: OnceLock<()> = OnceLock::new();
+    if STARTED.set(()).is_err() {
+        return;
+    }
+    let filter: Targets = log.filter.parse().unwrap_or_else(|_| Targets::new());
+    let form = match log.format {
+        LogFormat::Json => Form::Json,
+        LogFormat::Pretty => Form::Pretty {
+            colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        },
+    };
+    let output = Output::start();
+    let write = Box::new(move |lines: &[u8]| output.put(lines));
+    let (lines, flusher) = LogLayer::start(Buffer::of_process(), Clock::system(), form, write);
+    let _ = FLUSHER.set(flusher);
+    // Over all of it, not `lines.with_filter(filter)`: a layer's own filter drops a thread's next line
+    // after somebody (sqlx, for each statement) has asked whether another one would be written.
+    let _ = registry().with(lines).with(filter).try_init();
+}
+
+/// Writes what has been logged until now.
+pub(crate) fn flush() {
+    if let Some(flusher) = FLUSHER.get() {
+        flusher.flush();
+    }
+    if let Some(output) = OUTPUT.get() {
+        output.write_out();
+    }
+}
+
+static FLUSHER: OnceLock<Flusher> = OnceLock::new();
+static OUTPUT: OnceLock<Output> = OnceLock::new();
+
+/// Standard output behind a buffer that a thread empties: nobody waits for a write.
+#[derive(Clone, Default)]
+struct Output(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Vec<u8>>,
+    some: Condvar,
+    /// Held while writing, so that batches keep their order.
+    out: Mutex<()>,
+}
+
+impl Output {
+    fn start() -> Self {
+        let output = OUTPUT.get_or_init(Self::default).clone();
+        let writer = output.clone();
+        let spawned = thread::Builder::new().name("log-output".to_owned()).spawn(move || {
+            loop {
+                let waiting = writer.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(writer.0.some.wait_while(waiting, |waiting| waiting.is_empty()));
+                writer.write_out();
+            }
+        });
+        // Without the thread nothing comes before `flush`.
+        drop(spawned);
+        output
+    }
+
+    fn write_out(&self) {
+        let _order = self.0.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch =
+            std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut out = io::stdout().lock();
+        // Nobody reads it: there is nobody to tell either.
+        let _ = out.write_all(&batch).and_then(|()| out.flush());
+    }
+
+    /// Takes whole lines.
+    fn put(&self, lines: &[u8]) {
+        if lines.is_empty() {
+            return;
+        }
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() + lines.len() > MAX_BEHIND {
+            drop(waiting);
+            let lost = lines.iter().filter(|byte| **byte == b'\n').count();
+            counter!("loom_log_lines_dropped_total", "at" => "stdout").increment(lost as u64);
+            return;
+        }
+        waiting.extend_from_slice(lines);
+        drop(waiting);
+        self.0.some.notify_one();
+    }
+}
