@@ -26,7 +26,7 @@ use loom_core::{
     Clock, Error, Result,
     health::{Check, Component, Status},
     id::new_uuid,
-    port::BoxFuture,
+    telemetry::Metric,
 };
 use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -38,6 +38,21 @@ pub use layer::LogLayer;
 pub use pipe::{Flusher, Out};
 pub use render::Form;
 pub use ring::Buffer;
+
+/// The metrics of this crate, and of the masking in it.
+pub const METRICS: &[Metric] = &[
+    Metric::counter(
+        "loom_log_lines_dropped_total",
+        "Lines of the log that were dropped because nobody took them fast enough.",
+        &["at"],
+    ),
+    Metric::gauge("loom_log_watchers", "Streams of the log that are open.", &[]),
+    Metric::counter(
+        "loom_redactions_total",
+        "Secrets that were masked, by what they looked like.",
+        &["kind"],
+    ),
+];
 
 /// Another server that does not take a connection within this is out of reach.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
@@ -121,10 +136,7 @@ impl Logs {
     /// Were lines dropped lately?
     pub fn health(&self) -> Check {
         let logs = self.clone();
-        let probe = move || -> BoxFuture<'static, Component> {
-            Box::pin(std::future::ready(logs.component()))
-        };
-        Check { name: "logs", critical: false, probe: Box::new(probe) }
+        Check::new("logs", move || std::future::ready(logs.component()))
     }
 
     fn component(&self) -> Component {
@@ -132,6 +144,11 @@ impl Logs {
         let component = if lately {
             Component::new(Status::Degraded)
                 .error("more was logged than could be written: lines were dropped")
+                .code(
+                    "LOG_LINES_DROPPED",
+                    "Whoever reads standard output is too slow, or LOOM_SERVER_LOG_LEVEL lets too much \
+                     through; loom_log_lines_dropped_total tells which.",
+                )
         } else {
             Component::new(Status::Healthy)
         };

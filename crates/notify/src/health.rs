@@ -6,10 +6,27 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use loom_core::health::{Check, Component, Status};
+use loom_core::{
+    health::{Check, Component, Status},
+    telemetry::Metric,
+};
 use tokio::time::timeout;
 
 use crate::{Channel, Notify, mailer::chain, store};
+
+/// The metrics of this crate.
+pub const METRICS: &[Metric] = &[
+    Metric::counter(
+        "loom_deliveries_total",
+        "Attempts to send a mail or call a webhook, by what became of them.",
+        &["channel", "outcome"],
+    ),
+    Metric::gauge(
+        "loom_deliveries_pending",
+        "Mails and calls that wait to be sent, over all servers.",
+        &["channel"],
+    ),
+];
 
 /// A mail server is not asked more often.
 const KEPT: TimeDelta = TimeDelta::seconds(30);
@@ -43,28 +60,36 @@ impl Notify {
         let notify = self.clone();
         let probe = move || {
             let notify = notify.clone();
-            Box::pin(async move { notify.component().await }) as _
+            async move { notify.component().await }
         };
-        Check { name: "smtp", critical: false, probe: Box::new(probe) }
+        Check::new("smtp", probe)
     }
 
     async fn component(&self) -> Component {
-        let (status, error) = if self.mailer.has_smtp() {
+        let component = if self.mailer.has_smtp() {
             match self.mail_server_answers().await {
-                Some(true) => (Status::Healthy, None),
-                Some(false) => (
-                    Status::Degraded,
-                    Some("the mail server does not answer as it should; the log says how"),
-                ),
-                None => (Status::Degraded, Some("the mail server has not answered yet")),
+                Some(true) => Component::new(Status::Healthy),
+                Some(false) => Component::new(Status::Degraded)
+                    .error("the mail server does not answer as it should; the log says how")
+                    .code(
+                        "SMTP_FAILING",
+                        "Look for `mail server` in the log: it has what the server said. Check the \
+                         LOOM_SERVER_SMTP_* settings; POST /api/admin/mail/test tries the whole way.",
+                    ),
+                None => Component::new(Status::Degraded)
+                    .error("the mail server has not answered yet")
+                    .code("SMTP_SILENT", "Is LOOM_SERVER_SMTP_HOST reachable from this server?"),
             }
         } else if self.production {
-            (Status::Degraded, Some("no mail server is configured; mail goes to the outbox only"))
+            Component::new(Status::Disabled)
+                .error("no mail server is configured: mail goes to the outbox only")
+                .code(
+                    "SMTP_UNCONFIGURED",
+                    "Set LOOM_SERVER_SMTP_HOST; without it nobody gets invitations, sign-in links or alerts.",
+                )
         } else {
-            (Status::Disabled, None)
+            Component::new(Status::Disabled)
         };
-        let mut component = Component::new(status);
-        component.error = error.map(str::to_owned);
         self.with_queue(component).await
     }
 
@@ -74,7 +99,9 @@ impl Notify {
             Err(error) => {
                 tracing::warn!(?error, "the health of deliveries cannot be read");
                 component.status = Status::Degraded;
-                return component.error("the database does not say what waits to be sent");
+                return component
+                    .error("the database does not say what waits to be sent")
+                    .code("DELIVERIES_UNKNOWN", "See `database`; the log has the error.");
             }
         };
         let now = self.clock.now();
@@ -92,7 +119,11 @@ impl Notify {
         component = component.with("oldest_pending_secs", age);
         if overdue && component.error.is_none() {
             component.status = Status::Degraded;
-            component = component.error("what is to be sent is left lying");
+            component = component.error("what is to be sent is left lying").code(
+                "DELIVERIES_LEFT_LYING",
+                "Something was due over five minutes ago and no server sends it: restart one, and look \
+                 for `deliveries` in the log.",
+            );
         }
         component
     }

@@ -6,7 +6,7 @@ mod caller;
 mod cleanup;
 mod config;
 mod dispatch;
-mod health;
+pub mod health;
 mod http;
 mod mailer;
 mod model;

@@ -2,10 +2,44 @@
 
 use std::{path::Path, sync::PoisonError, time::Duration};
 
-use loom_core::health::{Check, Component, Status};
+use loom_core::{
+    health::{Check, Component, Status},
+    telemetry::Metric,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Scm, git};
+
+/// The metrics of this crate.
+pub const METRICS: &[Metric] = &[
+    Metric::counter(
+        "loom_git_requests_total",
+        "Clones, fetches and pushes served, by how they ended.",
+        &["service", "outcome"],
+    ),
+    Metric::histogram("loom_git_request_seconds", "Time of a clone, fetch or push.", &["service"]),
+    Metric::counter(
+        "loom_git_bytes_total",
+        "Bytes of clones, fetches and pushes.",
+        &["service", "direction"],
+    ),
+    Metric::counter(
+        "loom_git_refused_total",
+        "Clones, fetches and pushes refused because too many were under way.",
+        &[],
+    ),
+    Metric::gauge("loom_git_processes", "Processes of git that serve somebody now.", &[]),
+    Metric::counter(
+        "loom_git_maintenance_total",
+        "Maintenances of a repository, by how they ended.",
+        &["status"],
+    ),
+    Metric::histogram(
+        "loom_git_maintenance_seconds",
+        "Time of a maintenance of a repository.",
+        &[],
+    ),
+];
 
 /// Within the limit of the server.
 const LIMIT: Duration = Duration::from_millis(400);
@@ -14,14 +48,10 @@ impl Scm {
     /// Starts git and writes to the disk; tells of repositories whose directory is gone.
     pub fn health(&self) -> Check {
         let scm = self.clone();
-        Check {
-            name: "scm",
-            critical: false,
-            probe: Box::new(move || {
-                let scm = scm.clone();
-                Box::pin(async move { scm.probe().await })
-            }),
-        }
+        Check::new("scm", move || {
+            let scm = scm.clone();
+            async move { scm.probe().await }
+        })
     }
 
     async fn probe(&self) -> Component {
@@ -36,19 +66,31 @@ impl Scm {
                 tracing::warn!(%error, "the directory of the repositories cannot be written to");
                 Component::new(Status::Unhealthy)
                     .error("the directory of the repositories cannot be written to")
+                    .code(
+                        "SCM_DISK",
+                        "The log says why: a full disk, a mount that is gone, or rights. It is `repos` in \
+                         LOOM_SERVER_DATA_DIR.",
+                    )
             }
             (_, Err(error)) => {
                 tracing::warn!(%error, "git does not run");
-                Component::new(Status::Unhealthy).error("git does not run: is it installed?")
+                Component::new(Status::Unhealthy)
+                    .error("git does not run: is it installed?")
+                    .code("SCM_GIT_MISSING", "Install git, where the server's PATH finds it.")
             }
             (_, Ok(said)) if git::version(said).is_none_or(|version| version < git::OLDEST) => {
                 let (major, minor) = git::OLDEST;
                 Component::new(Status::Unhealthy)
                     .error(format!("git {major}.{minor} or newer is needed"))
+                    .code("SCM_GIT_OLD", "Install a newer git.")
             }
-            _ if missing > 0 => Component::new(Status::Degraded).error(
-                "repositories have no directory here: servers must share their data directory",
-            ),
+            _ if missing > 0 => Component::new(Status::Degraded)
+                .error("repositories have no directory here: servers must share their data directory")
+                .code(
+                    "SCM_REPOSITORY_MISSING",
+                    "The log names them. Mount the same data directory into every server, or restore it \
+                     from a backup.",
+                ),
             _ => Component::new(Status::Healthy),
         };
         let said = version.unwrap_or_default();

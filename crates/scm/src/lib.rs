@@ -3,7 +3,7 @@
 mod config;
 mod disk;
 mod git;
-mod health;
+pub mod health;
 mod http;
 mod jobs;
 mod maintenance;

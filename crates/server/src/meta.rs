@@ -66,6 +66,9 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
         loom_db::health::METRICS,
         loom_jobs::health::METRICS,
         loom_llm_proxy::measures::METRICS,
+        loom_logs::METRICS,
+        loom_notify::health::METRICS,
+        loom_scm::health::METRICS,
     ]
     .into_iter()
     .flatten()

@@ -56,9 +56,11 @@ async fn without_a_mail_server_the_part_is_off_and_tells_what_waits() {
 #[tokio::test]
 async fn in_production_to_have_no_mail_server_is_told() {
     let app = Setup::default().set("LOOM_SERVER_ENV", "production").start().await;
-    assert_eq!(component(&app).await.status, Status::Degraded);
+    let component = component(&app).await;
+    assert_eq!(component.status, Status::Disabled);
+    assert_eq!(component.finding.unwrap().code, "SMTP_UNCONFIGURED");
     let health = app.anonymous().get("/health").await.expect(200).json();
-    assert_eq!(health["components"]["smtp"]["status"], "degraded");
+    assert_eq!(health["components"]["smtp"]["status"], "disabled");
 }
 
 #[tokio::test]

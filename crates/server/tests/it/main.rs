@@ -21,11 +21,11 @@ mod isolation;
 mod jobs;
 mod kernel;
 mod llm;
-mod metrics;
 mod log_events;
 mod logs;
 mod logs_exits;
 mod logs_replicas;
+mod metrics;
 mod native;
 mod openapi;
 #[cfg(feature = "otlp")]
