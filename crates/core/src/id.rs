@@ -47,12 +47,16 @@ ids! {
     ApiKeyId,
     /// A stored provider credential.
     CredentialId,
+    /// An invitation to an organisation.
+    InvitationId,
     /// One request to a model.
     LlmRequestId,
     /// An organisation: the tenant.
     OrgId,
     /// One run of a job.
     RunId,
+    /// A sign-in that lasts.
+    SessionId,
     /// A person.
     UserId,
     /// A weaver.
