@@ -49,6 +49,8 @@ ids! {
     CredentialId,
     /// An invitation to an organisation.
     InvitationId,
+    /// Something sent by mail or to a webhook.
+    DeliveryId,
     /// One request to a model.
     LlmRequestId,
     /// An organisation: the tenant.
@@ -61,6 +63,8 @@ ids! {
     UserId,
     /// A weaver.
     WeaverId,
+    /// Whom to call over HTTP.
+    WebhookId,
 }
 
 /// The UUID behind a thread's id, which is written `T-<uuid>`.
