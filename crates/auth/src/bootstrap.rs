@@ -93,7 +93,10 @@ impl Auth {
             scopes,
             created_by: Some(user),
             created_at: now,
+            created_ip: None,
             expires_at: expires_in.map(|after| now + after),
+            networks: &[],
+            budget_nanousd: None,
         };
         keys::store::insert_key(&self.pool, &row).await?;
         let details = json!({"scopes": scopes.iter().collect::<Vec<_>>(), "user_id": user});

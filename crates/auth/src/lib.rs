@@ -1,5 +1,6 @@
 //! Who is asking: API keys, development mode, organisations, the audit log.
 
+mod admin;
 mod audit;
 mod authenticate;
 mod bootstrap;
@@ -11,6 +12,7 @@ mod organisations;
 mod path;
 mod token;
 mod users;
+mod weavers;
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,9 +20,11 @@ use axum::middleware;
 use loom_core::{Clock, Result, id::UserId, principal::required};
 use loom_db::Hub;
 use loom_jobs::Job;
+use loom_notify::Notify;
 use sqlx::PgPool;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use admin::Admins;
 pub use audit::AuditLog;
 pub use authenticate::REVOKED;
 pub use bootstrap::NewKey;
@@ -36,6 +40,7 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     config: Config,
+    notify: Notify,
     audit: Arc<AuditLog>,
     cached: authenticate::Cached,
     flood: limit::Flood,
@@ -53,7 +58,7 @@ impl std::ops::Deref for Auth {
 }
 
 impl Auth {
-    pub fn new(pool: PgPool, clock: Clock, config: Config) -> Self {
+    pub fn new(pool: PgPool, clock: Clock, notify: Notify, config: Config) -> Self {
         Self(Arc::new(Inner {
             audit: Arc::new(AuditLog::new(pool.clone(), clock.clone())),
             cached: authenticate::Cached::new(),
@@ -62,6 +67,7 @@ impl Auth {
             dev_user: OnceLock::new(),
             pool,
             clock,
+            notify,
             config,
         }))
     }
@@ -90,10 +96,11 @@ impl Auth {
             .merge(organisations::routes())
             .merge(keys::routes())
             .route_layer(middleware::from_fn(required))
+            .merge(keys::public_routes())
             .with_state(self.clone())
     }
 
     pub fn jobs(&self) -> Vec<Job> {
-        vec![limit::cleanup_job(self.pool.clone())]
+        vec![limit::cleanup_job(self.pool.clone()), weavers::cleanup_job(self.pool.clone())]
     }
 }

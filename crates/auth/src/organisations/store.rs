@@ -7,7 +7,7 @@ use loom_core::{
     id::{OrgId, UserId},
     principal::OrgRole,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use super::model::Organisation;
 
@@ -64,6 +64,26 @@ pub(crate) async fn organisations(pool: &PgPool, user: UserId) -> Result<Vec<Org
     )
     .fetch_all(pool)
     .await?)
+}
+
+/// The organisation with this id or slug, and what the user is in it.
+pub(crate) async fn membership(
+    db: impl PgExecutor<'_>,
+    user: UserId,
+    path: &str,
+) -> Result<Option<(OrgId, OrgRole)>> {
+    let id: Option<OrgId> = path.parse().ok();
+    let row = sqlx::query!(
+        r#"SELECT o.id AS "id: OrgId", m.role AS "role: OrgRole"
+             FROM organisation_members m JOIN organisations o ON o.id = m.org_id
+            WHERE m.user_id = $1 AND (o.id = $2 OR o.slug = $3)"#,
+        user.0,
+        id.map(|id| id.0),
+        path
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| (row.id, row.role)))
 }
 
 /// One organisation, for a service key.
