@@ -5,8 +5,10 @@ mod audit;
 mod authenticate;
 mod bootstrap;
 mod config;
+mod invitations;
 mod keys;
 mod limit;
+mod members;
 pub mod model;
 mod organisations;
 mod path;
@@ -94,6 +96,8 @@ impl Auth {
         OpenApiRouter::new()
             .merge(users::routes())
             .merge(organisations::routes())
+            .merge(members::routes())
+            .merge(invitations::routes())
             .merge(keys::routes())
             .route_layer(middleware::from_fn(required))
             .merge(keys::public_routes())
