@@ -2,12 +2,27 @@
 
 use loom_core::config::Env;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Requests from this machine without a credential act as the built-in development user.
     pub dev_mode: bool,
     /// The URL under which users reach this server, without a slash at its end.
     pub base_url: String,
+    /// Whole months of the audit log that are older are dropped.
+    pub audit_retention_days: u32,
+    /// What one network may ask of `/auth` in a minute.
+    pub requests_per_minute: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            dev_mode: false,
+            base_url: String::new(),
+            audit_retention_days: 400,
+            requests_per_minute: 600,
+        }
+    }
 }
 
 impl Config {
@@ -20,6 +35,22 @@ impl Config {
                 "must be false when LOOM_SERVER_ENV is production: it lets everybody on this machine in as an admin",
             );
         }
-        Self { dev_mode, base_url: base_url.to_owned() }
+        let usual = Self::default();
+        Self {
+            dev_mode,
+            base_url: base_url.to_owned(),
+            audit_retention_days: env.number(
+                "LOOM_SERVER_AUDIT_RETENTION_DAYS",
+                usual.audit_retention_days,
+                1,
+                36_500,
+            ),
+            requests_per_minute: env.number(
+                "LOOM_SERVER_AUTH_REQUESTS_PER_MINUTE",
+                usual.requests_per_minute,
+                1,
+                1_000_000,
+            ),
+        }
     }
 }

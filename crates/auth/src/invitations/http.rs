@@ -173,6 +173,7 @@ async fn revoke_invitation(
 #[utoipa::path(post, path = "/api/orgs/invitations/accept", tag = "auth", security(("api_key" = [])),
     request_body = InvitationToken,
     responses((status = 200, body = Joined),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`wrong_address`: it was sent to somebody else", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Not known, used, expired or revoked", body = Problem, content_type = "application/problem+json"),
         (status = 429, body = Problem, content_type = "application/problem+json")))]
