@@ -38,6 +38,7 @@ impl Audit for AuditLog {
             };
             let via = match by.map(|principal| principal.via) {
                 Some(Via::ApiKey(_)) => "api_key",
+                Some(Via::Session(_)) => "session",
                 Some(Via::DevMode) => "dev_mode",
                 None => "system",
             };

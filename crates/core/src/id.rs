@@ -53,6 +53,8 @@ ids! {
     OrgId,
     /// One run of a job.
     RunId,
+    /// A signed-in browser or command-line client.
+    SessionId,
     /// A person.
     UserId,
     /// A weaver.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
-    id::{ApiKeyId, OrgId, UserId, WeaverId},
+    id::{ApiKeyId, OrgId, SessionId, UserId, WeaverId},
 };
 
 /// Somebody or something that was authenticated, acting in one organisation.
@@ -43,6 +43,8 @@ pub enum Actor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     ApiKey(ApiKeyId),
+    /// A signed-in browser or command-line client.
+    Session(SessionId),
     DevMode,
 }
 
@@ -79,7 +81,7 @@ impl Principal {
     pub fn api_key_id(&self) -> Option<ApiKeyId> {
         match self.via {
             Via::ApiKey(id) => Some(id),
-            Via::DevMode => None,
+            Via::Session(_) | Via::DevMode => None,
         }
     }
 }
