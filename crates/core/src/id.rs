@@ -47,6 +47,8 @@ ids! {
     ApiKeyId,
     /// A stored provider credential.
     CredentialId,
+    /// Something sent by mail or to a webhook.
+    DeliveryId,
     /// One request to a model.
     LlmRequestId,
     /// An organisation: the tenant.
@@ -59,6 +61,8 @@ ids! {
     UserId,
     /// A weaver.
     WeaverId,
+    /// Whom to call over HTTP.
+    WebhookId,
 }
 
 /// The UUID behind a thread's id, which is written `T-<uuid>`.

@@ -1,1 +1,93 @@
-//! Mail and signed webhooks, delivered durably.
+//! Mail and signed webhooks, delivered durably: whoever sends writes a row in its own transaction, a
+//! dispatcher in every process sends what is due. At least once: whoever receives drops duplicates by
+//! the id, which stays the same.
+
+mod config;
+mod model;
+mod queue;
+mod store;
+
+use std::sync::Arc;
+
+use loom_core::{
+    Clock, Error, Result,
+    port::{AdminDirectory, BoxFuture},
+};
+use loom_redact::Redactor;
+use loom_vault::Vault;
+use sqlx::PgPool;
+
+pub use config::{Config, Smtp, Tls};
+pub use model::{Alert, Channel, DeliveryState, Mail};
+
+/// What a dispatcher listens to, so that it hears at once of what another replica queued.
+pub const CHANNEL: &str = "loom_notify";
+
+/// The handle; cheap to clone.
+#[derive(Clone)]
+pub struct Notify(Arc<Inner>);
+
+/// What the handle holds.
+#[doc(hidden)]
+pub struct Inner {
+    pool: PgPool,
+    clock: Clock,
+    vault: Arc<Vault>,
+    admins: Arc<dyn AdminDirectory>,
+    alert_emails: Vec<String>,
+    redactor: Redactor,
+    /// Rings when something may be due.
+    bell: tokio::sync::Notify,
+}
+
+impl std::ops::Deref for Notify {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Notify {
+    /// Queues; sends nothing before [`Notify::start`].
+    pub fn new(
+        pool: PgPool,
+        clock: Clock,
+        vault: Arc<Vault>,
+        admins: Arc<dyn AdminDirectory>,
+        config: &Config,
+    ) -> Result<Self> {
+        let password = config.smtp.as_ref().and_then(|smtp| smtp.password.clone());
+        Ok(Self(Arc::new(Inner {
+            pool,
+            clock,
+            vault,
+            admins,
+            alert_emails: config.alert_emails.clone(),
+            redactor: Redactor::new(password),
+            bell: tokio::sync::Notify::new(),
+        })))
+    }
+
+    /// One that queues and never sends, for what only needs the shape of things; alerts go to
+    /// `admins`.
+    pub fn silent(pool: PgPool, clock: Clock, admins: &[&str]) -> Result<Self> {
+        let admins = Listed(admins.iter().map(|&address| address.to_owned()).collect());
+        let vault = Arc::new(Vault::ephemeral()?);
+        Self::new(pool, clock, vault, Arc::new(admins), &Config::default())
+    }
+
+    /// Says that something was queued and committed. Other replicas hear of it by themselves.
+    pub fn wake(&self) {
+        self.bell.notify_one();
+    }
+}
+
+/// A fixed list of admins.
+struct Listed(Vec<String>);
+
+impl AdminDirectory for Listed {
+    fn admin_addresses(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async { Ok::<_, Error>(self.0.clone()) })
+    }
+}
