@@ -94,6 +94,7 @@ CREATE INDEX device_grants_expiry_idx ON device_grants (expires_at);
 -- Tokens for one WebSocket each; what they stand for is the credential that asked.
 CREATE TABLE ws_tokens (
     token_sha256 bytea CONSTRAINT ws_tokens_pkey PRIMARY KEY,
+    via text NOT NULL,
     -- Null: the development user.
     credential_sha256 bytea,
     expires_at timestamptz NOT NULL

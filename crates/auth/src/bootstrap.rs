@@ -11,7 +11,7 @@ use loom_core::{
 };
 use serde_json::json;
 
-use crate::{Auth, store, token};
+use crate::{Auth, keys, token, users::store};
 
 pub(crate) const DEV_EMAIL: &str = "dev@localhost";
 
@@ -76,11 +76,14 @@ impl Auth {
         scopes: Scopes,
         expires_in: Option<Duration>,
     ) -> Result<NewKey> {
-        let org = self.user_holder(user).await?.personal_org;
+        let org = store::user_holder(&self.pool, user)
+            .await?
+            .ok_or_else(|| Error::not_found("user"))?
+            .personal_org;
         let secret = token::generate(token::TokenKind::Personal);
         let now = self.clock.now();
         let id = ApiKeyId::new(now);
-        let row = store::KeyRow {
+        let row = keys::store::KeyRow {
             id,
             org,
             user: Some(user),
@@ -92,7 +95,7 @@ impl Auth {
             created_at: now,
             expires_at: expires_in.map(|after| now + after),
         };
-        store::insert_key(&self.pool, &row).await?;
+        keys::store::insert_key(&self.pool, &row).await?;
         let details = json!({"scopes": scopes.iter().collect::<Vec<_>>(), "user_id": user});
         let act = Act {
             action: "api_key.create",

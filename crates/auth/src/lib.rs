@@ -4,28 +4,27 @@ mod audit;
 mod authenticate;
 mod bootstrap;
 mod config;
-mod http;
+mod keys;
+mod limit;
 pub mod model;
-mod store;
+mod organisations;
+mod path;
 mod token;
+mod users;
 
-use std::{
-    sync::{Arc, OnceLock, atomic::AtomicU64},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
-use loom_core::{Clock, Result, id::UserId};
-use moka::future::Cache;
+use axum::middleware;
+use loom_core::{Clock, Result, id::UserId, principal::required};
+use loom_db::Hub;
+use loom_jobs::Job;
 use sqlx::PgPool;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use audit::AuditLog;
+pub use authenticate::REVOKED;
 pub use bootstrap::NewKey;
 pub use config::Config;
-
-/// How long a looked-up key is believed. A revocation on another replica takes effect within it.
-const KEY_TTL: Duration = Duration::from_secs(10);
-const KEYS_CACHED: u64 = 100_000;
 
 /// The handle of this feature; cheap to clone, which the router does for each request.
 #[derive(Clone)]
@@ -36,13 +35,13 @@ pub struct Auth(Arc<Inner>);
 pub struct Inner {
     pool: PgPool,
     clock: Clock,
+    config: Config,
     audit: Arc<AuditLog>,
-    /// By digest; `None` for a token that does not exist, so that guessing costs one query each.
-    keys: Cache<[u8; 32], Option<Arc<model::KeyHolder>>>,
-    /// Counted up by each, so that a lookup under way knows of them.
-    revocations: AtomicU64,
+    cached: authenticate::Cached,
+    flood: limit::Flood,
+    rare: limit::Rare,
     /// Set at the start in development mode.
-    dev_user: OnceLock<model::UserHolder>,
+    dev_user: OnceLock<UserId>,
 }
 
 impl std::ops::Deref for Auth {
@@ -54,28 +53,29 @@ impl std::ops::Deref for Auth {
 }
 
 impl Auth {
-    pub fn new(pool: PgPool, clock: Clock) -> Self {
-        let audit = Arc::new(AuditLog::new(pool.clone(), clock.clone()));
-        let keys = Cache::builder().max_capacity(KEYS_CACHED).time_to_live(KEY_TTL).build();
+    pub fn new(pool: PgPool, clock: Clock, config: Config) -> Self {
         Self(Arc::new(Inner {
+            audit: Arc::new(AuditLog::new(pool.clone(), clock.clone())),
+            cached: authenticate::Cached::new(),
+            flood: limit::Flood::new(clock.clone()),
+            rare: limit::Rare::new(clock.clone()),
+            dev_user: OnceLock::new(),
             pool,
             clock,
-            audit,
-            keys,
-            revocations: AtomicU64::new(0),
-            dev_user: OnceLock::new(),
+            config,
         }))
     }
 
-    /// In development mode this makes the built-in user when it is not there yet.
-    pub async fn start(self, config: &Config) -> Result<Self> {
-        if config.dev_mode {
+    /// Listens for what other replicas revoke. In development mode this makes the built-in user when it
+    /// is not there yet.
+    pub async fn start(self, hub: &Hub) -> Result<Self> {
+        tokio::spawn(self.clone().listen(hub.subscribe(REVOKED)));
+        if self.config.dev_mode {
             tracing::warn!(
                 "development mode is on: requests from this machine without a credential act as a system admin"
             );
             let user = self.ensure_user(bootstrap::DEV_EMAIL, true).await?;
-            let holder = self.user_holder(user).await?;
-            self.dev_user.get_or_init(|| holder);
+            self.dev_user.get_or_init(|| user);
         }
         Ok(self)
     }
@@ -85,12 +85,15 @@ impl Auth {
     }
 
     pub fn routes(&self) -> OpenApiRouter {
-        http::routes(self.clone())
+        OpenApiRouter::new()
+            .merge(users::routes())
+            .merge(organisations::routes())
+            .merge(keys::routes())
+            .route_layer(middleware::from_fn(required))
+            .with_state(self.clone())
     }
 
-    async fn user_holder(&self, user: UserId) -> Result<model::UserHolder> {
-        store::user_holder(&self.pool, user)
-            .await?
-            .ok_or_else(|| loom_core::Error::not_found("user"))
+    pub fn jobs(&self) -> Vec<Job> {
+        vec![limit::cleanup_job(self.pool.clone())]
     }
 }

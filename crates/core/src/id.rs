@@ -49,13 +49,15 @@ ids! {
     CredentialId,
     /// Something sent by mail or to a webhook.
     DeliveryId,
+    /// An invitation to an organisation.
+    InvitationId,
     /// One request to a model.
     LlmRequestId,
     /// An organisation: the tenant.
     OrgId,
     /// One run of a job.
     RunId,
-    /// A signed-in browser or command-line client.
+    /// A sign-in that lasts.
     SessionId,
     /// A person.
     UserId,

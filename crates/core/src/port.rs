@@ -3,9 +3,15 @@
 
 use std::{future::Future, pin::Pin};
 
+use chrono::{DateTime, Utc};
+use loom_common_secret::SecretString;
 use serde_json::Value;
 
-use crate::{Principal, Result, id::OrgId, principal::RequestInfo};
+use crate::{
+    Principal, Result,
+    id::{OrgId, UserId, WeaverId},
+    principal::{RequestInfo, Scopes},
+};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -44,4 +50,24 @@ pub trait Audit: Send + Sync {
 pub trait AdminDirectory: Send + Sync {
     /// The e-mail addresses of the system admins who are not disabled; at most 100.
     fn admin_addresses(&self) -> BoxFuture<'_, Result<Vec<String>>>;
+}
+
+/// What a weaver may do, and until when.
+#[derive(Clone, Copy, Debug)]
+pub struct WeaverGrant {
+    pub weaver: WeaverId,
+    pub org: OrgId,
+    /// The token ends when this user is disabled or leaves the organisation.
+    pub owner: Option<UserId>,
+    pub scopes: Scopes,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// The credentials of weavers. Implemented by `auth`, used by whoever runs weavers.
+pub trait WeaverTokens: Send + Sync {
+    /// A new token; the ones that the weaver has stay good.
+    fn issue(&self, grant: WeaverGrant) -> BoxFuture<'_, Result<SecretString>>;
+
+    /// Ends every token of a weaver, on all replicas.
+    fn revoke(&self, org: OrgId, weaver: WeaverId) -> BoxFuture<'_, Result<()>>;
 }

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// What replicas tell each other through PostgreSQL.
-const CHANNELS: &[&str] = &[];
+const CHANNELS: &[&str] = &[loom_auth::REVOKED];
 
 /// The features on one database.
 pub struct Features {
@@ -58,7 +58,7 @@ impl Features {
         let vault = Vault::open(config.vault.clone(), &config.data_dir)?;
         let (hub, _) = Hub::start(database.direct_url(), CHANNELS)?;
         let mut features = Self::new(pool, config, clock, vault, stop_streams, hub)?;
-        features.auth = features.auth.start(&config.auth).await?;
+        features.auth = features.auth.start(&features.hub).await?;
         features.llm = features.llm.start().await?;
         Ok(features)
     }
@@ -91,10 +91,11 @@ impl Features {
         hub: Hub,
     ) -> anyhow::Result<Self> {
         let vault = Arc::new(vault);
-        let auth = Auth::new(pool.clone(), clock.clone());
+        let auth = Auth::new(pool.clone(), clock.clone(), config.auth.clone());
         let llm = LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams)?;
         let threads = Threads::new(pool.clone(), clock.clone());
-        let jobs = JobScheduler::new(pool, clock, replica_name(), llm.jobs())?;
+        let all_jobs = [llm.jobs(), auth.jobs()].concat();
+        let jobs = JobScheduler::new(pool, clock, replica_name(), all_jobs)?;
         Ok(Self { auth, llm, threads, docs: Docs::new(), jobs, hub })
     }
 
@@ -147,7 +148,8 @@ pub fn routes(
         .merge(meta::document_routes(&document))
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
         .layer(CompressionLayer::new());
-    let outermost = Outermost { clock, auth: features.auth.clone() };
+    let outermost =
+        Outermost { clock, auth: features.auth.clone(), proxies: config.http.proxies.clone() };
     let router = native
         .merge(llm)
         .fallback(layers::no_such_route)

@@ -11,6 +11,8 @@ use http::HeaderValue;
 use loom_core::config::{Env, Problem, Setting};
 use reqwest::Url;
 
+use crate::client_address::Proxies;
+
 /// Where the data is kept when nothing else is said; as root it is `/var/lib/loom`, because the
 /// private PostgreSQL runs as another user and must be able to enter.
 const DATA_DIR: &str = "./.loom";
@@ -38,6 +40,7 @@ pub struct Http {
     pub request_timeout: Duration,
     pub shutdown_grace: Duration,
     pub max_connections: usize,
+    pub proxies: Proxies,
 }
 
 #[derive(Clone, Debug)]
@@ -116,7 +119,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let log = load_log(env, overrides.stdout_is_terminal);
     let database = loom_db::Config::load(env, &data_dir, production);
     let vault = loom_vault::Config::load(env);
-    let mut auth = loom_auth::Config::load(env, production);
+    let mut auth = loom_auth::Config::load(env, production, &http.base_url);
     let mut llm = loom_llm_proxy::Config::load(env);
     if overrides.demo {
         if production {
@@ -177,6 +180,7 @@ fn load_http(env: &mut Env, production: bool) -> Http {
         request_timeout: env.secs("LOOM_SERVER_REQUEST_TIMEOUT_SECS", 30, 1, 3600),
         shutdown_grace: env.secs("LOOM_SERVER_SHUTDOWN_GRACE_SECS", 30, 0, 3600),
         max_connections: env.number("LOOM_SERVER_MAX_CONNECTIONS", 16_384, 1, 1_000_000),
+        proxies: Proxies::load(env),
     }
 }
 

@@ -18,11 +18,15 @@ use axum::{
 };
 use futures::FutureExt;
 use loom_auth::Auth;
-use loom_core::{Clock, Error, id::new_uuid, principal::RequestInfo};
+use loom_core::{
+    Clock, Error,
+    id::new_uuid,
+    principal::{Authentication, RequestInfo},
+};
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 use tracing::Instrument;
 
-use crate::unread::Unread;
+use crate::{client_address::Proxies, unread::Unread};
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -35,6 +39,7 @@ pub(crate) struct Peer(pub SocketAddr);
 pub(crate) struct Outermost {
     pub(crate) clock: Clock,
     pub(crate) auth: Auth,
+    pub(crate) proxies: Proxies,
 }
 
 /// The outermost layer: who is asking, and what became of it.
@@ -47,9 +52,9 @@ pub(crate) async fn observe(
     let (mut parts, body) = request.into_parts();
     let id = request_id(&parts, &outermost.clock);
     let ip = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-    // A dual-stack socket shows an IPv4 peer as an IPv6 one.
-    let ip = ip.to_canonical();
-    parts.extensions.insert(RequestInfo { id: Arc::clone(&id), ip });
+    let ip = outermost.proxies.client(ip, &parts.headers);
+    let info = RequestInfo { id: Arc::clone(&id), ip };
+    parts.extensions.insert(info.clone());
     let route = parts.extensions.get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("(none)", MatchedPath::as_str);
     let method = method_label(&parts.method);
@@ -59,8 +64,15 @@ pub(crate) async fn observe(
     let (body, unread) = Unread::watch(body, &parts.headers);
     let handled = async {
         let authentication = outermost.auth.authenticate(&parts).await;
-        parts.extensions.insert(authentication);
-        next.run(Request::from_parts(parts, body)).await
+        parts.extensions.insert(authentication.clone());
+        let answer = next.run(Request::from_parts(parts, body)).await;
+        if let (Authentication::Known(principal), Some(error)) =
+            (&authentication, answer.extensions().get::<Error>())
+            && error.code() == "forbidden"
+        {
+            outermost.auth.note_denied(principal, &info, method, route);
+        }
+        answer
     };
     let answer = AssertUnwindSafe(handled).catch_unwind().instrument(span).await;
     unread.drain().await;
@@ -299,8 +311,8 @@ mod tests {
             "at last"
         };
         let (clock, database) = (Clock::system(), loom_db::Database::disconnected());
-        let auth = Auth::new(database.pool().clone(), clock.clone());
-        let outermost = Outermost { clock, auth };
+        let auth = Auth::new(database.pool().clone(), clock.clone(), Default::default());
+        let outermost = Outermost { clock, auth, proxies: Proxies::default() };
         Router::new()
             .route("/fail", get(fail))
             .route("/slow", get(slow))

@@ -54,11 +54,11 @@ impl SignUp {
 }
 
 impl SignInConfig {
-    /// `base_url` is the URL under which users reach this server, without a slash at its end.
-    pub fn load(env: &mut Env, base_url: &str) -> Self {
+    pub fn load(env: &mut Env) -> Self {
         let callback = |env: &mut Env, provider: &str| {
             let name = format!("LOOM_SERVER_{}_REDIRECT_URI", provider.to_uppercase());
-            url(env, &name).unwrap_or_else(|| format!("{base_url}/auth/{provider}/callback"))
+            // Empty: ours, once it is known where we are reached.
+            url(env, &name).unwrap_or_default()
         };
         let github = {
             let base_url = url_or(env, "LOOM_SERVER_GITHUB_BASE_URL", "https://github.com");

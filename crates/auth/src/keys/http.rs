@@ -1,167 +1,43 @@
-//! The routes of authentication and organisations.
+//! The routes of API keys.
 
 use std::time::Duration;
 
 use axum::{
     extract::State,
     http::{StatusCode, header},
-    middleware,
     response::{IntoResponse, Response},
 };
 use loom_core::{
     Error, Json, Path, Principal, Query, Result,
     authorize::{Action, authorize},
     error::Problem,
-    id::{ApiKeyId, OrgId, UserId},
+    id::ApiKeyId,
     page::{PageQuery, cut},
     port::{Act, Audit, Outcome},
-    principal::{Actor, OrgRole, RequestInfo, Scope, Scopes, Via, required},
+    principal::{OrgRole, RequestInfo, Scope, Scopes},
     text,
 };
 use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::{
+    model::{ApiKey, ApiKeys, CreatedApiKey, KeyKind, NewApiKey},
+    store,
+};
 use crate::{
-    Auth, bootstrap,
-    model::{
-        ApiKey, ApiKeys, CreatedApiKey, KeyKind, Me, MeVia, NewApiKey, NewOrganisation,
-        Organisation, Organisations,
-    },
-    store, token,
+    Auth,
+    authenticate::{Revoked, tell},
+    bootstrap,
+    path::only_users,
+    token,
 };
 
 const MAX_KEY_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
 
-pub(crate) fn routes(auth: Auth) -> OpenApiRouter {
+pub(crate) fn routes() -> OpenApiRouter<Auth> {
     OpenApiRouter::new()
-        .routes(routes!(get_me))
-        .routes(routes!(list_orgs, create_org))
         .routes(routes!(list_api_keys, create_api_key))
         .routes(routes!(revoke_api_key))
-        .route_layer(middleware::from_fn(required))
-        .with_state(auth)
-}
-
-/// Who this request is
-#[utoipa::path(get, path = "/auth/me", tag = "auth", security(("api_key" = [])),
-    responses((status = 200, body = Me), (status = 401, body = Problem, content_type = "application/problem+json")))]
-async fn get_me(State(auth): State<Auth>, principal: Principal) -> Result<Json<Me>> {
-    let (user, organisations) = match principal.user_id() {
-        Some(user) => (
-            Some(store::user(&auth.pool, user).await?),
-            store::organisations(&auth.pool, user).await?,
-        ),
-        None => (
-            None,
-            store::organisation(&auth.pool, principal.org, principal.role)
-                .await?
-                .into_iter()
-                .collect(),
-        ),
-    };
-    let via = match principal.via {
-        Via::ApiKey(id) => MeVia::ApiKey { id },
-        Via::DevMode => MeVia::DevMode,
-    };
-    Ok(Json(Me {
-        user,
-        org_id: principal.org,
-        role: principal.role,
-        organisations,
-        via,
-        scopes: principal.scopes.iter().collect(),
-    }))
-}
-
-fn only_users(principal: &Principal) -> Result<UserId> {
-    principal
-        .user_id()
-        .ok_or_else(|| Error::forbidden("only a user may do this, not a service key"))
-}
-
-/// The organisations that you are a member of
-#[utoipa::path(get, path = "/api/orgs", tag = "auth", security(("api_key" = [])),
-    responses((status = 200, body = Organisations), (status = 401, body = Problem, content_type = "application/problem+json")))]
-async fn list_orgs(State(auth): State<Auth>, principal: Principal) -> Result<Json<Organisations>> {
-    let orgs = store::organisations(&auth.pool, only_users(&principal)?).await?;
-    Ok(Json(Organisations { orgs }))
-}
-
-/// Create an organisation; you become its owner
-#[utoipa::path(post, path = "/api/orgs", tag = "auth", security(("api_key" = [])), request_body = NewOrganisation,
-    responses((status = 201, body = Organisation, headers(("location" = String))),
-        (status = 409, description = "`slug_taken`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json")))]
-async fn create_org(
-    State(auth): State<Auth>,
-    principal: Principal,
-    info: RequestInfo,
-    Json(new): Json<NewOrganisation>,
-) -> Result<Response> {
-    authorize(&principal, Action::Use(Scope::AdminWrite))?;
-    let user = only_users(&principal)?;
-    if !is_slug(&new.slug) {
-        return Err(Error::invalid(
-            "slug",
-            "is 1 to 63 of `a-z`, `0-9` and `-`, with a letter or digit at both ends, and not a UUID",
-        ));
-    }
-    if !text::is_plain_line(&new.name, 200) {
-        return Err(Error::invalid("name", "is one line of 1 to 200 bytes"));
-    }
-    let now = auth.clock.now();
-    let org = OrgId::new(now);
-    let mut tx = loom_db::begin(&auth.pool).await?;
-    store::insert_organisation(&mut tx, org, &new.slug, &new.name, false, now).await?;
-    store::insert_member(&mut tx, org, user, OrgRole::Owner, now).await?;
-    tx.commit().await?;
-    let act = Act {
-        action: "organisation.create",
-        target: org.to_string(),
-        outcome: Outcome::Success,
-        details: json!({"slug": new.slug}),
-    };
-    auth.audit.record(Some(&principal), Some(org), Some(&info), act).await?;
-    let location = [(header::LOCATION, format!("/api/orgs/{org}"))];
-    let organisation = Organisation {
-        id: org,
-        slug: new.slug,
-        name: new.name,
-        is_personal: false,
-        role: OrgRole::Owner,
-        created_at: now,
-    };
-    Ok((StatusCode::CREATED, location, Json(organisation)).into_response())
-}
-
-/// `u-` begins the slugs that we make ourselves.
-fn is_slug(slug: &str) -> bool {
-    (1..=63).contains(&slug.len())
-        && slug.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-        && !slug.starts_with('-')
-        && !slug.ends_with('-')
-        && !slug.starts_with("u-")
-        && slug.parse::<uuid::Uuid>().is_err()
-}
-
-impl Auth {
-    /// The organisation in the path, in which the principal must be a member; with its role there.
-    async fn org_in_path(&self, principal: &Principal, path: &str) -> Result<(OrgId, OrgRole)> {
-        let names = |org: &Organisation| org.slug == path || path.parse() == Ok(org.id);
-        match principal.actor {
-            Actor::User(user) => store::organisations(&self.pool, user).await?,
-            Actor::Service(_) | Actor::Weaver(_) => {
-                store::organisation(&self.pool, principal.org, principal.role)
-                    .await?
-                    .into_iter()
-                    .collect()
-            }
-        }
-        .into_iter()
-        .find(names)
-        .map(|org| (org.id, org.role))
-        .ok_or_else(|| Error::not_found("organisation"))
-    }
 }
 
 /// The API keys of an organisation, newest first
@@ -288,7 +164,9 @@ async fn revoke_api_key(
     let digest = store::revoke_key(&auth.pool, org, id, only, auth.clock.now())
         .await?
         .ok_or_else(|| Error::not_found("API key"))?;
-    auth.forget(&digest).await;
+    let revoked: Vec<Revoked> = Revoked::digest(&digest).into_iter().collect();
+    tell(&auth.pool, &revoked).await?;
+    auth.forget(&revoked).await;
     let act = Act {
         action: "api_key.revoke",
         target: id.to_string(),

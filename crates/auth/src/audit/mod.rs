@@ -1,10 +1,12 @@
 //! The audit log: who did what, from where, by which credential, with what result. Append-only.
 
+mod refusals;
+
 use loom_core::{
     Clock, Principal, Result,
     id::{OrgId, new_uuid},
     port::{Act, Audit, BoxFuture, Outcome},
-    principal::{Actor, RequestInfo, Via},
+    principal::{Actor, RequestInfo},
 };
 use sqlx::PgPool;
 
@@ -36,33 +38,29 @@ impl Audit for AuditLog {
                 Some(Actor::Weaver(id)) => ("weaver", Some(id.0)),
                 None => ("system", None),
             };
-            let via = match by.map(|principal| principal.via) {
-                Some(Via::ApiKey(_)) => "api_key",
-                Some(Via::Session(_)) => "session",
-                Some(Via::DevMode) => "dev_mode",
-                None => "system",
-            };
+            let via = by.map(|principal| principal.via);
             let outcome = match act.outcome {
                 Outcome::Success => "success",
                 Outcome::Denied => "denied",
                 Outcome::Failed => "failed",
             };
             sqlx::query!(
-                "INSERT INTO audit_log (id, at, org_id, actor_kind, actor_id, actor_name, via, action, target, outcome, ip, request_id, details)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                "INSERT INTO audit_log (id, at, org_id, actor_kind, actor_id, actor_name, via, action, target, outcome, ip, request_id, details, credential_id)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
                 new_uuid(now),
                 now,
                 org.or_else(|| by.map(|principal| principal.org)).map(|org| org.0),
                 kind,
                 id,
                 by.map_or("", |principal| &principal.name),
-                via,
+                via.map_or("system", loom_core::principal::Via::as_str),
                 act.action,
                 act.target,
                 outcome,
                 from.map(|from| from.ip.to_string()),
                 from.map(|from| from.id.as_ref()),
-                act.details
+                act.details,
+                via.and_then(loom_core::principal::Via::credential_id)
             )
             .execute(&self.pool)
             .await?;

@@ -1,0 +1,29 @@
+//! Organisations, as they are stored and shown.
+
+use chrono::{DateTime, Utc};
+use loom_core::{id::OrgId, principal::OrgRole};
+use serde::{Deserialize, Serialize};
+
+/// An organisation, and what the asking user is in it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Organisation {
+    pub id: OrgId,
+    pub slug: String,
+    pub name: String,
+    pub is_personal: bool,
+    pub role: OrgRole,
+    #[serde(serialize_with = "loom_core::clock::millis")]
+    pub created_at: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
+pub struct NewOrganisation {
+    /// 1 to 63 of `a-z`, `0-9`, `-`; it stands in URLs.
+    pub slug: String,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Organisations {
+    pub orgs: Vec<Organisation>,
+}
