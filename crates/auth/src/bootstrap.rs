@@ -93,7 +93,10 @@ impl Auth {
             scopes,
             created_by: Some(user),
             created_at: now,
+            created_ip: None,
             expires_at: expires_in.map(|after| now + after),
+            networks: &[],
+            budget_nanousd: None,
         };
         keys::store::insert_key(&self.pool, &row).await?;
         let details = json!({"scopes": scopes.iter().collect::<Vec<_>>(), "user_id": user});
@@ -113,7 +116,7 @@ pub(crate) fn last_four(secret: &str) -> &str {
 }
 
 /// Case-folded and trimmed; nothing else is rewritten.
-fn normalise_email(email: &str) -> Result<String> {
+pub(crate) fn normalise_email(email: &str) -> Result<String> {
     let email = email.trim().to_lowercase();
     let well_formed = email.split_once('@').is_some_and(|(local, domain)| {
         !local.is_empty() && !domain.is_empty() && !domain.contains('@')

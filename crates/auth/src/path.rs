@@ -1,15 +1,14 @@
-//! What several routes begin with.
+//! What several routes begin and end with.
 
 use loom_core::{
     Error, Principal, Result,
     id::{OrgId, UserId},
-    principal::{Actor, OrgRole},
+    port::{Act, Audit, Outcome},
+    principal::{Actor, RequestInfo},
 };
+use serde_json::Value;
 
-use crate::{
-    Auth,
-    organisations::{model::Organisation, store},
-};
+use crate::{Auth, organisations::store};
 
 pub(crate) fn only_users(principal: &Principal) -> Result<UserId> {
     principal
@@ -18,25 +17,35 @@ pub(crate) fn only_users(principal: &Principal) -> Result<UserId> {
 }
 
 impl Auth {
-    /// The organisation in the path, in which the principal must be a member; with its role there.
-    pub(crate) async fn org_in_path(
-        &self,
-        principal: &Principal,
-        path: &str,
-    ) -> Result<(OrgId, OrgRole)> {
-        let names = |org: &Organisation| org.slug == path || path.parse() == Ok(org.id);
-        match principal.actor {
-            Actor::User(user) => store::organisations(&self.pool, user).await?,
-            Actor::Service(_) | Actor::Weaver(_) => {
-                store::organisation(&self.pool, principal.org, principal.role)
-                    .await?
-                    .into_iter()
-                    .collect()
+    /// The principal in the organisation that the path names, with the role it has there now. Who is no
+    /// member finds no organisation.
+    pub(crate) async fn acting_in(&self, principal: &Principal, path: &str) -> Result<Principal> {
+        let not_found = || Error::not_found("organisation");
+        let (org, role) = match principal.actor {
+            Actor::User(user) => {
+                store::membership(&self.pool, user, path).await?.ok_or_else(not_found)?
             }
-        }
-        .into_iter()
-        .find(names)
-        .map(|org| (org.id, org.role))
-        .ok_or_else(|| Error::not_found("organisation"))
+            Actor::Service(_) | Actor::Weaver(_) => {
+                let own = store::organisation(&self.pool, principal.org, principal.role).await?;
+                own.filter(|own| own.slug == path || path.parse() == Ok(own.id))
+                    .map(|own| (own.id, own.role))
+                    .ok_or_else(not_found)?
+            }
+        };
+        Ok(Principal { org, role, ..principal.clone() })
+    }
+
+    /// Records what was done.
+    pub(crate) async fn done(
+        &self,
+        by: &Principal,
+        org: Option<OrgId>,
+        from: &RequestInfo,
+        action: &'static str,
+        target: impl ToString,
+        details: Value,
+    ) -> Result<()> {
+        let act = Act { action, target: target.to_string(), outcome: Outcome::Success, details };
+        self.audit.record(Some(by), org, Some(from), act).await
     }
 }

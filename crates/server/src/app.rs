@@ -10,6 +10,7 @@ use loom_db::{Database, Hub};
 use loom_docs::Docs;
 use loom_jobs::JobScheduler;
 use loom_llm_proxy::LlmProxy;
+use loom_notify::Notify;
 use loom_threads::Threads;
 use loom_vault::Vault;
 use sqlx::PgPool;
@@ -91,7 +92,11 @@ impl Features {
         hub: Hub,
     ) -> anyhow::Result<Self> {
         let vault = Arc::new(vault);
-        let auth = Auth::new(pool.clone(), clock.clone(), config.auth.clone());
+        let admins = Arc::new(loom_auth::Admins::new(pool.clone()));
+        let settings = loom_notify::Config::default();
+        let notify =
+            Notify::new(pool.clone(), clock.clone(), Arc::clone(&vault), admins, &settings)?;
+        let auth = Auth::new(pool.clone(), clock.clone(), notify, config.auth.clone())?;
         let llm = LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams)?;
         let threads = Threads::new(pool.clone(), clock.clone());
         let all_jobs = [llm.jobs(), auth.jobs()].concat();
@@ -103,6 +108,7 @@ impl Features {
         vec![
             health::database(database.pool().clone()),
             self.llm.health(),
+            self.auth.health(),
             self.jobs.health(),
             self.docs.health(),
         ]

@@ -311,7 +311,10 @@ mod tests {
             "at last"
         };
         let (clock, database) = (Clock::system(), loom_db::Database::disconnected());
-        let auth = Auth::new(database.pool().clone(), clock.clone(), Default::default());
+        let notify =
+            loom_notify::Notify::silent(database.pool().clone(), clock.clone(), &[]).unwrap();
+        let auth = Auth::new(database.pool().clone(), clock.clone(), notify, Default::default())
+            .unwrap();
         let outermost = Outermost { clock, auth, proxies: Proxies::default() };
         Router::new()
             .route("/fail", get(fail))

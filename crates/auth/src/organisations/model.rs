@@ -23,6 +23,14 @@ pub struct NewOrganisation {
     pub name: String,
 }
 
+/// What is to change; what is absent stays.
+#[derive(Clone, Debug, Deserialize, utoipa::ToSchema)]
+pub struct OrganisationChange {
+    pub name: Option<String>,
+    /// Whoever names the organisation by its slug has to know the new one.
+    pub slug: Option<String>,
+}
+
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Organisations {
     pub orgs: Vec<Organisation>,

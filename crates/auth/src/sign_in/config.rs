@@ -9,7 +9,7 @@ use super::oauth::Registration;
 
 #[derive(Clone, Debug, Default)]
 pub struct SignInConfig {
-    pub(crate) github: Option<GitHub>,
+    pub(crate) github: Option<GitHubConfig>,
     pub(crate) google: Option<OidcConfig>,
     pub(crate) oidc: Option<OidcConfig>,
     pub(crate) sign_up: SignUp,
@@ -18,7 +18,7 @@ pub struct SignInConfig {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct GitHub {
+pub(crate) struct GitHubConfig {
     pub(crate) registration: Registration,
     /// Where people sign in; without a slash at its end.
     pub(crate) base_url: String,
@@ -65,7 +65,7 @@ impl SignInConfig {
             let api_url = url_or(env, "LOOM_SERVER_GITHUB_API_URL", "https://api.github.com");
             let redirect_uri = callback(env, "github");
             registration(env, "GITHUB", redirect_uri)
-                .map(|registration| GitHub { registration, base_url, api_url })
+                .map(|registration| GitHubConfig { registration, base_url, api_url })
         };
         let google = {
             let issuer = url_or(env, "LOOM_SERVER_GOOGLE_ISSUER_URL", "https://accounts.google.com");

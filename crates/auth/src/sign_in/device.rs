@@ -18,7 +18,7 @@ use loom_core::{
 };
 use serde_json::json;
 
-pub(crate) use http::routes;
+pub(crate) use http::{known, routes, routes_of_users};
 use model::{DeviceStarted, DeviceToken, PollError};
 
 use super::{browser::random_secret, code};

@@ -54,7 +54,7 @@ impl SignIn {
             let Some(provider) = self.configured(name) else { continue };
             let asked = async {
                 match &provider {
-                    Provider::GitHub(github) => self.http.probe(&github.base_url).await,
+                    Provider::GitHub(github) => github.probe().await,
                     Provider::Oidc(oidc) => oidc.probe().await,
                 }
             };

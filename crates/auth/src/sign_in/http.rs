@@ -235,7 +235,7 @@ impl Auth {
             return Err(super::oauth::bad_answer("the answer names another issuer"));
         }
         let bound = Bound::of(&browser, state.to_owned());
-        let proven = provider.prove(&self.sign_in.http, callback.code()?, &bound).await?;
+        let proven = provider.prove(callback.code()?, &bound).await?;
         let mut tx = loom_db::begin(&self.pool).await?;
         if let Some(user) = row.user {
             let who = signed_in

@@ -25,6 +25,7 @@ use reqwest::Url;
 
 pub use config::SignInConfig;
 pub(crate) use http::routes;
+use github::GitHub;
 use identity::Proven;
 use oauth::{Bound, Http};
 use oidc::Oidc;
@@ -32,7 +33,7 @@ use oidc::Oidc;
 /// What signing in needs.
 pub(crate) struct SignIn {
     pub(crate) config: SignInConfig,
-    http: Http,
+    github: Option<Arc<GitHub>>,
     google: Option<Arc<Oidc>>,
     oidc: Option<Arc<Oidc>>,
     health: health::Cached,
@@ -41,7 +42,7 @@ pub(crate) struct SignIn {
 /// A provider that is configured.
 #[derive(Clone)]
 pub(crate) enum Provider {
-    GitHub(Box<config::GitHub>),
+    GitHub(Arc<GitHub>),
     Oidc(Arc<Oidc>),
 }
 
@@ -59,14 +60,18 @@ impl SignIn {
                 registration.redirect_uri = format!("{base_url}/auth/{provider}/callback");
             }
         }
-        let http = Http::new()?;
         let oidc = |config: &Option<config::OidcConfig>| {
-            config.clone().map(|config| Arc::new(Oidc::new(config, http.clone(), clock.clone())))
+            let Some(config) = config.clone() else { return Ok(None) };
+            Ok::<_, Error>(Some(Arc::new(Oidc::new(config, Http::new()?, clock.clone()))))
+        };
+        let github = match config.github.clone() {
+            Some(config) => Some(Arc::new(GitHub { config, http: Http::new()? })),
+            None => None,
         };
         Ok(Self {
-            google: oidc(&config.google),
-            oidc: oidc(&config.oidc),
-            http: http.clone(),
+            github,
+            google: oidc(&config.google)?,
+            oidc: oidc(&config.oidc)?,
             health: health::Cached::default(),
             config,
         })
@@ -91,9 +96,7 @@ impl SignIn {
 
     fn configured(&self, name: &str) -> Option<Provider> {
         match name {
-            "github" => {
-                self.config.github.clone().map(|github| Provider::GitHub(Box::new(github)))
-            }
+            "github" => self.github.clone().map(Provider::GitHub),
             "google" => self.google.clone().map(Provider::Oidc),
             _ => self.oidc.clone().map(Provider::Oidc),
         }
@@ -130,9 +133,9 @@ impl Provider {
         }
     }
 
-    async fn prove(&self, http: &Http, code: &str, bound: &Bound) -> Result<Proven> {
+    async fn prove(&self, code: &str, bound: &Bound) -> Result<Proven> {
         match self {
-            Self::GitHub(github) => github.prove(http, code, bound).await,
+            Self::GitHub(github) => github.prove(code, bound).await,
             Self::Oidc(oidc) => oidc.prove(code, bound).await,
         }
     }

@@ -8,6 +8,7 @@ use loom_core::{
     Clock,
     principal::{Authentication, OrgRole, Scope, Scopes},
 };
+use loom_notify::Notify;
 use loom_testkit::{Answer, Caller, Setup, TestApp, User, eventually};
 use serde_json::{Value, json};
 
@@ -238,7 +239,9 @@ async fn the_list_of_keys_is_walked_page_by_page() {
 
 /// A replica that has never seen a key, with a time of its own: does it know whose it is?
 async fn is_known(app: &TestApp, clock: &Clock, key: &str) -> bool {
-    let auth = Auth::new(app.database.pool().clone(), clock.clone(), Default::default());
+    let pool = app.database.pool();
+    let notify = Notify::silent(pool.clone(), clock.clone(), &[]).unwrap();
+    let auth = Auth::new(pool.clone(), clock.clone(), notify, Default::default());
     let (request, ()) = Request::get("/").header("x-api-key", key).body(()).unwrap().into_parts();
     matches!(auth.authenticate(&request).await, Authentication::Known(_))
 }

@@ -21,7 +21,10 @@ pub(crate) fn routes() -> OpenApiRouter<Auth> {
     OpenApiRouter::new()
         .routes(routes!(start_device))
         .routes(routes!(poll_device))
-        .routes(routes!(complete_device))
+}
+
+pub(crate) fn routes_of_users() -> OpenApiRouter<Auth> {
+    OpenApiRouter::new().routes(routes!(complete_device))
 }
 
 /// A client without a browser begins to sign in (RFC 8628)
