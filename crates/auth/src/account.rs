@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
@@ -33,30 +33,30 @@ pub(crate) fn routes() -> OpenApiRouter<Auth> {
 
 /// An identity at a provider that opens this account.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Identity {
-    pub id: Uuid,
+pub(crate) struct Identity {
+    pub(crate) id: Uuid,
     /// `github`, `google` or `oidc`.
-    pub provider: String,
+    pub(crate) provider: String,
     /// What the provider calls it, as it last said.
-    pub login: Option<String>,
-    pub email: Option<String>,
+    pub(crate) login: Option<String>,
+    pub(crate) email: Option<String>,
     #[serde(serialize_with = "loom_core::clock::millis")]
-    pub created_at: DateTime<Utc>,
+    pub(crate) created_at: DateTime<Utc>,
     #[serde(serialize_with = "loom_core::clock::millis")]
-    pub last_used_at: DateTime<Utc>,
+    pub(crate) last_used_at: DateTime<Utc>,
 }
 
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Identities {
-    pub identities: Vec<Identity>,
+pub(crate) struct Identities {
+    pub(crate) identities: Vec<Identity>,
     /// Whether the account's own address is proven, and mail can be sent: then it is a way in too.
-    pub magic_link: bool,
+    pub(crate) magic_link: bool,
 }
 
 /// Where a browser goes to connect an identity.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Connecting {
-    pub location: String,
+pub(crate) struct Connecting {
+    pub(crate) location: String,
 }
 
 /// The ways into your account
@@ -160,7 +160,7 @@ impl Auth {
         principal: &Principal,
         provider: &str,
         headers: &HeaderMap,
-    ) -> Result<(String, axum::http::HeaderValue)> {
+    ) -> Result<(String, HeaderValue)> {
         let configured = self.sign_in.provider(provider)?;
         let (Via::Session(_) | Via::DevMode, Some(user)) = (principal.via, principal.user_id())
         else {

@@ -3,7 +3,7 @@
 use axum::{
     Extension,
     extract::State,
-    http::HeaderMap,
+    http::{HeaderMap, header},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
@@ -222,7 +222,7 @@ async fn connect(
         let offered = auth.sign_in.offered();
         let name = offered.iter().find(|(id, _)| *id == provider).map(|(_, name)| name.as_str());
         let mut response = sign_in::onward(name.unwrap_or("the provider"), &url);
-        response.headers_mut().append(axum::http::header::SET_COOKIE, cookie);
+        response.headers_mut().append(header::SET_COOKIE, cookie);
         Ok(response)
     };
     begun.await.unwrap_or_else(|error| error_page(&auth, &info, error))

@@ -40,7 +40,7 @@ const MAX_USER_AGENT: usize = 300;
 )]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum SessionKind {
+pub(crate) enum SessionKind {
     /// A browser.
     Web,
     /// A command-line client.

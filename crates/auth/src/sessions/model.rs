@@ -8,41 +8,41 @@ use super::SessionKind;
 
 /// A sign-in of the asking user.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Session {
-    pub id: SessionId,
-    pub kind: SessionKind,
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) kind: SessionKind,
     /// How it was signed in: `github`, `google`, `oidc`, `magic_link`, `set_up`, `device`.
-    pub method: String,
+    pub(crate) method: String,
     /// In plain words, as `Firefox on Linux`, or what the client calls itself.
-    pub device: String,
-    pub user_agent: Option<String>,
+    pub(crate) device: String,
+    pub(crate) user_agent: Option<String>,
     /// Where it was last used from.
-    pub ip: Option<String>,
+    pub(crate) ip: Option<String>,
     /// Is it the one of this request?
-    pub current: bool,
+    pub(crate) current: bool,
     #[serde(serialize_with = "loom_core::clock::millis")]
-    pub created_at: DateTime<Utc>,
+    pub(crate) created_at: DateTime<Utc>,
     /// To five minutes.
     #[serde(serialize_with = "loom_core::clock::millis")]
-    pub last_used_at: DateTime<Utc>,
+    pub(crate) last_used_at: DateTime<Utc>,
     /// When it ends if it is not used until then.
     #[serde(serialize_with = "loom_core::clock::millis")]
-    pub expires_at: DateTime<Utc>,
+    pub(crate) expires_at: DateTime<Utc>,
 }
 
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Sessions {
-    pub sessions: Vec<Session>,
-    pub next_cursor: Option<String>,
+pub(crate) struct Sessions {
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) next_cursor: Option<String>,
 }
 
 /// A token for one WebSocket.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct WsToken {
+pub(crate) struct WsToken {
     /// For `?token=` of one WebSocket request.
-    pub token: String,
+    pub(crate) token: String,
     /// Seconds.
-    pub expires_in: u32,
+    pub(crate) expires_in: u32,
 }
 
 /// A browser and its system in plain words; what it says of itself is often a lie, and never more.

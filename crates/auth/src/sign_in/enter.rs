@@ -1,7 +1,5 @@
 //! The last step of every way in: the session, the record of it, and where to go.
 
-use std::collections::BTreeMap;
-
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -12,6 +10,7 @@ use loom_core::{
     port::{Act, Audit, Outcome},
     principal::{Actor, OrgRole, RequestInfo, Scopes, Via},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, Transaction};
 
@@ -131,13 +130,19 @@ impl Auth {
     }
 }
 
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct SignedIn {
+    /// The path that the sign-in was begun for.
+    redirect: String,
+}
+
 /// To a page of ours: a redirect for a form, the path for a program.
 pub(crate) fn go_on(path: &str, is_form: bool, cookie: Option<HeaderValue>) -> Response {
     let mut response = if is_form {
         let to = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static(HOME));
         (StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response()
     } else {
-        Json(BTreeMap::from([("redirect", path)])).into_response()
+        Json(SignedIn { redirect: path.to_owned() }).into_response()
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use loom_core::{
@@ -12,7 +12,6 @@ use loom_core::{
     principal::{Authentication, RequestInfo},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -41,19 +40,19 @@ pub(crate) fn routes() -> OpenApiRouter<Auth> {
 
 /// A way to sign in.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct SignInProvider {
+pub(crate) struct SignInProvider {
     /// `github`, `google`, `oidc` or `magic_link`.
-    pub id: &'static str,
-    pub name: String,
+    pub(crate) id: &'static str,
+    pub(crate) name: String,
     /// False: asking for it answers 501.
-    pub configured: bool,
+    pub(crate) configured: bool,
     /// Where the browser goes; none for magic links, which begin with `POST /auth/magic-link`.
-    pub login_url: Option<String>,
+    pub(crate) login_url: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct SignInProviders {
-    pub providers: Vec<SignInProvider>,
+pub(crate) struct SignInProviders {
+    pub(crate) providers: Vec<SignInProvider>,
 }
 
 /// The ways to sign in, and which of them are configured
@@ -196,7 +195,7 @@ impl Auth {
         headers: &HeaderMap,
         redirect_to: String,
         connecting: Option<UserId>,
-    ) -> Result<(String, axum::http::HeaderValue)> {
+    ) -> Result<(String, HeaderValue)> {
         let browser = Browser::of_or_new(&self.site, headers);
         let bound = Bound::new(&browser);
         let url = provider.authorise_url(&bound).await?;

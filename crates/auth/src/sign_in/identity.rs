@@ -103,7 +103,7 @@ impl Auth {
             return Err(not_invited());
         }
         let now = self.clock.now();
-        let user = crate::store::insert_user(db, email, false, now).await?;
+        let user = crate::users::store::insert_user(db, email, false, now).await?;
         store::verify_email(db, user, now).await?;
         if let Some(name) = name.map(|name| text::cut(name.trim(), 200)) {
             if text::is_plain_line(name, 200) {

@@ -5,7 +5,7 @@ pub(crate) mod browser;
 pub(crate) mod code;
 mod config;
 pub(crate) mod device;
-mod enter;
+pub(crate) mod enter;
 mod flow;
 mod github;
 mod health;

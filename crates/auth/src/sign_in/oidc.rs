@@ -2,7 +2,6 @@
 //! and fetched again when a token names one that is not among them.
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -132,7 +131,7 @@ impl Oidc {
         let nonce = Nonce::new(bound.nonce.clone());
         let claims = match token.claims(&self.verifier(&found), &nonce) {
             Err(error) if names_unknown_key(&error) => {
-                let found = self.newer_keys(found).await?;
+                let found = self.newer_keys(&found).await?;
                 token.claims(&self.verifier(&found), &nonce)
             }
             result => result,
@@ -223,9 +222,9 @@ impl Oidc {
     }
 
     /// The keys of this moment, unless they were fetched a moment ago.
-    async fn newer_keys(&self, seen: Discovered) -> Result<Discovered> {
+    async fn newer_keys(&self, seen: &Discovered) -> Result<Discovered> {
         let mut discovered = self.discovered.lock().await;
-        let mut found = discovered.clone().unwrap_or(seen);
+        let mut found = discovered.clone().unwrap_or_else(|| seen.clone());
         // Those of discovery may be old already: the first unknown key always leads to a look.
         let fresh = found.keys_at.elapsed() < REFETCH && found.keys_at != found.at;
         if !fresh {

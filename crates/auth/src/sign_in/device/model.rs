@@ -4,47 +4,47 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
-pub struct DeviceStart {
+pub(crate) struct DeviceStart {
     /// What the client calls itself; the person who lets it in reads it.
     #[serde(default, alias = "client_id")]
-    pub client_name: Option<String>,
+    pub(crate) client_name: Option<String>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct DeviceStarted {
-    pub device_code: String,
+pub(crate) struct DeviceStarted {
+    pub(crate) device_code: String,
     /// `BCDF-GHJK`: eight letters.
-    pub user_code: String,
-    pub verification_uri: String,
+    pub(crate) user_code: String,
+    pub(crate) verification_uri: String,
     /// With the code filled in.
-    pub verification_uri_complete: String,
+    pub(crate) verification_uri_complete: String,
     /// Seconds.
-    pub expires_in: u64,
+    pub(crate) expires_in: u64,
     /// Seconds between two polls.
-    pub interval: i32,
+    pub(crate) interval: i32,
 }
 
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-pub struct DevicePoll {
-    pub device_code: String,
+pub(crate) struct DevicePoll {
+    pub(crate) device_code: String,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct DeviceToken {
+pub(crate) struct DeviceToken {
     /// `loom_cli_…`
-    pub access_token: String,
-    pub token_type: &'static str,
+    pub(crate) access_token: String,
+    pub(crate) token_type: &'static str,
     /// When it ends if it is not used until then.
     #[serde(serialize_with = "loom_core::clock::millis")]
-    pub expires_at: DateTime<Utc>,
+    pub(crate) expires_at: DateTime<Utc>,
     /// The same in seconds from now.
-    pub expires_in: u64,
+    pub(crate) expires_in: u64,
 }
 
 /// The errors of RFC 8628, section 3.5.
 #[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum PollError {
+pub(crate) enum PollError {
     AuthorizationPending,
     SlowDown,
     AccessDenied,
@@ -52,9 +52,9 @@ pub enum PollError {
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct DevicePending {
-    pub error: PollError,
-    pub error_description: &'static str,
+pub(crate) struct DevicePending {
+    pub(crate) error: PollError,
+    pub(crate) error_description: &'static str,
 }
 
 impl PollError {
@@ -70,14 +70,14 @@ impl PollError {
 }
 
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-pub struct DeviceAnswer {
+pub(crate) struct DeviceAnswer {
     /// As the client shows it; dashes, spaces and small letters do not matter.
-    pub user_code: String,
-    pub approve: bool,
+    pub(crate) user_code: String,
+    pub(crate) approve: bool,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct DeviceAnswered {
-    pub approved: bool,
-    pub client_name: String,
+pub(crate) struct DeviceAnswered {
+    pub(crate) approved: bool,
+    pub(crate) client_name: String,
 }

@@ -16,6 +16,7 @@ use crate::{
     sign_in::{
         body::{self, FormOrJson},
         code,
+        enter::SignedIn,
     },
 };
 
@@ -132,13 +133,6 @@ struct MagicLinkProof {
     /// As it stands in the mail; dashes, spaces and small letters do not matter.
     #[serde(default)]
     code: Option<String>,
-}
-
-#[derive(Serialize, utoipa::ToSchema)]
-struct SignedIn {
-    /// Where the sign-in was begun for.
-    #[expect(dead_code, reason = "the shape of what `go_on` answers")]
-    redirect: String,
 }
 
 /// Sign in by the link or the code of a mail
