@@ -2,6 +2,8 @@
 
 use loom_core::config::Env;
 
+use crate::sign_in::SignInConfig;
+
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Requests from this machine without a credential act as the built-in development user.
@@ -12,6 +14,9 @@ pub struct Config {
     pub audit_retention_days: u32,
     /// What one network may ask of `/auth` in a minute.
     pub requests_per_minute: u32,
+    /// Whether mail reaches people: by SMTP, or in development by the outbox.
+    pub mail: bool,
+    pub sign_in: SignInConfig,
 }
 
 impl Default for Config {
@@ -21,6 +26,8 @@ impl Default for Config {
             base_url: String::new(),
             audit_retention_days: 400,
             requests_per_minute: 600,
+            mail: false,
+            sign_in: SignInConfig::default(),
         }
     }
 }
@@ -51,6 +58,8 @@ impl Config {
                 1,
                 1_000_000,
             ),
+            mail: !production,
+            sign_in: SignInConfig::load(env),
         }
     }
 }

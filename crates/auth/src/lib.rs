@@ -1,5 +1,6 @@
-//! Who is asking: API keys, development mode, organisations, the audit log.
+//! Who is asking: signing in, sessions, API keys, development mode, organisations, the audit log.
 
+mod account;
 mod admin;
 mod audit;
 mod authenticate;
@@ -11,7 +12,10 @@ mod limit;
 mod members;
 pub mod model;
 mod organisations;
+mod pages;
 mod path;
+mod sessions;
+mod sign_in;
 mod token;
 mod users;
 mod weavers;
@@ -27,11 +31,15 @@ use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 
+use sessions::site::Site;
+use sign_in::SignIn;
+
 pub use admin::Admins;
 pub use audit::AuditLog;
 pub use authenticate::REVOKED;
 pub use bootstrap::NewKey;
 pub use config::Config;
+pub use sign_in::SignInConfig;
 
 /// The handle of this feature; cheap to clone, which the router does for each request.
 #[derive(Clone)]
@@ -44,6 +52,8 @@ pub struct Inner {
     clock: Clock,
     config: Config,
     notify: Notify,
+    site: Site,
+    sign_in: SignIn,
     audit: Arc<AuditLog>,
     cached: authenticate::Cached,
     flood: limit::Flood,
@@ -62,8 +72,13 @@ impl std::ops::Deref for Auth {
 }
 
 impl Auth {
-    pub fn new(pool: PgPool, clock: Clock, notify: Notify, config: Config) -> Self {
-        Self(Arc::new(Inner {
+    /// # Errors
+    /// When there is no HTTP client to be had for the sign-in providers.
+    pub fn new(pool: PgPool, clock: Clock, notify: Notify, config: Config) -> Result<Self> {
+        let site = Site::new(&config.base_url);
+        Ok(Self(Arc::new(Inner {
+            sign_in: SignIn::new(config.sign_in.clone(), &site.base_url, &clock)?,
+            site,
             audit: Arc::new(AuditLog::new(pool.clone(), clock.clone())),
             cached: authenticate::Cached::new(),
             flood: limit::Flood::new(clock.clone()),
@@ -74,12 +89,18 @@ impl Auth {
             clock,
             notify,
             config,
-        }))
+        })))
     }
 
     /// Listens for what other replicas revoke. In development mode this makes the built-in user when it
     /// is not there yet.
     pub async fn start(self, hub: &Hub) -> Result<Self> {
+        if !self.site.keeps_cookies() {
+            tracing::warn!(
+                base_url = self.site.base_url,
+                "browsers keep no session over plain http: signing in needs an https LOOM_SERVER_BASE_URL"
+            );
+        }
         tokio::spawn(self.clone().listen(hub.subscribe(REVOKED)));
         if self.config.dev_mode {
             tracing::warn!(
@@ -104,7 +125,14 @@ impl Auth {
             .merge(keys::routes())
             .merge(admin::routes())
             .merge(audit::routes())
+            .merge(sessions::routes())
+            .merge(account::routes())
+            .merge(sign_in::device::routes_of_users())
             .route_layer(middleware::from_fn(required))
+            .merge(sign_in::routes())
+            .merge(sign_in::magic_link::routes())
+            .merge(sign_in::device::routes())
+            .merge(pages::routes())
             .merge(keys::public_routes())
             .route_layer(middleware::from_fn_with_state(self.clone(), limit::by_address))
             .with_state(self.clone())
@@ -114,6 +142,7 @@ impl Auth {
         let mut jobs = audit::jobs(&self.pool, &self.clock, self.config.audit_retention_days);
         jobs.push(limit::cleanup_job(self.pool.clone()));
         jobs.push(weavers::cleanup_job(self.pool.clone()));
+        jobs.extend(self.sign_in_jobs());
         jobs
     }
 }

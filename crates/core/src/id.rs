@@ -47,10 +47,10 @@ ids! {
     ApiKeyId,
     /// A stored provider credential.
     CredentialId,
-    /// An invitation to an organisation.
-    InvitationId,
     /// Something sent by mail or to a webhook.
     DeliveryId,
+    /// An invitation to an organisation.
+    InvitationId,
     /// One request to a model.
     LlmRequestId,
     /// An organisation: the tenant.

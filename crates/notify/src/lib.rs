@@ -2,12 +2,22 @@
 //! dispatcher in every process sends what is due. At least once: whoever receives drops duplicates by
 //! the id, which stays the same.
 
+mod caller;
+mod cleanup;
 mod config;
+mod dispatch;
+mod health;
+mod http;
+mod mailer;
 mod model;
+pub mod outbound;
 mod queue;
+mod retry;
+mod signature;
 mod store;
+mod webhooks;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use loom_core::{
     Clock, Error, Result,
@@ -16,9 +26,12 @@ use loom_core::{
 use loom_redact::Redactor;
 use loom_vault::Vault;
 use sqlx::PgPool;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{Config, Smtp, Tls};
-pub use model::{Alert, Channel, DeliveryState, Mail};
+pub use model::{Alert, Channel, DeliveryState, DeliveryView, Mail, WebhookView};
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a dispatcher listens to, so that it hears at once of what another replica queued.
 pub const CHANNEL: &str = "loom_notify";
@@ -35,9 +48,21 @@ pub struct Inner {
     vault: Arc<Vault>,
     admins: Arc<dyn AdminDirectory>,
     alert_emails: Vec<String>,
+    production: bool,
+    outbox: PathBuf,
     redactor: Redactor,
+    mailer: mailer::Mailer,
+    guard: outbound::Guard,
+    client: outbound::Client,
+    probe: health::Probe,
     /// Rings when something may be due.
     bell: tokio::sync::Notify,
+    slots: dispatch::Slots,
+    tasks: TaskTracker,
+    /// Nothing more is taken.
+    stop: CancellationToken,
+    /// What is being sent is given back.
+    give_up: CancellationToken,
 }
 
 impl std::ops::Deref for Notify {
@@ -57,6 +82,15 @@ impl Notify {
         admins: Arc<dyn AdminDirectory>,
         config: &Config,
     ) -> Result<Self> {
+        let guard = outbound::Guard::new(config.outbound_allow.iter().copied());
+        let client = guard
+            .client(|builder| {
+                builder
+                    .connect_timeout(CONNECT_LIMIT)
+                    .timeout(caller::LIMIT)
+                    .user_agent(concat!("Loom/", env!("CARGO_PKG_VERSION")))
+            })
+            .map_err(Error::internal)?;
         let password = config.smtp.as_ref().and_then(|smtp| smtp.password.clone());
         Ok(Self(Arc::new(Inner {
             pool,
@@ -64,8 +98,18 @@ impl Notify {
             vault,
             admins,
             alert_emails: config.alert_emails.clone(),
+            production: config.production,
+            outbox: config.outbox.clone(),
             redactor: Redactor::new(password),
+            mailer: mailer::Mailer::new(config)?,
+            guard,
+            client,
+            probe: health::Probe::default(),
             bell: tokio::sync::Notify::new(),
+            slots: dispatch::Slots::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            give_up: CancellationToken::new(),
         })))
     }
 

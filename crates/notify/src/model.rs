@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use loom_core::id::{DeliveryId, OrgId, UserId, WebhookId};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// A mail to one person.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub enum Channel {
 }
 
 impl Channel {
+    pub(crate) const ALL: [Self; 2] = [Self::Mail, Self::Webhook];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mail => "mail",
@@ -128,4 +130,17 @@ pub struct WebhookView {
     pub created_at: DateTime<Utc>,
     #[serde(serialize_with = "loom_core::clock::millis")]
     pub updated_at: DateTime<Utc>,
+}
+
+/// Which deliveries are wanted.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeliveryQuery {
+    pub(crate) state: Option<DeliveryState>,
+    pub(crate) channel: Option<Channel>,
+    /// How many items, 1 to 200; 50 when absent.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    pub(crate) limit: Option<u16>,
+    /// `next_cursor` of the page before.
+    pub(crate) cursor: Option<String>,
 }

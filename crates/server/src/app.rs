@@ -8,7 +8,7 @@ use loom_auth::Auth;
 use loom_core::{Clock, health::Check};
 use loom_db::{Database, Hub};
 use loom_docs::Docs;
-use loom_jobs::JobScheduler;
+use loom_jobs::{Job, JobScheduler};
 use loom_llm_proxy::LlmProxy;
 use loom_notify::Notify;
 use loom_threads::Threads;
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// What replicas tell each other through PostgreSQL.
-const CHANNELS: &[&str] = &[loom_auth::REVOKED];
+const CHANNELS: &[&str] = &[loom_auth::REVOKED, loom_notify::CHANNEL];
 
 /// The features on one database.
 pub struct Features {
@@ -40,6 +40,7 @@ pub struct Features {
     pub llm: LlmProxy,
     pub threads: Threads,
     pub docs: Docs,
+    pub notify: Notify,
     pub jobs: JobScheduler,
     pub hub: Hub,
 }
@@ -93,32 +94,52 @@ impl Features {
     ) -> anyhow::Result<Self> {
         let vault = Arc::new(vault);
         let admins = Arc::new(loom_auth::Admins::new(pool.clone()));
-        let settings = loom_notify::Config::default();
         let notify =
-            Notify::new(pool.clone(), clock.clone(), Arc::clone(&vault), admins, &settings)?;
-        let auth = Auth::new(pool.clone(), clock.clone(), notify, config.auth.clone());
+            Notify::new(pool.clone(), clock.clone(), Arc::clone(&vault), admins, &config.notify)?;
+        let auth = Auth::new(pool.clone(), clock.clone(), notify.clone(), config.auth.clone())?;
         let llm = LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams)?;
         let threads = Threads::new(pool.clone(), clock.clone());
-        let all_jobs = [llm.jobs(), auth.jobs()].concat();
+        let mut all_jobs = [llm.jobs(), auth.jobs()].concat();
+        all_jobs.push(delivery_cleanup(&notify));
         let jobs = JobScheduler::new(pool, clock, replica_name(), all_jobs)?;
-        Ok(Self { auth, llm, threads, docs: Docs::new(), jobs, hub })
+        Ok(Self { auth, llm, threads, docs: Docs::new(), notify, jobs, hub })
     }
 
     fn checks(&self, database: &Database) -> Vec<Check> {
         vec![
             health::database(database.pool().clone()),
             self.llm.health(),
+            self.auth.health(),
             self.jobs.health(),
             self.docs.health(),
+            self.notify.health(),
         ]
     }
 
     /// Ends the background work and writes what is still to be written.
     pub async fn close(&self, grace: Duration) {
         self.jobs.shutdown(grace).await;
+        // After the jobs, which may have something to say.
+        self.notify.close(grace).await;
         self.llm.close().await;
         self.hub.stop();
     }
+}
+
+/// The clean-up of `notify`, which knows no jobs: these stand above it.
+fn delivery_cleanup(notify: &Notify) -> Job {
+    let notify = notify.clone();
+    Job::new(
+        "delivery-cleanup",
+        "Delivery clean-up",
+        "Deletes the log of mails and webhooks after 30 days; erases what failed, and the outbox, after 7",
+        Duration::from_secs(24 * 3600),
+        Duration::from_secs(600),
+        move |context| {
+            let notify = notify.clone();
+            async move { Ok(notify.clean_up(context.clock.now(), &context.cancel).await?.into()) }
+        },
+    )
 }
 
 /// Which of several servers this is, in job runs.
@@ -146,6 +167,7 @@ pub fn routes(
         .merge(features.auth.routes())
         .merge(features.threads.routes())
         .merge(features.docs.routes())
+        .merge(features.notify.routes(features.auth.audit()))
         .merge(features.jobs.routes(features.auth.audit()));
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
@@ -204,6 +226,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
         )
     })?;
     let address = listener.local_addr()?;
+    let config = &config.clone().reached_at(address.port());
     let database = Database::open(&config.database).await?;
     let stop_streams = CancellationToken::new();
     let features =
@@ -216,6 +239,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
         };
     let health = Health::new(clock.clone(), features.checks(&database));
     let (router, _) = routes(&features, &health, &database, config, clock);
+    features.notify.start(&features.hub);
     features.jobs.start_clock().await?;
     let stop = CancellationToken::new();
     tokio::spawn(meta::keep_up(metrics, stop.clone()));

@@ -28,6 +28,18 @@ pub struct Config {
     pub vault: loom_vault::Config,
     pub auth: loom_auth::Config,
     pub llm: loom_llm_proxy::Config,
+    pub notify: loom_notify::Config,
+}
+
+impl Config {
+    /// With the port that the system chose, where the URL for users was left to follow it.
+    pub(crate) fn reached_at(mut self, port: u16) -> Self {
+        if self.http.base_url == "http://localhost:0" {
+            self.http.base_url = format!("http://localhost:{port}");
+            self.auth.base_url.clone_from(&self.http.base_url);
+        }
+        self
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -121,6 +133,8 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let vault = loom_vault::Config::load(env);
     let mut auth = loom_auth::Config::load(env, production, &http.base_url);
     let mut llm = loom_llm_proxy::Config::load(env);
+    let notify = loom_notify::Config::load(env, &data_dir, production);
+    auth.mail = notify.smtp.is_some() || !production;
     if overrides.demo {
         if production {
             env.problem(
@@ -136,7 +150,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
         settings: env.settings().to_vec(),
         problems: env.problems().to_vec(),
         unknown: env.unknown(&["LOOM_SERVER_"]),
-        config: Config { http, log, production, data_dir, database, vault, auth, llm },
+        config: Config { http, log, production, data_dir, database, vault, auth, llm, notify },
     }
 }
 
@@ -150,7 +164,7 @@ fn load_http(env: &mut Env, production: bool) -> Http {
     let base = "LOOM_SERVER_BASE_URL";
     let base_url = env.get(
         base,
-        "http://localhost:8080".to_owned(),
+        format!("http://localhost:{port}"),
         "the URL under which users reach this server",
     );
     if !base_url

@@ -1,4 +1,5 @@
-//! Test support: databases, a running server, a scriptable LLM upstream, chaos.
+//! Test support: databases, a running server, a scriptable LLM upstream, a mail server, a receiver of
+//! webhooks, chaos.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,9 +13,13 @@
 
 pub mod app;
 mod background;
+pub mod browser;
 pub mod chaos;
 pub mod database;
+pub mod idp;
 pub mod llm;
+pub mod smtp;
+pub mod webhook;
 
 pub use app::{Answer, Caller, Setup, TestApp, User};
 pub use database::TestDatabase;

@@ -54,7 +54,7 @@ impl Auth {
     }
 
     /// Beside the request, which does not wait for it.
-    fn note(
+    pub(crate) fn note(
         &self,
         by: Option<Principal>,
         org: Option<loom_core::id::OrgId>,

@@ -1,7 +1,9 @@
 //! What a request shows and names.
 
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, Uri, header, request::Parts};
 use loom_core::{Error, Result};
+
+use crate::sessions::site::is_websocket;
 
 /// The token of the request: `Authorization: Bearer`, else `x-api-key`.
 pub(super) fn credential(headers: &HeaderMap) -> Result<Option<&str>> {
@@ -28,4 +30,12 @@ pub(super) fn wanted_org(headers: &HeaderMap, uri: &Uri) -> Result<Option<String
     }
     let query = uri.query().unwrap_or_default();
     Ok(query.split('&').find_map(|pair| pair.strip_prefix("org=")).map(str::to_owned))
+}
+
+/// The token in `?token=`, which counts for a WebSocket only.
+pub(super) fn ws_token(request: &Parts) -> Option<&str> {
+    if !is_websocket(request) {
+        return None;
+    }
+    request.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("token="))
 }

@@ -9,7 +9,7 @@ pub(crate) mod store;
 
 use std::sync::Arc;
 
-use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, request::Parts};
 use loom_core::{
     Error, Principal, Result,
     id::{OrgId, UserId},
@@ -18,12 +18,13 @@ use loom_core::{
 
 pub use cache::REVOKED;
 pub(crate) use cache::{Cached, Revoked, TokenDigest, tell};
-use credential::{credential, wanted_org};
+use credential::{credential, wanted_org, ws_token};
 use holder::{Fault, Holder, Who};
 
 use crate::{
     Auth, keys,
     limit::Budget,
+    sessions::{self, site::cookie},
     token::{self, TokenKind},
     users::{
         self,
@@ -53,7 +54,20 @@ impl Auth {
         let wanted = wanted.as_deref();
         let info = request.extensions.get::<RequestInfo>();
         if let Some(token) = credential(headers)? {
-            return self.by_token(token, wanted, info).await.map(Some);
+            let (kind, digest) = parse(token)?;
+            return self.by_digest(kind, digest, wanted, info).await.map(Some);
+        }
+        if let Some(token) = ws_token(request) {
+            return self.by_ws_token(token, wanted, info).await.map(Some);
+        }
+        if cookie(headers, self.site.session_cookie()).is_some() {
+            if !self.site.cookie_counts(request) {
+                return Err(cross_site());
+            }
+            let digest = self
+                .session_cookie_digest(headers)
+                .ok_or_else(|| self.refuse(None, Fault::Unknown, info))?;
+            return self.by_digest(Kind::Session, digest, wanted, info).await.map(Some);
         }
         let Some(&user) = self.dev_user.get() else { return Ok(None) };
         if !(info.is_some_and(|info| info.ip.is_loopback()) && dev_mode::is_local_and_own(request))
@@ -63,18 +77,45 @@ impl Auth {
         self.as_user(user, Via::DevMode, Scopes::all(), wanted).await.map(Some)
     }
 
-    async fn by_token(
+    /// The digest of what a request shows, as it is stored.
+    pub(crate) fn shown_credential(&self, headers: &HeaderMap) -> Result<Option<TokenDigest>> {
+        Ok(match credential(headers)? {
+            Some(token) => Some(token::digest(token)),
+            None => self.session_cookie_digest(headers),
+        })
+    }
+
+    /// A token for one WebSocket, which is used up by this.
+    async fn by_ws_token(
         &self,
         token: &str,
         wanted: Option<&str>,
         info: Option<&RequestInfo>,
     ) -> Result<Principal> {
-        let kind = token::parse(token).ok_or_else(|| {
-            Error::unauthenticated(
-                "this is not a Loom key: they begin with `loom_pat_` or `loom_svc_`, and a mistyped one is noticed",
-            )
-        })?;
-        let digest = token::digest(token);
+        let taken = sessions::take_ws_token(&self.pool, token, self.clock.now()).await?;
+        let Some(grant) = taken else { return Err(self.refuse(None, Fault::Unknown, info)) };
+        match (grant.via.as_str(), grant.credential, self.dev_user.get()) {
+            ("api_key", Some(digest), _) => self.by_digest(Kind::Key, digest, wanted, info).await,
+            ("session", Some(digest), _) => {
+                self.by_digest(Kind::Session, digest, wanted, info).await
+            }
+            ("weaver_token", Some(digest), _) => {
+                self.by_digest(Kind::Weaver, digest, wanted, info).await
+            }
+            ("dev_mode", None, Some(&user)) => {
+                self.as_user(user, Via::DevMode, Scopes::all(), wanted).await
+            }
+            _ => Err(self.refuse(None, Fault::Unknown, info)),
+        }
+    }
+
+    async fn by_digest(
+        &self,
+        kind: Kind,
+        digest: TokenDigest,
+        wanted: Option<&str>,
+        info: Option<&RequestInfo>,
+    ) -> Result<Principal> {
         let holder = match self.cached.credential(&digest).await {
             Some(known) => known,
             None => self.look_up(kind, digest, info).await?,
@@ -98,7 +139,7 @@ impl Auth {
     /// One query for the credential and all that is behind it.
     async fn look_up(
         &self,
-        kind: TokenKind,
+        kind: Kind,
         digest: TokenDigest,
         info: Option<&RequestInfo>,
     ) -> Result<Option<Arc<Holder>>> {
@@ -107,9 +148,9 @@ impl Auth {
         }
         let words = self.cached.words();
         let found = match kind {
-            TokenKind::Personal | TokenKind::Service => store::api_key(&self.pool, &digest).await?,
-            TokenKind::Weaver => store::weaver_token(&self.pool, &digest).await?,
-            TokenKind::Cli => None,
+            Kind::Key => store::api_key(&self.pool, &digest).await?,
+            Kind::Weaver => store::weaver_token(&self.pool, &digest).await?,
+            Kind::Session => sessions::store::holder(&self.pool, &digest).await?,
         };
         let Some((holder, user)) = found else {
             self.cached.keep_credential(digest, None, words).await;
@@ -124,21 +165,26 @@ impl Auth {
         }
         let holder = Arc::new(holder);
         self.cached.keep_credential(digest, Some(Arc::clone(&holder)), words).await;
-        self.touch(&holder);
+        self.touch(&holder, info);
         Ok(Some(holder))
     }
 
-    /// Notes the use of a key, beside the request.
-    fn touch(&self, holder: &Holder) {
-        let Via::ApiKey(id) = holder.via else { return };
+    /// Notes the use of a key or a session, beside the request.
+    fn touch(&self, holder: &Holder, info: Option<&RequestInfo>) {
+        let via = holder.via;
         let now = self.clock.now();
         if holder.revoked || holder.last_used_at.is_some_and(|at| now - at < TOUCH_AFTER) {
             return;
         }
-        let auth = self.clone();
+        let (auth, ip) = (self.clone(), info.map(|info| info.ip.to_string()));
         tokio::spawn(async move {
-            if let Err(error) = keys::store::touch_key(&auth.pool, id, now).await {
-                tracing::warn!(?error, "the last use of a key could not be noted");
+            let noted = match via {
+                Via::ApiKey(id) => keys::store::touch_key(&auth.pool, id, now).await,
+                Via::Session(id) => sessions::store::touch(&auth.pool, id, ip, now).await,
+                Via::WeaverToken(_) | Via::DevMode => Ok(()),
+            };
+            if let Err(error) = noted {
+                tracing::warn!(?error, "the last use of a credential could not be noted");
             }
         });
     }
@@ -218,6 +264,39 @@ impl Auth {
             name: Arc::clone(name),
         })
     }
+}
+
+/// In which table a credential is looked up.
+#[derive(Clone, Copy)]
+enum Kind {
+    Key,
+    Weaver,
+    Session,
+}
+
+/// What a token can be, told by its form alone.
+fn parse(token: &str) -> Result<(Kind, TokenDigest)> {
+    let kind = match token::parse(token) {
+        Some(TokenKind::Personal | TokenKind::Service) => Kind::Key,
+        Some(TokenKind::Weaver) => Kind::Weaver,
+        Some(TokenKind::Cli) => Kind::Session,
+        None => {
+            return Err(Error::unauthenticated(
+                "this is not a Loom key: they begin with `loom_pat_` or `loom_svc_`, and a mistyped one is noticed",
+            ));
+        }
+    };
+    Ok((kind, token::digest(token)))
+}
+
+/// A browser attaches its cookie whoever asks it to.
+fn cross_site() -> Error {
+    Error::new(
+        StatusCode::FORBIDDEN,
+        "cross_site",
+        "this request comes from another site, or does not say from which (`Sec-Fetch-Site`, `Origin`); \
+         a session's cookie counts only in requests of our own pages",
+    )
 }
 
 fn no_such_org() -> Error {

@@ -241,7 +241,7 @@ async fn the_list_of_keys_is_walked_page_by_page() {
 async fn is_known(app: &TestApp, clock: &Clock, key: &str) -> bool {
     let pool = app.database.pool();
     let notify = Notify::silent(pool.clone(), clock.clone(), &[]).unwrap();
-    let auth = Auth::new(pool.clone(), clock.clone(), notify, Default::default());
+    let auth = Auth::new(pool.clone(), clock.clone(), notify, Default::default()).unwrap();
     let (request, ()) = Request::get("/").header("x-api-key", key).body(()).unwrap().into_parts();
     matches!(auth.authenticate(&request).await, Authentication::Known(_))
 }

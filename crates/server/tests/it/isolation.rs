@@ -425,6 +425,15 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /api/admin/jobs/{id}/cancel", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/enable", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/disable", "as /api/admin/jobs"),
+    ("GET /api/admin/webhooks", "those of the installation, for its admins; see notify.rs"),
+    ("POST /api/admin/webhooks", "as GET /api/admin/webhooks"),
+    ("GET /api/admin/webhooks/{id}", "as GET /api/admin/webhooks"),
+    ("PATCH /api/admin/webhooks/{id}", "as GET /api/admin/webhooks"),
+    ("DELETE /api/admin/webhooks/{id}", "as GET /api/admin/webhooks"),
+    ("POST /api/admin/webhooks/{id}/test", "as GET /api/admin/webhooks"),
+    ("GET /api/admin/deliveries", "the log of the installation, for its admins; never a content"),
+    ("POST /api/admin/deliveries/{id}/retry", "sends again, for admins, what was to be sent"),
+    ("POST /api/admin/mail/test", "sends a fixed text, for admins"),
 ];
 
 #[tokio::test]

@@ -1,0 +1,132 @@
+//! The health of sending mail: does the mail server answer, and is anything left lying?
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use loom_core::health::{Check, Component, Status};
+use tokio::time::timeout;
+
+use crate::{Channel, Notify, mailer::chain, store};
+
+/// A mail server is not asked more often.
+const KEPT: TimeDelta = TimeDelta::seconds(30);
+/// So long a health check waits for the mail server; after it, the answer before counts.
+const PATIENCE: Duration = Duration::from_millis(300);
+const PROBE_LIMIT: Duration = Duration::from_secs(15);
+/// What is due is begun at once; after this long nobody does.
+const LEFT_LYING: TimeDelta = TimeDelta::minutes(5);
+
+/// What the mail server last said.
+#[derive(Default)]
+pub(crate) struct Probe {
+    last: Mutex<Option<(DateTime<Utc>, bool)>>,
+    /// Held while it is asked.
+    asking: tokio::sync::Mutex<()>,
+}
+
+impl Probe {
+    fn last(&self) -> Option<(DateTime<Utc>, bool)> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, at: DateTime<Utc>, answers: bool) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, answers));
+    }
+}
+
+impl Notify {
+    /// The check `smtp`: asks the mail server at most twice a minute, and the database once.
+    pub fn health(&self) -> Check {
+        let notify = self.clone();
+        let probe = move || {
+            let notify = notify.clone();
+            Box::pin(async move { notify.component().await }) as _
+        };
+        Check { name: "smtp", critical: false, probe: Box::new(probe) }
+    }
+
+    async fn component(&self) -> Component {
+        let (status, error) = if self.mailer.has_smtp() {
+            match self.mail_server_answers().await {
+                Some(true) => (Status::Healthy, None),
+                Some(false) => (
+                    Status::Degraded,
+                    Some("the mail server does not answer as it should; the log says how"),
+                ),
+                None => (Status::Degraded, Some("the mail server has not answered yet")),
+            }
+        } else if self.production {
+            (Status::Degraded, Some("no mail server is configured; mail goes to the outbox only"))
+        } else {
+            (Status::Disabled, None)
+        };
+        let mut component = Component::new(status);
+        component.error = error.map(str::to_owned);
+        self.with_queue(component).await
+    }
+
+    async fn with_queue(&self, mut component: Component) -> Component {
+        let queues = match store::queues(&self.pool).await {
+            Ok(queues) => queues,
+            Err(error) => {
+                tracing::warn!(?error, "the health of deliveries cannot be read");
+                component.status = Status::Degraded;
+                return component.error("the database does not say what waits to be sent");
+            }
+        };
+        let now = self.clock.now();
+        let oldest = queues.iter().map(|queue| queue.oldest).min();
+        let overdue = queues.iter().any(|queue| queue.due_at + LEFT_LYING < now);
+        for channel in Channel::ALL {
+            let queue = queues.iter().find(|queue| queue.channel == channel);
+            let name = match channel {
+                Channel::Mail => "mails_pending",
+                Channel::Webhook => "webhooks_pending",
+            };
+            component = component.with(name, queue.map_or(0, |queue| queue.waiting));
+        }
+        let age = oldest.map(|oldest| (now - oldest).num_seconds().max(0));
+        component = component.with("oldest_pending_secs", age);
+        if overdue && component.error.is_none() {
+            component.status = Status::Degraded;
+            component = component.error("what is to be sent is left lying");
+        }
+        component
+    }
+
+    /// None: it has not said anything yet.
+    async fn mail_server_answers(&self) -> Option<bool> {
+        let young = |(at, answers)| {
+            let age = self.clock.now() - at;
+            (age >= TimeDelta::zero() && age < KEPT).then_some(answers)
+        };
+        if let Some(answers) = self.probe.last().and_then(young) {
+            return Some(answers);
+        }
+        let notify = self.clone();
+        // Of its own: the one who asks has less time than the mail server.
+        let asking = tokio::spawn(async move { notify.ask_mail_server().await });
+        let _ = timeout(PATIENCE, asking).await;
+        self.probe.last().map(|(_, answers)| answers)
+    }
+
+    async fn ask_mail_server(&self) {
+        let Ok(_asking) = self.probe.asking.try_lock() else { return };
+        let answers = match timeout(PROBE_LIMIT, self.mailer.probe()).await {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(error)) => {
+                let error = chain(&error);
+                tracing::warn!(error = %self.redactor.redact(&error), "the mail server cannot be used");
+                false
+            }
+            Err(_) => {
+                tracing::warn!("the mail server does not answer in time");
+                false
+            }
+        };
+        self.probe.set(self.clock.now(), answers);
+    }
+}
