@@ -10,7 +10,7 @@ use loom_core::{
 };
 use loom_server::{
     app::{self, Running},
-    config::{self, Overrides},
+    config::{self, Config, Overrides},
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::Value;
@@ -63,6 +63,7 @@ pub struct TestApp {
     pub mock: MockLlm,
     pub clock: Clock,
     pub http: Client,
+    config: Config,
     _data_dir: tempfile::TempDir,
 }
 
@@ -93,11 +94,19 @@ impl TestApp {
         let clock = setup.clock.unwrap_or_else(Clock::system);
         let running = app::start(&loaded.config, clock.clone()).await.unwrap();
         let http = Client::builder().no_proxy().build().unwrap();
-        Self { running, database, mock, clock, http, _data_dir: data_dir }
+        let config = loaded.config;
+        Self { running, database, mock, clock, http, config, _data_dir: data_dir }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.running.address)
+    }
+
+    /// A further server with the same settings on the same database.
+    pub async fn replica(&self) -> Running {
+        let running = app::start(&self.config, self.clock.clone()).await.unwrap();
+        running.features.hub.connected().await;
+        running
     }
 
     /// As SIGTERM does: everything is written when it returns.

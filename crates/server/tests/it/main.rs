@@ -23,3 +23,4 @@ mod kernel;
 mod llm;
 mod native;
 mod openapi;
+mod sign_in;
