@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use loom_server::app::Running;
 use reqwest::{
     Client, Method, Url,
     header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE, USER_AGENT},
@@ -47,8 +48,9 @@ impl Answer {
 impl Browser {
     /// The same browser, as it is seen at another replica.
     #[must_use]
-    pub fn at(&self, app: &TestApp) -> Self {
-        Self { base_url: app.browser().base_url, ..self.clone() }
+    pub fn at(&self, replica: &Running) -> Self {
+        let base_url = format!("http://localhost:{}", replica.address.port());
+        Self { base_url, ..self.clone() }
     }
 
     fn url(&self, to: &str) -> Url {

@@ -30,3 +30,4 @@ mod llm;
 mod matrix;
 mod native;
 mod openapi;
+mod sign_in;

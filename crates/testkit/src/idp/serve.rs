@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Form, Json, Router,
+    Json, Router,
     body::Body,
     extract::{Query, Request, State},
     middleware::{self, Next},
@@ -154,11 +154,10 @@ fn access_token(shared: &Shared, person: &Person) -> String {
     token
 }
 
-async fn token(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    Form(form): Form<Trade>,
-) -> Response {
+async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, form: String) -> Response {
+    let Ok(form) = serde_urlencoded::from_str(&form) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
     let grant = match trade(&shared, &headers, &form) {
         Ok(grant) => grant,
         Err(error) => {
@@ -239,14 +238,17 @@ async fn user_info(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Res
 async fn github_token(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    Form(form): Form<Trade>,
+    form: String,
 ) -> Json<Value> {
+    let form = serde_urlencoded::from_str(&form).expect("a form");
     Json(match trade(&shared, &headers, &form) {
         Ok(grant) => {
             let token = access_token(&shared, &grant.person);
             json!({"access_token": token, "token_type": "bearer", "scope": "read:user,user:email"})
         }
-        Err(_) => json!({"error": "bad_verification_code", "error_description": "The code passed is incorrect or expired."}),
+        Err(_) => {
+            json!({"error": "bad_verification_code", "error_description": "The code passed is incorrect or expired."})
+        }
     })
 }
 
