@@ -133,6 +133,7 @@ impl Auth {
             .merge(sign_in::magic_link::routes())
             .merge(sign_in::device::routes())
             .merge(pages::routes())
+            .merge(invitations::pages())
             .merge(keys::public_routes())
             .route_layer(middleware::from_fn_with_state(self.clone(), limit::by_address))
             .with_state(self.clone())

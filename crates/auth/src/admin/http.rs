@@ -73,7 +73,7 @@ async fn get_user(
 
 /// Change the global roles of a user
 ///
-/// One system admin always remains.
+/// One system admin always remains. Whose roles change signs in anew; keys stay.
 #[utoipa::path(patch, path = "/api/admin/users/{id}/roles", tag = "admin", security(("api_key" = [])),
     params(("id" = UserId, Path)), request_body = RolesChange,
     responses((status = 200, body = AdminUser),
@@ -96,8 +96,12 @@ async fn change_roles(
     }
     store::set_roles(&mut *tx, id, change.system_admin, change.auditor).await?;
     let user = store::user(&mut *tx, id).await?;
-    let changed = [Revoked::User(id)];
+    let mut changed = vec![Revoked::User(id)];
     tell(&mut *tx, &changed).await?;
+    if (was.is_system_admin, was.is_auditor) != (user.is_system_admin, user.is_auditor) {
+        // A session is worth what it was begun for: with other rights one signs in anew.
+        changed.extend(auth.end_sessions_of(&mut tx, id).await?);
+    }
     tx.commit().await?;
     auth.forget(&changed).await;
     let details = json!({
@@ -126,12 +130,16 @@ async fn disable_user(
     authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
     let mut tx = loom_db::begin(&auth.pool).await?;
     store::keep_an_admin(&mut tx, id).await?;
-    let gone = store::disable(&mut tx, id, auth.clock.now()).await?;
+    let mut gone = store::disable(&mut tx, id, auth.clock.now()).await?;
+    let credentials_ended = gone.len().saturating_sub(1);
+    let sessions = auth.end_sessions_of(&mut tx, id).await?;
+    let sessions_ended = sessions.len();
     let user = store::user(&mut *tx, id).await?;
     tell(&mut *tx, &gone).await?;
     tx.commit().await?;
+    gone.extend(sessions);
     auth.forget(&gone).await;
-    let details = json!({"credentials_ended": gone.len().saturating_sub(1)});
+    let details = json!({"keys_ended": credentials_ended, "sessions_ended": sessions_ended});
     auth.done(&principal, None, &info, "user.disable", id, details).await?;
     Ok(Json(user))
 }
