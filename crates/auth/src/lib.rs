@@ -28,6 +28,7 @@ use loom_db::Hub;
 use loom_jobs::Job;
 use loom_notify::Notify;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 
 use sessions::site::Site;
@@ -57,6 +58,7 @@ pub struct Inner {
     cached: authenticate::Cached,
     flood: limit::Flood,
     rare: limit::Rare,
+    exports: Arc<Semaphore>,
     /// Set at the start in development mode.
     dev_user: OnceLock<UserId>,
 }
@@ -81,6 +83,7 @@ impl Auth {
             cached: authenticate::Cached::new(),
             flood: limit::Flood::new(clock.clone()),
             rare: limit::Rare::new(clock.clone()),
+            exports: Arc::new(Semaphore::new(audit::EXPORTS)),
             dev_user: OnceLock::new(),
             pool,
             clock,
@@ -120,6 +123,8 @@ impl Auth {
             .merge(members::routes())
             .merge(invitations::routes())
             .merge(keys::routes())
+            .merge(admin::routes())
+            .merge(audit::routes())
             .merge(sessions::routes())
             .merge(account::routes())
             .merge(sign_in::device::routes_of_users())
@@ -128,13 +133,16 @@ impl Auth {
             .merge(sign_in::magic_link::routes())
             .merge(sign_in::device::routes())
             .merge(pages::routes())
+            .merge(invitations::pages())
             .merge(keys::public_routes())
+            .route_layer(middleware::from_fn_with_state(self.clone(), limit::by_address))
             .with_state(self.clone())
     }
 
     pub fn jobs(&self) -> Vec<Job> {
-        let mut jobs =
-            vec![limit::cleanup_job(self.pool.clone()), weavers::cleanup_job(self.pool.clone())];
+        let mut jobs = audit::jobs(&self.pool, &self.clock, self.config.audit_retention_days);
+        jobs.push(limit::cleanup_job(self.pool.clone()));
+        jobs.push(weavers::cleanup_job(self.pool.clone()));
         jobs.extend(self.sign_in_jobs());
         jobs
     }

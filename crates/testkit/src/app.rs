@@ -98,15 +98,16 @@ impl TestApp {
         Self { running, database, mock, clock, http, config, _data_dir: data_dir }
     }
 
-    pub fn url(&self) -> String {
-        format!("http://{}", self.running.address)
-    }
-
-    /// A further server with the same settings on the same database.
+    /// A second server on the same database, which hears what the first one says.
     pub async fn replica(&self) -> Running {
         let running = app::start(&self.config, self.clock.clone()).await.unwrap();
         running.features.hub.connected().await;
+        self.running.features.hub.connected().await;
         running
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.running.address)
     }
 
     /// As SIGTERM does: everything is written when it returns.
@@ -276,6 +277,12 @@ impl Caller {
     #[must_use]
     pub fn with_key(&self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self.clone() }
+    }
+
+    /// The same at another server.
+    #[must_use]
+    pub fn at(&self, server: &Running) -> Self {
+        Self { url: format!("http://{}", server.address), ..self.clone() }
     }
 
     /// A request that the test goes on to build.

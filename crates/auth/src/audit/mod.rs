@@ -1,6 +1,13 @@
 //! The audit log: who did what, from where, by which credential, with what result. Append-only.
 
+mod http;
+mod model;
+mod partitions;
 mod refusals;
+mod store;
+
+pub(crate) use http::{EXPORTS, routes};
+pub(crate) use partitions::jobs;
 
 use loom_core::{
     Clock, Principal, Result,

@@ -13,7 +13,7 @@ use crate::{
     limit::{Budget, Subject},
 };
 
-/// Refusals recorded of one network, and of all together; the rest is only counted in the metrics.
+/// Refusals recorded of one network, and of all together; the log and the metrics have the rest.
 const OF_ONE: Budget = Budget::per_minute(10);
 const OF_ALL: Budget = Budget::per_minute(300);
 

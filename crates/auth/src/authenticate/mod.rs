@@ -194,11 +194,12 @@ impl Auth {
         Error::unauthenticated("this credential is not known, has expired or was revoked")
     }
 
-    /// The user as of at most ten seconds ago.
-    async fn user(&self, id: UserId) -> Result<(Arc<UserHolder>, Fresh)> {
+    /// The user, with what is asked of the user as of at most ten seconds ago; one who lacks it may have
+    /// come to it since, and is read again.
+    async fn user(&self, id: UserId, has: impl Fn(&UserHolder) -> bool) -> Result<Arc<UserHolder>> {
         match self.cached.user(id).await {
-            Some(user) => Ok((user, Fresh::No)),
-            None => Ok((self.load_user(id).await?, Fresh::Yes)),
+            Some(user) if has(&user) => Ok(user),
+            _ => self.load_user(id).await,
         }
     }
 
@@ -220,11 +221,7 @@ impl Auth {
         scopes: Scopes,
         wanted: Option<&str>,
     ) -> Result<Principal> {
-        let (mut user, fresh) = self.user(id).await?;
-        // The user may have joined the organisation since.
-        if membership(&user, wanted).is_none() && fresh == Fresh::No {
-            user = self.load_user(id).await?;
-        }
+        let user = self.user(id, |user| membership(user, wanted).is_some()).await?;
         if user.disabled {
             return Err(Error::unauthenticated("this user is disabled"));
         }
@@ -247,8 +244,9 @@ impl Auth {
             return Err(Error::internal("not a credential of its own"));
         };
         if let Some(owner) = *owner {
-            let (owner, _) = self.user(owner).await?;
-            if owner.disabled || !owner.memberships.iter().any(|m| m.org == *org) {
+            let is_member = |user: &UserHolder| user.memberships.iter().any(|m| m.org == *org);
+            let owner = self.user(owner, is_member).await?;
+            if owner.disabled || !is_member(&owner) {
                 return Err(Error::unauthenticated("its owner is no longer let in"));
             }
         }
@@ -299,13 +297,6 @@ fn cross_site() -> Error {
         "this request comes from another site, or does not say from which (`Sec-Fetch-Site`, `Origin`); \
          a session's cookie counts only in requests of our own pages",
     )
-}
-
-/// Was it read just now?
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fresh {
-    Yes,
-    No,
 }
 
 fn no_such_org() -> Error {

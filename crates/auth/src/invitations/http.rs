@@ -11,7 +11,7 @@ use loom_core::{
     Error, Json, Path, Principal, Query, Result,
     authorize::{Action, authorize},
     error::Problem,
-    id::InvitationId,
+    id::{InvitationId, UserId},
     page::{PageQuery, cut},
     principal::{RequestInfo, Scope},
 };
@@ -20,8 +20,9 @@ use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
+    page::PATH,
     model::{Invitation, InvitationToken, Invitations, Joined, NewInvitation},
-    store,
+    store::{self, Open},
 };
 use crate::{
     Auth,
@@ -41,7 +42,7 @@ const GOOD_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Mails that one organisation sends, and that one address gets from all of them.
 const OF_ORG: Budget = Budget::per_hour(50);
 const TO_ADDRESS: Budget = Budget::per_hour(5);
-const TRIES: Budget = Budget::per_minute(20);
+pub(super) const TRIES: Budget = Budget::per_minute(20);
 
 pub(crate) fn routes() -> OpenApiRouter<Auth> {
     OpenApiRouter::new()
@@ -116,7 +117,7 @@ async fn invite(
     store::revoke_for(&mut *tx, here.org, &invitation.email, now).await?;
     store::insert(&mut *tx, here.org, &invitation, &token::digest(token.expose())).await?;
     let name = organisations::name(&mut *tx, here.org).await?;
-    let link = format!("{}/invitations/accept?token={}", auth.config.base_url, token.expose());
+    let link = format!("{}{PATH}?token={}", auth.config.base_url, token.expose());
     auth.notify.mail(&mut tx, &mail(&invitation, &name, &here.name, &link)).await?;
     tx.commit().await?;
     auth.notify.wake();
@@ -173,6 +174,7 @@ async fn revoke_invitation(
 #[utoipa::path(post, path = "/api/orgs/invitations/accept", tag = "auth", security(("api_key" = [])),
     request_body = InvitationToken,
     responses((status = 200, body = Joined),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`wrong_address`: it was sent to somebody else", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Not known, used, expired or revoked", body = Problem, content_type = "application/problem+json"),
         (status = 429, body = Problem, content_type = "application/problem+json")))]
@@ -188,6 +190,26 @@ async fn accept_invitation(
 }
 
 impl Auth {
+    /// The invitation of this token, which must be for the user who shows it.
+    pub(crate) async fn invitation_for(
+        &self,
+        principal: &Principal,
+        token: &str,
+    ) -> Result<(UserId, Open)> {
+        let user = only_users(principal)?;
+        let open = store::by_token(&self.pool, &token::digest(token), self.clock.now())
+            .await?
+            .ok_or_else(|| Error::not_found("invitation"))?;
+        if users::store::user(&self.pool, user).await?.email != open.email {
+            return Err(Error::new(
+                StatusCode::FORBIDDEN,
+                "wrong_address",
+                "this invitation was sent to another address: sign in with that one",
+            ));
+        }
+        Ok((user, open))
+    }
+
     pub(crate) async fn join_by_invitation(
         &self,
         principal: &Principal,
@@ -195,16 +217,8 @@ impl Auth {
         token: &str,
     ) -> Result<Joined> {
         let not_found = || Error::not_found("invitation");
-        let user = only_users(principal)?;
+        let (user, found) = self.invitation_for(principal, token).await?;
         let (digest, now) = (token::digest(token), self.clock.now());
-        let found = store::by_token(&self.pool, &digest, now).await?.ok_or_else(not_found)?;
-        if users::store::user(&self.pool, user).await?.email != found.email {
-            return Err(Error::new(
-                StatusCode::FORBIDDEN,
-                "wrong_address",
-                "this invitation was sent to another address: sign in with that one",
-            ));
-        }
         let mut tx = loom_db::begin(&self.pool).await?;
         members::lock(&mut tx, found.org).await?;
         // Under the lock its sender cannot lose the right to it.

@@ -2,6 +2,8 @@
 
 mod http;
 mod model;
+mod page;
 pub(crate) mod store;
 
 pub(crate) use http::routes;
+pub(crate) use page::pages;

@@ -112,9 +112,22 @@ pub(crate) async fn revoke(
 pub(crate) struct Open {
     pub(crate) id: InvitationId,
     pub(crate) org: OrgId,
+    pub(crate) org_name: String,
+    pub(crate) org_slug: String,
+    pub(crate) sender: String,
     pub(crate) email: String,
     pub(crate) role: OrgRole,
     pub(crate) invited_by: UserId,
+}
+
+impl Open {
+    pub(crate) fn role_name(&self) -> &'static str {
+        match self.role {
+            OrgRole::Member => "a member",
+            OrgRole::Admin => "an admin",
+            OrgRole::Owner => "an owner",
+        }
+    }
 }
 
 /// By its token. Not one that has expired, and not one whose sender could not send it any more.
@@ -125,9 +138,11 @@ pub(crate) async fn by_token(
 ) -> Result<Option<Open>> {
     let row = sqlx::query!(
         r#"SELECT i.id AS "id: InvitationId", i.org_id AS "org_id: OrgId", i.email, i.role AS "role: OrgRole",
-                  i.invited_by AS "invited_by: UserId", m.role AS "sender: OrgRole"
+                  i.invited_by AS "invited_by: UserId", m.role AS "now: OrgRole",
+                  o.name, o.slug, u.email AS sender
              FROM organisation_invitations i
              JOIN organisation_members m ON m.org_id = i.org_id AND m.user_id = i.invited_by
+             JOIN organisations o ON o.id = i.org_id
              JOIN users u ON u.id = i.invited_by AND u.disabled_at IS NULL
             WHERE i.token_sha256 = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > $2"#,
         token_sha256,
@@ -135,9 +150,12 @@ pub(crate) async fn by_token(
     )
     .fetch_optional(db)
     .await?;
-    Ok(row.filter(|row| row.sender >= OrgRole::Admin && row.sender >= row.role).map(|row| Open {
+    Ok(row.filter(|row| row.now >= OrgRole::Admin && row.now >= row.role).map(|row| Open {
         id: row.id,
         org: row.org_id,
+        org_name: row.name,
+        org_slug: row.slug,
+        sender: row.sender,
         email: row.email,
         role: row.role,
         invited_by: row.invited_by,

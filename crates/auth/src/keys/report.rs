@@ -19,6 +19,7 @@ use crate::{
     Auth,
     authenticate::{Revoked, TokenDigest, tell},
     limit::Budget,
+    sessions,
     token::{self, TokenKind},
     weavers,
 };
@@ -75,7 +76,12 @@ impl Auth {
                 let Some((org, weaver)) = ended else { return Ok(()) };
                 (org, weaver.to_string())
             }
-            TokenKind::Cli => return Ok(()),
+            TokenKind::Cli => {
+                let ended = sessions::store::delete_leaked(&mut tx, &digest).await?;
+                let Some((session, org, email)) = ended else { return Ok(()) };
+                self.notify.mail(&mut tx, &mail_of_session(&email, info)).await?;
+                (org, session.to_string())
+            }
         };
         let revoked = [Revoked::Credential(digest)];
         tell(&mut *tx, &revoked).await?;
@@ -92,6 +98,27 @@ impl Auth {
     }
 }
 
+fn mail_of_session(to: &str, info: &RequestInfo) -> Mail {
+    let text = format!(
+        "Somebody at {} reported that they found the token of a command-line sign-in of yours where it \
+         should not be.\n\nThat sign-in was ended at once; sign in anew where you need it. Look at your \
+         sessions for others that you do not know.\n",
+        info.ip
+    );
+    reported(to, "A sign-in of yours was found and ended", text)
+}
+
+fn reported(to: &str, subject: &str, text: String) -> Mail {
+    Mail {
+        kind: "token_reported",
+        to: to.to_owned(),
+        subject: subject.to_owned(),
+        text,
+        html: None,
+        expires_at: None,
+    }
+}
+
 fn mail(to: &str, key: &Leaked, info: &RequestInfo) -> Mail {
     let Leaked { name, hint, .. } = key;
     let text = format!(
@@ -100,12 +127,5 @@ fn mail(to: &str, key: &Leaked, info: &RequestInfo) -> Mail {
          for that; look in the audit log for what was done with the old one.\n",
         info.ip
     );
-    Mail {
-        kind: "token_reported",
-        to: to.to_owned(),
-        subject: "A key of yours was found and revoked".to_owned(),
-        text,
-        html: None,
-        expires_at: None,
-    }
+    reported(to, "A key of yours was found and revoked", text)
 }

@@ -11,7 +11,6 @@ use std::{
 
 use loom_core::{Clock, Result};
 use moka::future::Cache;
-use uuid::Uuid;
 
 use super::{Budget, network_of, too_many};
 
@@ -25,7 +24,6 @@ const FORGET_AFTER: Duration = Duration::from_secs(3600);
 pub(crate) enum Subject {
     /// A network, as [`network_of`] gives it.
     Network(IpAddr),
-    Account(Uuid),
     /// All of them together.
     Everybody,
 }

@@ -1,6 +1,7 @@
 //! How often something may be done: [`Flood`] counts in memory, for what comes in masses; [`Rare`]
 //! counts in PostgreSQL, for what is costly, so that replicas do not multiply it.
 
+mod by_address;
 mod flood;
 mod rare;
 
@@ -12,6 +13,7 @@ use std::{
 use axum::http::StatusCode;
 use loom_core::Error;
 
+pub(crate) use by_address::by_address;
 pub(crate) use flood::{Flood, Subject};
 pub(crate) use rare::{Rare, cleanup_job};
 

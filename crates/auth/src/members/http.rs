@@ -55,6 +55,7 @@ async fn list_members(
 #[utoipa::path(patch, path = "/api/orgs/{org}/members/{user}", tag = "auth", security(("api_key" = [])),
     params(("org" = String, Path, description = "Id or slug"), ("user" = UserId, Path)), request_body = MemberChange,
     responses((status = 204),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`last_owner`, `personal_organisation`", body = Problem, content_type = "application/problem+json")))]
@@ -127,6 +128,7 @@ async fn remove_member(
 #[utoipa::path(post, path = "/api/orgs/{org}/transfer", tag = "auth", security(("api_key" = [])),
     params(("org" = String, Path, description = "Id or slug")), request_body = Transfer,
     responses((status = 204),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`personal_organisation`, `conflict`", body = Problem, content_type = "application/problem+json")))]

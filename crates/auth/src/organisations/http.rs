@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     Auth,
-    authenticate::tell,
+    authenticate::{Revoked, tell},
     members::{http::as_of_now, store as members},
     path::only_users,
 };
@@ -61,7 +61,10 @@ async fn create_org(
     let mut tx = loom_db::begin(&auth.pool).await?;
     store::insert_organisation(&mut tx, org, &new.slug, &new.name, false, now).await?;
     store::insert_member(&mut tx, org, user, OrgRole::Owner, now).await?;
+    let changed = [Revoked::User(user)];
+    tell(&mut *tx, &changed).await?;
     tx.commit().await?;
+    auth.forget(&changed).await;
     let details = json!({"slug": new.slug});
     auth.done(&principal, Some(org), &info, "organisation.create", org, details).await?;
     let location = [(header::LOCATION, format!("/api/orgs/{org}"))];

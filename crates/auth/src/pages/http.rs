@@ -97,7 +97,7 @@ async fn set_up(
 }
 
 /// To the sign-in page, and back afterwards.
-fn sign_in_first(path: &str) -> Response {
+pub(crate) fn sign_in_first(path: &str) -> Response {
     let query = serde_urlencoded::to_string([("redirect", path)]).unwrap_or_default();
     Redirect::to(&format!("{SIGN_IN}?{query}")).into_response()
 }

@@ -17,7 +17,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
 pub(crate) use device::device_answered;
-pub(crate) use http::routes;
+pub(crate) use http::{routes, sign_in_first};
 pub(crate) use sign_in::{
     magic_link_confirm, magic_link_elsewhere, magic_link_sent, magic_link_wrong_code,
 };

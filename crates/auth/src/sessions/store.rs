@@ -175,6 +175,21 @@ pub(crate) async fn delete_by_digest(db: &mut PgConnection, digest: &[u8]) -> Re
     Ok(done.rows_affected() > 0)
 }
 
+/// Ends a session whose token was found somewhere; gives whose it was.
+pub(crate) async fn delete_leaked(
+    db: &mut PgConnection,
+    digest: &[u8],
+) -> Result<Option<(SessionId, OrgId, String)>> {
+    let row = sqlx::query!(
+        r#"DELETE FROM user_sessions s USING users u WHERE s.secret_sha256 = $1 AND u.id = s.user_id
+           RETURNING s.id AS "id: SessionId", u.personal_org_id AS "org: OrgId", u.email"#,
+        digest
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| (row.id, row.org, row.email)))
+}
+
 pub(crate) async fn delete_all(db: &mut PgConnection, user: UserId) -> Result<Vec<Vec<u8>>> {
     Ok(sqlx::query_scalar!(
         "DELETE FROM user_sessions WHERE user_id = $1 RETURNING secret_sha256",

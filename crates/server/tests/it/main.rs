@@ -9,8 +9,14 @@
 )]
 
 mod anonymous;
+mod auth_admin;
+mod auth_audit;
+mod auth_invitations;
 mod auth_keys;
+mod auth_limits;
+mod auth_members;
 mod auth_orgs;
+mod auth_report;
 mod cli;
 mod cli_serve;
 mod dev_mode;
@@ -21,6 +27,7 @@ mod isolation;
 mod jobs;
 mod kernel;
 mod llm;
+mod matrix;
 mod native;
 mod openapi;
 mod sign_in;
