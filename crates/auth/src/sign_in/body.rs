@@ -47,7 +47,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for FormOrJson<T> {
     }
 }
 
-/// An e-mail address from outside, as it is stored and compared. No NUL, no line break, no space.
+/// An e-mail address from outside, as it is stored and compared: one line without spaces, quotes or
+/// anything else that no mail system of today gives out.
 pub(crate) fn email(text: &str) -> Result<String> {
-    crate::bootstrap::normalise_email(text)
+    let email = crate::bootstrap::normalise_email(text)?;
+    if email.chars().any(|c| c.is_whitespace() || "\"(),:;<>[\\]`".contains(c)) {
+        return Err(Error::invalid("email", "is not an e-mail address"));
+    }
+    Ok(email)
 }
