@@ -69,7 +69,7 @@ async fn every_page_is_strict() {
     assert_strict(&connect, "connect");
     assert_strict(&page(&stranger, "/auth/login/google").await.expect(501), "not configured");
     assert_strict(&page(&stranger, "/auth/github/callback?error=%3Cscript%3E&state=x").await, "error");
-    let unsigned = app.browser().submit("/account/sessions/x/end", &[]).await;
+    let unsigned = app.browser().submit("/account/sessions/0193a1b2-0000-7000-8000-000000000000/end", &[]).await;
     assert_eq!(unsigned.status, 401);
     assert_strict(&unsigned, "signed out");
 }
