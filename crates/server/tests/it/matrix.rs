@@ -35,6 +35,8 @@ type Row = (&'static str, &'static str, Option<&'static str>);
 /// Whoever has the scope.
 const ALL: &str = "-++++++++";
 const PUBLIC: &str = "+++++++++";
+/// By a session only; see sign_in/.
+const NOBODY_BY_KEY: &str = "-xxxxxxxx";
 /// For the members of the organisation, and for what acts as one.
 const MEMBERS: &str = "-+++++000";
 const USERS_HERE: &str = "-+++xx000";
@@ -57,6 +59,25 @@ const ROWS: &[Row] = &[
     ("GET /docs/{path}", PUBLIC, None),
     ("POST /auth/tokens/report", PUBLIC, Some(r#"{"token": "nothing"}"#)),
     ("GET /auth/me", ALL, None),
+    // Signing in.
+    ("GET /auth/providers", PUBLIC, None),
+    ("GET /auth/login/{provider}", PUBLIC, None),
+    ("GET /auth/{provider}/callback", PUBLIC, None),
+    ("GET /auth/callback/{provider}", PUBLIC, None),
+    ("POST /auth/magic-link", PUBLIC, Some(r#"{"email": "nobody"}"#)),
+    ("GET /auth/magic-link/verify", PUBLIC, None),
+    ("POST /auth/magic-link/verify", PUBLIC, Some("{}")),
+    ("POST /auth/device/start", PUBLIC, Some("{}")),
+    ("POST /auth/device/poll", PUBLIC, Some(r#"{"device_code": "nothing"}"#)),
+    // Keys and tokens are not somebody at a browser.
+    ("POST /auth/device/complete", NOBODY_BY_KEY, Some(r#"{"user_code": "x", "approve": true}"#)),
+    ("POST /api/account/identities/{provider}/connect", NOBODY_BY_KEY, None),
+    ("POST /auth/logout", ALL, None),
+    ("GET /auth/ws-token", ALL, None),
+    ("GET /api/sessions", USERS, None),
+    ("DELETE /api/sessions/{id}", USERS, None),
+    ("GET /api/account/identities", USERS, None),
+    ("DELETE /api/account/identities/{id}", USERS, None),
     // Organisations.
     ("GET /api/orgs", USERS, None),
     ("POST /api/orgs", USERS, Some(r#"{"slug": "-", "name": ""}"#)),

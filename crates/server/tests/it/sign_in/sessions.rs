@@ -83,10 +83,13 @@ async fn a_session_slides_sixty_days_and_ends_after_a_hundred_and_eighty() {
 
     let idle = signed_in_by_mail(&app, &smtp, "eve@example.com", 2).await;
     app.clock.advance(60 * DAY);
-    assert!(me(&idle).await.is_none());
-    assert_eq!(app.rows("SELECT * FROM user_sessions").await.len(), 2);
+    for _ in 0..3 {
+        // Showing it does not bring it back.
+        assert!(me(&idle).await.is_none());
+        forget_everything(&app).await;
+    }
     app.running.features.jobs.run_now("session-cleanup").await.unwrap();
-    assert!(app.rows("SELECT * FROM user_sessions").await.is_empty());
+    eventually(async || app.rows("SELECT * FROM user_sessions").await.is_empty().then_some(())).await;
 }
 
 #[tokio::test]
