@@ -157,13 +157,13 @@ impl Auth {
         provider: &str,
         headers: &HeaderMap,
     ) -> Result<(String, HeaderValue)> {
-        let configured = self.sign_in.provider(provider)?;
         let (Via::Session(_) | Via::DevMode, Some(user)) = (principal.via, principal.user_id())
         else {
             return Err(Error::forbidden(
                 "an identity is connected from a browser that is signed in; an API key cannot",
             ));
         };
+        let configured = self.sign_in.provider(provider)?;
         self.begin_at(&configured, provider, headers, crate::pages::ACCOUNT.to_owned(), Some(user))
             .await
     }

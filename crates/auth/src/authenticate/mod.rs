@@ -173,7 +173,9 @@ impl Auth {
     fn touch(&self, holder: &Holder, info: Option<&RequestInfo>) {
         let via = holder.via;
         let now = self.clock.now();
-        if holder.revoked || holder.last_used_at.is_some_and(|at| now - at < TOUCH_AFTER) {
+        // What has ended must not begin again by being shown.
+        let ended = holder.revoked || holder.expires_at.is_some_and(|at| at <= now);
+        if ended || holder.last_used_at.is_some_and(|at| now - at < TOUCH_AFTER) {
             return;
         }
         let (auth, ip) = (self.clone(), info.map(|info| info.ip.to_string()));

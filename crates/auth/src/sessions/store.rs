@@ -100,7 +100,7 @@ pub(crate) async fn touch(
     sqlx::query!(
         "UPDATE user_sessions
             SET last_used_at = $2, expires_at = LEAST(last_expires_at, $3), ip = COALESCE($4, ip)
-          WHERE id = $1 AND last_used_at <= $2::timestamptz - interval '5 minutes'",
+          WHERE id = $1 AND expires_at > $2 AND last_used_at <= $2::timestamptz - interval '5 minutes'",
         id.0,
         now,
         now + SLIDING,

@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{Auth, limit::Budget, pages, token};
 
-/// Sign-ins begun from one network.
-const BEGUN: Budget = Budget::per_minute(30);
+/// Sign-ins begun, and as many finished, from one network: an office has one address.
+const BEGUN: Budget = Budget::per_minute(60);
 /// Sign-ins of one account, over all replicas.
 const ENTERED: Budget = Budget::per_hour(60);
 
@@ -219,7 +219,7 @@ impl Auth {
         info: &RequestInfo,
     ) -> Result<Response> {
         let provider = self.sign_in.provider(name)?;
-        self.flood.take("sign-in", info.ip, BEGUN).await?;
+        self.flood.take("sign-in finished", info.ip, BEGUN).await?;
         let state = callback.state()?;
         let browser = Browser::of(&self.site, headers).ok_or_else(stale)?;
         // First of all, so that it is used up whatever follows.

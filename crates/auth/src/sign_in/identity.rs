@@ -32,7 +32,7 @@ pub(crate) enum Entry {
 
 /// An address as it is stored, if it is one.
 pub(crate) fn known_email(email: &str) -> Option<String> {
-    crate::bootstrap::normalise_email(email).ok()
+    super::body::email(email).ok()
 }
 
 fn refused(code: &'static str, detail: &'static str) -> Error {

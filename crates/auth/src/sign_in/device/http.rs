@@ -30,7 +30,8 @@ pub(crate) fn routes_of_users() -> OpenApiRouter<Auth> {
 ///
 /// It shows the user code and where to type it, and polls. Also takes a form.
 #[utoipa::path(post, path = "/auth/device/start", tag = "auth", security(()), request_body = DeviceStart,
-    responses((status = 200, body = DeviceStarted), (status = 429, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = DeviceStarted), (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 429, body = Problem, content_type = "application/problem+json")))]
 async fn start_device(
     State(auth): State<Auth>,
     info: RequestInfo,
@@ -65,6 +66,7 @@ async fn poll_device(
     responses((status = 200, body = DeviceAnswered),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`no_such_code`", body = Problem, content_type = "application/problem+json"),
         (status = 429, body = Problem, content_type = "application/problem+json")))]
 async fn complete_device(
