@@ -18,11 +18,7 @@ use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use crate::{
-    Auth,
-    path::only_users,
-    sign_in::store,
-};
+use crate::{Auth, path::only_users, sign_in::store};
 
 pub(crate) fn routes() -> OpenApiRouter<Auth> {
     OpenApiRouter::new()

@@ -219,7 +219,9 @@ async fn offer_set_up(running: &Running) {
                 "\n  Nobody administers this server yet. Whoever opens this link within a day does, once:\n\n    {link}\n"
             ));
         }
-        Err(error) => tracing::error!(%error, cause = error.cause(), "no set-up link could be made"),
+        Err(error) => {
+            tracing::error!(%error, cause = error.cause(), "no set-up link could be made")
+        }
     }
 }
 

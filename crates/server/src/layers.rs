@@ -313,8 +313,8 @@ mod tests {
         let (clock, database) = (Clock::system(), loom_db::Database::disconnected());
         let notify =
             loom_notify::Notify::silent(database.pool().clone(), clock.clone(), &[]).unwrap();
-        let auth = Auth::new(database.pool().clone(), clock.clone(), notify, Default::default())
-            .unwrap();
+        let auth =
+            Auth::new(database.pool().clone(), clock.clone(), notify, Default::default()).unwrap();
         let outermost = Outermost { clock, auth, proxies: Proxies::default() };
         Router::new()
             .route("/fail", get(fail))

@@ -98,16 +98,16 @@ impl TestApp {
         Self { running, database, mock, clock, http, config, _data_dir: data_dir }
     }
 
-    /// A second server on the same database, which hears what the first one says.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.running.address)
+    }
+
+    /// A further server with the same settings on the same database.
     pub async fn replica(&self) -> Running {
         let running = app::start(&self.config, self.clock.clone()).await.unwrap();
         running.features.hub.connected().await;
         self.running.features.hub.connected().await;
         running
-    }
-
-    pub fn url(&self) -> String {
-        format!("http://{}", self.running.address)
     }
 
     /// As SIGTERM does: everything is written when it returns.

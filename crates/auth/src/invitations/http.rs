@@ -20,8 +20,8 @@ use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    page::PATH,
     model::{Invitation, InvitationToken, Invitations, Joined, NewInvitation},
+    page::PATH,
     store::{self, Open},
 };
 use crate::{

@@ -115,8 +115,8 @@ pub(crate) fn magic_link_wrong_code(_auth: &Auth, _info: &RequestInfo, error: Er
         }
         p { a href=(super::SIGN_IN) { "Ask for a new mail" } }
     };
-    let mut response =
-        Page { status: error.status(), ..Page::new("That code is not right", body) }.into_response();
+    let mut response = Page { status: error.status(), ..Page::new("That code is not right", body) }
+        .into_response();
     response.extensions_mut().insert(error);
     response
 }

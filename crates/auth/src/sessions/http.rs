@@ -76,7 +76,10 @@ async fn log_out(
     info: RequestInfo,
 ) -> Result<Response> {
     let id = session_of(&principal).ok_or_else(|| {
-        Error::conflict("no_session", "this request was not authenticated by a session; revoke a key instead")
+        Error::conflict(
+            "no_session",
+            "this request was not authenticated by a session; revoke a key instead",
+        )
     })?;
     auth.revoke_own_session(&principal, &info, id).await?;
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, auth.no_session_cookie())]).into_response())

@@ -101,9 +101,10 @@ impl Site {
             && path.starts_with('/')
             && !path.starts_with("//")
             && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
-        let stays = self.url.as_ref().is_none_or(|own| {
-            own.join(path).is_ok_and(|url| url.origin() == own.origin())
-        });
+        let stays = self
+            .url
+            .as_ref()
+            .is_none_or(|own| own.join(path).is_ok_and(|url| url.origin() == own.origin()));
         (sound && stays).then(|| path.to_owned())
     }
 }
@@ -130,7 +131,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -141,9 +145,23 @@ mod tests {
         }
         let long = format!("/{}", "a".repeat(MAX_PATH));
         for path in [
-            "", "account", "//evil.example", "///evil.example", "/\\evil.example", "\\\\evil.example",
-            "https://evil.example", "https:/evil.example", "javascript:alert(1)", "/\t/evil.example",
-            "/\n/evil.example", "/\u{0}", "/a\r\nset-cookie: x=y", " /account", "/ä", "@evil.example", &long,
+            "",
+            "account",
+            "//evil.example",
+            "///evil.example",
+            "/\\evil.example",
+            "\\\\evil.example",
+            "https://evil.example",
+            "https:/evil.example",
+            "javascript:alert(1)",
+            "/\t/evil.example",
+            "/\n/evil.example",
+            "/\u{0}",
+            "/a\r\nset-cookie: x=y",
+            " /account",
+            "/ä",
+            "@evil.example",
+            &long,
         ] {
             assert_eq!(site.own_path(path), None, "{path:?}");
         }
@@ -160,8 +178,12 @@ mod tests {
         assert!(own(&[("origin", "https://loom.example.com")]));
         assert!(own(&[("origin", "https://inner.example"), ("host", "inner.example")]));
         for origin in [
-            "https://evil.example", "http://loom.example.com", "https://loom.example.com:8443",
-            "https://loom.example.com.evil.example", "null", "",
+            "https://evil.example",
+            "http://loom.example.com",
+            "https://loom.example.com:8443",
+            "https://loom.example.com.evil.example",
+            "null",
+            "",
         ] {
             assert!(!own(&[("origin", origin), ("host", "loom.example.com")]), "{origin}");
         }

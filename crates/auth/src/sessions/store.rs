@@ -8,7 +8,10 @@ use loom_core::{
 };
 use sqlx::{PgConnection, PgPool, types::Json};
 
-use super::{ABSOLUTE, NewSession, Origin, SLIDING, SessionKind, model::{Session, device}};
+use super::{
+    ABSOLUTE, NewSession, Origin, SLIDING, SessionKind,
+    model::{Session, device},
+};
 use crate::{
     authenticate::{
         holder::{Holder, Who},

@@ -20,10 +20,8 @@ pub(crate) fn random() -> String {
 /// The code that belongs to a secret: whoever has the secret can show it, so that it is not stored.
 pub(crate) fn of_secret(secret: &str) -> String {
     let digest = Sha256::new().chain_update(b"code\0").chain_update(secret).finalize();
-    let mut number = digest
-        .iter()
-        .take(16)
-        .fold(0_u128, |number, byte| (number << 8) | u128::from(*byte));
+    let mut number =
+        digest.iter().take(16).fold(0_u128, |number, byte| (number << 8) | u128::from(*byte));
     (0..LEN)
         .map(|_| {
             let at = usize::try_from(number % 20).unwrap_or_default();

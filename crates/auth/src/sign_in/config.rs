@@ -64,11 +64,15 @@ impl SignInConfig {
             let base_url = url_or(env, "LOOM_SERVER_GITHUB_BASE_URL", "https://github.com");
             let api_url = url_or(env, "LOOM_SERVER_GITHUB_API_URL", "https://api.github.com");
             let redirect_uri = callback(env, "github");
-            registration(env, "GITHUB", redirect_uri)
-                .map(|registration| GitHubConfig { registration, base_url, api_url })
+            registration(env, "GITHUB", redirect_uri).map(|registration| GitHubConfig {
+                registration,
+                base_url,
+                api_url,
+            })
         };
         let google = {
-            let issuer = url_or(env, "LOOM_SERVER_GOOGLE_ISSUER_URL", "https://accounts.google.com");
+            let issuer =
+                url_or(env, "LOOM_SERVER_GOOGLE_ISSUER_URL", "https://accounts.google.com");
             let hosted_domains = env.list("LOOM_SERVER_GOOGLE_HOSTED_DOMAINS");
             let redirect_uri = callback(env, "google");
             registration(env, "GOOGLE", redirect_uri).map(|registration| OidcConfig {
@@ -130,8 +134,9 @@ impl SignInConfig {
 
 fn sign_up(env: &mut Env) -> SignUp {
     let name = "LOOM_SERVER_SIGN_UP";
-    let by_domain =
-        env.choice(name, "invitation", &[("invitation", false), ("domains", true)]).unwrap_or(false);
+    let by_domain = env
+        .choice(name, "invitation", &[("invitation", false), ("domains", true)])
+        .unwrap_or(false);
     let listed = "LOOM_SERVER_SIGN_UP_DOMAINS";
     let domains: Vec<_> = env.list(listed).iter().map(|domain| domain.to_lowercase()).collect();
     for domain in domains.iter().filter(|domain| domain.contains('@') || !domain.contains('.')) {

@@ -120,7 +120,8 @@ impl Auth {
             _ => {
                 // A second of grace: the client's clock and ours are not one.
                 let wait = Duration::from_secs(u64::from(waiting.interval_secs.unsigned_abs()));
-                let soonest = waiting.polled_at.map(|at| at + wait.saturating_sub(Duration::from_secs(1)));
+                let soonest =
+                    waiting.polled_at.map(|at| at + wait.saturating_sub(Duration::from_secs(1)));
                 let too_soon = soonest.is_some_and(|at| now < at);
                 let interval = waiting.interval_secs + if too_soon { 5 } else { 0 };
                 store::note_poll(&mut tx, waiting.id, interval, now).await?;

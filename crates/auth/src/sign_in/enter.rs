@@ -102,7 +102,12 @@ impl Auth {
     }
 
     /// A sign-in that came to nothing, for the audit log.
-    pub(crate) fn note_failed_sign_in(&self, method: &'static str, error: &Error, info: &RequestInfo) {
+    pub(crate) fn note_failed_sign_in(
+        &self,
+        method: &'static str,
+        error: &Error,
+        info: &RequestInfo,
+    ) {
         let act = Act {
             action: "session.create",
             target: String::new(),

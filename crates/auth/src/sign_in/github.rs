@@ -64,7 +64,8 @@ impl GitHub {
             .registration
             .trade(&self.http, &self.auth_url(), &self.token_url(), code, bound)
             .await?;
-        let user: User = self.http.get_json(&format!("{}/user", self.config.api_url), &tokens.access).await?;
+        let user: User =
+            self.http.get_json(&format!("{}/user", self.config.api_url), &tokens.access).await?;
         if user.id == 0 {
             return Err(bad_answer("GitHub named no user"));
         }

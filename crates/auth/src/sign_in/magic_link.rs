@@ -142,11 +142,7 @@ impl Auth {
         Ok(())
     }
 
-    async fn may_enter_by_mail(
-        &self,
-        db: &mut sqlx::PgConnection,
-        email: &str,
-    ) -> Result<bool> {
+    async fn may_enter_by_mail(&self, db: &mut sqlx::PgConnection, email: &str) -> Result<bool> {
         let account = accounts::account_by_email(&mut *db, email).await?;
         // Asked for both, so that both take as long.
         let may_sign_up = self.may_sign_up(db, email).await?;

@@ -24,8 +24,8 @@ use loom_core::{Clock, Error, Result};
 use reqwest::Url;
 
 pub use config::SignInConfig;
-pub(crate) use http::routes;
 use github::GitHub;
+pub(crate) use http::routes;
 use identity::Proven;
 use oauth::{Bound, Http};
 use oidc::Oidc;

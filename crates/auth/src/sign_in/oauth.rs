@@ -79,10 +79,8 @@ impl Http {
             .await
             .map_err(|error| HttpFailure::Request(error.without_url()))?;
         let mut whole = Vec::new();
-        while let Some(chunk) = answer
-            .chunk()
-            .await
-            .map_err(|error| HttpFailure::Request(error.without_url()))?
+        while let Some(chunk) =
+            answer.chunk().await.map_err(|error| HttpFailure::Request(error.without_url()))?
         {
             if whole.len() + chunk.len() > MAX_ANSWER {
                 return Err(HttpFailure::TooLarge);
@@ -128,9 +126,7 @@ impl Http {
 }
 
 /// 502: the provider did not do its part.
-pub(crate) fn provider_error(
-    cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> Error {
+pub(crate) fn provider_error(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::new(
         http::StatusCode::BAD_GATEWAY,
         "upstream_error",
@@ -140,9 +136,7 @@ pub(crate) fn provider_error(
 }
 
 /// 400: what came back from the provider is not what it says about a sign-in begun here.
-pub(crate) fn bad_answer(
-    cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> Error {
+pub(crate) fn bad_answer(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::malformed(
         "sign_in_failed",
         "what the sign-in provider said does not fit the sign-in that was begun here; start again",

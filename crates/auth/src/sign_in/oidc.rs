@@ -12,8 +12,8 @@ use openidconnect::{
     AdditionalClaims, ClaimsVerificationError, ClientId, IdToken, IdTokenVerifier, IssuerUrl,
     JsonWebKeySet, Nonce, SignatureVerificationError,
     core::{
-        CoreGenderClaim, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm,
-        CoreProviderMetadata,
+        CoreGenderClaim, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
+        CoreJwsSigningAlgorithm, CoreProviderMetadata,
     },
 };
 use reqwest::Url;
@@ -54,7 +54,8 @@ struct Hosted {
 
 impl AdditionalClaims for Hosted {}
 
-type Token = IdToken<Hosted, CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm>;
+type Token =
+    IdToken<Hosted, CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm>;
 
 /// One issuer.
 pub(crate) struct Oidc {
@@ -139,7 +140,8 @@ impl Oidc {
         .map_err(bad_answer)?;
         self.require_hosted_domain(claims.additional_claims().hd.as_deref())?;
         let subject = claims.subject().as_str().to_owned();
-        let name = claims.name().and_then(|name| name.get(None)).map(|name| name.as_str().to_owned());
+        let name =
+            claims.name().and_then(|name| name.get(None)).map(|name| name.as_str().to_owned());
         let in_token = claims.email().map(|email| email.as_str().to_owned());
         let (email, verified, name) = match (in_token, claims.email_verified()) {
             (Some(email), verified) => (Some(email), verified, name),
@@ -242,7 +244,8 @@ impl Oidc {
 
     /// Can endpoints and keys be had now? Asks the issuer anew.
     pub(crate) async fn probe(&self) -> Result<(), String> {
-        let issuer = IssuerUrl::new(self.config.issuer.clone()).map_err(|error| error.to_string())?;
+        let issuer =
+            IssuerUrl::new(self.config.issuer.clone()).map_err(|error| error.to_string())?;
         let http = self.http.clone();
         let send = move |request| http.clone().send(request);
         CoreProviderMetadata::discover_async(issuer, &send).await.map_err(|error| {
@@ -260,8 +263,5 @@ fn token_url(found: &Discovered) -> Result<&str> {
 fn names_unknown_key(error: &ClaimsVerificationError) -> bool {
     use SignatureVerificationError::{CryptoError, NoMatchingKey};
     // A provider that names no key ids changes the key under the same (absent) name.
-    matches!(
-        error,
-        ClaimsVerificationError::SignatureVerification(NoMatchingKey | CryptoError(_))
-    )
+    matches!(error, ClaimsVerificationError::SignatureVerification(NoMatchingKey | CryptoError(_)))
 }

@@ -12,10 +12,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use super::model::{Membership, User, UserHolder};
 use crate::organisations::store::{insert_member, insert_organisation};
 
-pub(crate) async fn user_holder(
-    db: impl PgExecutor<'_>,
-    id: UserId,
-) -> Result<Option<UserHolder>> {
+pub(crate) async fn user_holder(db: impl PgExecutor<'_>, id: UserId) -> Result<Option<UserHolder>> {
     let row = sqlx::query!(
         r#"SELECT email, personal_org_id AS "personal_org_id: OrgId", is_system_admin, is_auditor, disabled_at,
                   (SELECT jsonb_agg(jsonb_build_object('org', m.org_id, 'slug', o.slug, 'role', m.role))

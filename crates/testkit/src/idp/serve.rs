@@ -154,11 +154,7 @@ fn access_token(shared: &Shared, person: &Person) -> String {
     token
 }
 
-async fn token(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    form: String,
-) -> Response {
+async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, form: String) -> Response {
     let Ok(form) = serde_urlencoded::from_str(&form) else {
         return StatusCode::BAD_REQUEST.into_response();
     };
@@ -250,7 +246,9 @@ async fn github_token(
             let token = access_token(&shared, &grant.person);
             json!({"access_token": token, "token_type": "bearer", "scope": "read:user,user:email"})
         }
-        Err(_) => json!({"error": "bad_verification_code", "error_description": "The code passed is incorrect or expired."}),
+        Err(_) => {
+            json!({"error": "bad_verification_code", "error_description": "The code passed is incorrect or expired."})
+        }
     })
 }
 

@@ -13,14 +13,13 @@ use loom_core::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::model::{
-    DeviceAnswer, DeviceAnswered, DevicePending, DevicePoll, DeviceStart, DeviceStarted, DeviceToken,
+    DeviceAnswer, DeviceAnswered, DevicePending, DevicePoll, DeviceStart, DeviceStarted,
+    DeviceToken,
 };
 use crate::{Auth, pages, sign_in::body::FormOrJson};
 
 pub(crate) fn routes() -> OpenApiRouter<Auth> {
-    OpenApiRouter::new()
-        .routes(routes!(start_device))
-        .routes(routes!(poll_device))
+    OpenApiRouter::new().routes(routes!(start_device)).routes(routes!(poll_device))
 }
 
 pub(crate) fn routes_of_users() -> OpenApiRouter<Auth> {
@@ -83,10 +82,9 @@ async fn complete_device(
     };
     match auth.answer_device(&principal, &info, &value.user_code, value.approve).await {
         Ok(grant) if is_form => pages::device_answered(&auth, &grant, value.approve),
-        Ok(grant) => no_store(Json(DeviceAnswered {
-            approved: value.approve,
-            client_name: grant.client,
-        })),
+        Ok(grant) => {
+            no_store(Json(DeviceAnswered { approved: value.approve, client_name: grant.client }))
+        }
         Err(error) if is_form => pages::error_page(&auth, &info, error),
         Err(error) => error.into_response(),
     }

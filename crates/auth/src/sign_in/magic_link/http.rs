@@ -21,7 +21,9 @@ use crate::{
 };
 
 pub(crate) fn routes() -> OpenApiRouter<Auth> {
-    OpenApiRouter::new().routes(routes!(ask_for_magic_link)).routes(routes!(show_magic_link, use_magic_link))
+    OpenApiRouter::new()
+        .routes(routes!(ask_for_magic_link))
+        .routes(routes!(show_magic_link, use_magic_link))
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -184,7 +186,8 @@ impl Auth {
     /// of ours must say it. A program that sends JSON is no browser led astray: for that a page of
     /// another origin needs our leave, which it has not.
     pub(crate) fn only_own_pages(&self, headers: &HeaderMap, is_form: bool) -> Result<()> {
-        let says_where = headers.contains_key("sec-fetch-site") || headers.contains_key(header::ORIGIN);
+        let says_where =
+            headers.contains_key("sec-fetch-site") || headers.contains_key(header::ORIGIN);
         let brings_cookie = [self.site.session_cookie(), self.site.browser_cookie()]
             .iter()
             .any(|name| cookie(headers, name).is_some());

@@ -39,7 +39,11 @@ async fn a_signed_in_user_connects_an_identity_with_any_address_and_enters_with_
     assert_eq!(known["magic_link"], true);
     assert_eq!(known["identities"][0]["provider"], "github");
     assert_eq!(known["identities"][0]["login"], "private");
-    assert_ne!(browser.cookie("loom_session").unwrap(), before, "the session's secret is a new one");
+    assert_ne!(
+        browser.cookie("loom_session").unwrap(),
+        before,
+        "the session's secret is a new one"
+    );
     let other = app.browser();
     other.sign_in_with("github").await.expect(303);
     assert_eq!(email_of(&other).await.as_deref(), Some("ada@example.com"));
@@ -101,7 +105,8 @@ async fn the_last_way_in_stays() {
     sign_in(&browser, "github").await.expect(303);
     let known = ways(&browser).await;
     assert_eq!(known["magic_link"], false);
-    let path = format!("/api/account/identities/{}", known["identities"][0]["id"].as_str().unwrap());
+    let path =
+        format!("/api/account/identities/{}", known["identities"][0]["id"].as_str().unwrap());
     assert_eq!(browser.delete(&path).await.expect(409).code(), "last_way_in");
     assert_eq!(ways(&browser).await["identities"].as_array().unwrap().len(), 1);
     // Google links by the address, and then GitHub may go.

@@ -47,13 +47,21 @@ async fn a_client_is_let_in_by_a_person_who_sees_who_asks() {
 
     // Who is not signed in is sent there first, and back with the code.
     let stranger = app.browser().get(&format!("/device?user_code={code}")).await.expect(303);
-    assert_eq!(stranger.location(), format!("/auth/sign-in?redirect=%2Fdevice%3Fuser_code%3D{code}"));
+    assert_eq!(
+        stranger.location(),
+        format!("/auth/sign-in?redirect=%2Fdevice%3Fuser_code%3D{code}")
+    );
 
     let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
     let page = browser.get(&format!("/device?user_code={code}")).await.expect(200);
     assert!(page.text.contains(code) && page.text.contains("they would be signed in as you"));
     let page = browser.submit("/device", &[("user_code", &code.to_lowercase())]).await.expect(200);
-    for word in ["loom-cli on workbench", "127.0.0.1", "ada@example.com", "Only if you started this yourself"] {
+    for word in [
+        "loom-cli on workbench",
+        "127.0.0.1",
+        "ada@example.com",
+        "Only if you started this yourself",
+    ] {
         assert!(page.text.contains(word), "{word}: {}", page.text);
     }
     app.clock.advance(Duration::from_secs(5));
@@ -64,11 +72,15 @@ async fn a_client_is_let_in_by_a_person_who_sees_who_asks() {
     assert!(token.starts_with("loom_cli_") && token.len() == 45, "{token}");
     let client = app.anonymous().with_key(&token);
     let me = client.get("/auth/me").await.expect(200).json();
-    assert_eq!((&me["user"]["email"], &me["via"]["kind"]), (&"ada@example.com".into(), &"session".into()));
+    assert_eq!(
+        (&me["user"]["email"], &me["via"]["kind"]),
+        (&"ada@example.com".into(), &"session".into())
+    );
     // The device code is used up, and the session is listed and can be ended.
     assert_eq!(poll(&app, &started).await, Err("expired_token".to_owned()));
     let list = browser.get("/api/sessions").await.expect(200).json();
-    let session = list["sessions"].as_array().unwrap().iter().find(|s| s["kind"] == "cli").unwrap().clone();
+    let session =
+        list["sessions"].as_array().unwrap().iter().find(|s| s["kind"] == "cli").unwrap().clone();
     assert_eq!(session["device"], "loom-cli on workbench");
     browser.delete(&format!("/api/sessions/{}", session["id"].as_str().unwrap())).await.expect(204);
     client.get("/auth/me").await.expect(401);
@@ -155,5 +167,9 @@ async fn a_client_cannot_write_markup_on_the_page() {
     let code = started.expect(200).json()["user_code"].as_str().unwrap().to_owned();
     let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
     let page = browser.submit("/device", &[("user_code", &code)]).await.expect(200);
-    assert!(!page.text.contains("<script>") && page.text.contains("&lt;script&gt;"), "{}", page.text);
+    assert!(
+        !page.text.contains("<script>") && page.text.contains("&lt;script&gt;"),
+        "{}",
+        page.text
+    );
 }

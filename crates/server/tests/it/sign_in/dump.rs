@@ -57,7 +57,11 @@ async fn no_table_holds_a_credential_that_was_handed_out() {
     }
     let started = app.anonymous().post("/auth/device/start", &json!({})).await.expect(200).json();
     let shown = started["user_code"].as_str().unwrap().to_owned();
-    secrets.extend([started["device_code"].as_str().unwrap().to_owned(), shown.replace('-', ""), shown.clone()]);
+    secrets.extend([
+        started["device_code"].as_str().unwrap().to_owned(),
+        shown.replace('-', ""),
+        shown.clone(),
+    ]);
     let other = app.anonymous().post("/auth/device/start", &json!({})).await.expect(200).json();
     let fields = [("user_code", other["user_code"].as_str().unwrap()), ("approve", "true")];
     ada.submit("/auth/device/complete", &fields).await.expect(200);
@@ -90,9 +94,14 @@ async fn no_table_holds_a_credential_that_was_handed_out() {
             URL_SAFE_NO_PAD.encode(bytes),
         ];
         // What it stands for.
-        forms.extend(URL_SAFE_NO_PAD.decode(bytes).ok().filter(|raw| raw.len() == 32).map(|raw| hex(&raw)));
+        forms.extend(
+            URL_SAFE_NO_PAD.decode(bytes).ok().filter(|raw| raw.len() == 32).map(|raw| hex(&raw)),
+        );
         for form in forms {
-            assert!(!dump.to_lowercase().contains(&form.to_lowercase()), "{secret} is stored as {form}");
+            assert!(
+                !dump.to_lowercase().contains(&form.to_lowercase()),
+                "{secret} is stored as {form}"
+            );
         }
     }
 }

@@ -49,7 +49,13 @@ async fn a_foreign_redirect_leads_home() {
     let idp = Idp::start();
     let app = app_with(&idp, &["github"]).await;
     idp.sign_in_as(ada());
-    for target in ["//evil.example", "https://evil.example/", "/%5Cevil.example", "%2F%09%2Fevil.example", "javascript:alert(1)"] {
+    for target in [
+        "//evil.example",
+        "https://evil.example/",
+        "/%5Cevil.example",
+        "%2F%09%2Fevil.example",
+        "javascript:alert(1)",
+    ] {
         let browser = app.browser();
         let gone = browser.get(&format!("/auth/login/github?redirect={target}")).await.expect(302);
         assert!(gone.location().starts_with(&idp.url()));
@@ -118,7 +124,13 @@ async fn a_state_that_is_replayed_foreign_swapped_made_up_or_missing_is_a_clear_
     let browser = app.browser();
     browser.to_provider_and_back("github").await;
     let made_up = "A".repeat(43);
-    for query in ["", "?code=x", "?state=", &format!("?code=x&state={made_up}"), "?code=x&state=%27%20OR%201=1"] {
+    for query in [
+        "",
+        "?code=x",
+        "?state=",
+        &format!("?code=x&state={made_up}"),
+        "?code=x&state=%27%20OR%201=1",
+    ] {
         browser.get(&format!("/auth/github/callback{query}")).await.expect(400);
     }
 }
@@ -152,9 +164,11 @@ async fn a_code_is_traded_once_and_only_with_our_redirect_uri_and_verifier() {
     browser.get(&back).await.expect(303);
     assert_eq!(idp.asked("/login/oauth/access_token"), 1);
     // The same code with a state of its own.
-    let code: String = back.split("code=").nth(1).unwrap().chars().take_while(|c| *c != '&').collect();
+    let code: String =
+        back.split("code=").nth(1).unwrap().chars().take_while(|c| *c != '&').collect();
     let next = browser.to_provider_and_back("github").await;
-    let state: String = next.split("state=").nth(1).unwrap().chars().take_while(|c| *c != '&').collect();
+    let state: String =
+        next.split("state=").nth(1).unwrap().chars().take_while(|c| *c != '&').collect();
     let reused = browser.get(&format!("/auth/github/callback?code={code}&state={state}")).await;
     reused.expect(400);
     assert_eq!(idp.asked("/login/oauth/access_token"), 2);
@@ -196,14 +210,20 @@ async fn a_person_is_their_number_whatever_becomes_of_login_and_address() {
     let ada_id = me(&browser).await.unwrap()["user"]["id"].clone();
 
     // She has another login and another address: the same user, whose address here stays.
-    idp.sign_in_as(Person { login: "countess".to_owned(), ..Person::new("1815", "lovelace@example.com") });
+    idp.sign_in_as(Person {
+        login: "countess".to_owned(),
+        ..Person::new("1815", "lovelace@example.com")
+    });
     let browser = app.browser();
     browser.sign_in_with("github").await.expect(303);
     let user = me(&browser).await.unwrap()["user"].clone();
     assert_eq!((&user["id"], &user["email"]), (&ada_id, &"ada@example.com".into()));
 
     // Her old login was given to somebody else: another user.
-    idp.sign_in_as(Person { login: "ada".to_owned(), ..Person::new("1999", "mallory@example.com") });
+    idp.sign_in_as(Person {
+        login: "ada".to_owned(),
+        ..Person::new("1999", "mallory@example.com")
+    });
     let browser = app.browser();
     browser.sign_in_with("github").await.expect(303);
     assert_ne!(me(&browser).await.unwrap()["user"]["id"], ada_id);
@@ -235,17 +255,27 @@ async fn an_address_links_only_when_both_sides_have_verified_it() {
     let browser = app.browser();
     browser.sign_in_with("github").await.expect(303);
     assert_eq!(me(&browser).await.unwrap()["user"]["id"], ada_here.id.to_string());
-    let acts = app.rows("SELECT action, details FROM audit_log WHERE action = 'identity.connect'").await;
+    let acts =
+        app.rows("SELECT action, details FROM audit_log WHERE action = 'identity.connect'").await;
     assert_eq!(acts[0]["details"]["subject"], "1815");
-    let mails = app.rows("SELECT kind, target FROM deliveries WHERE kind = 'identity_connected'").await;
-    assert_eq!((&mails[0]["kind"], &mails[0]["target"]), (&"identity_connected".into(), &"ada@example.com".into()));
+    let mails =
+        app.rows("SELECT kind, target FROM deliveries WHERE kind = 'identity_connected'").await;
+    assert_eq!(
+        (&mails[0]["kind"], &mails[0]["target"]),
+        (&"identity_connected".into(), &"ada@example.com".into())
+    );
 }
 
 #[tokio::test]
 async fn nobody_signs_up_uninvited() {
     let idp = Idp::start();
     let app = app_with(&idp, &["github"]).await;
-    for email in ["eve@elsewhere.org", "eve@sub.example.com", "eve@notexample.com", "eve@example.com.evil.org"] {
+    for email in [
+        "eve@elsewhere.org",
+        "eve@sub.example.com",
+        "eve@notexample.com",
+        "eve@example.com.evil.org",
+    ] {
         idp.sign_in_as(Person::new("666", email));
         let browser = app.browser();
         let page = browser.sign_in_with("github").await.expect(403);
@@ -291,18 +321,32 @@ async fn a_disabled_user_is_not_let_in() {
 async fn a_provider_that_is_not_configured_says_what_to_set() {
     let app = open().start().await;
     for (provider, name) in [("github", "GITHUB"), ("google", "GOOGLE"), ("oidc", "OIDC")] {
-        for path in [format!("/auth/login/{provider}"), format!("/auth/{provider}/callback?code=x&state=y")] {
+        for path in
+            [format!("/auth/login/{provider}"), format!("/auth/{provider}/callback?code=x&state=y")]
+        {
             let answer = app.anonymous().get(&path).await.expect(501);
-            assert!(answer.text.contains(&format!("LOOM_SERVER_{name}_CLIENT_ID")), "{}", answer.text);
+            assert!(
+                answer.text.contains(&format!("LOOM_SERVER_{name}_CLIENT_ID")),
+                "{}",
+                answer.text
+            );
             app.browser().get(&path).await.expect(501);
         }
     }
     assert_eq!(app.anonymous().get("/auth/login/myspace").await.expect(404).code(), "not_found");
     let providers = app.anonymous().get("/auth/providers").await.expect(200).json();
-    let configured: Vec<_> = providers["providers"].as_array().unwrap().iter()
-        .map(|provider| (provider["id"].as_str().unwrap(), provider["configured"].as_bool().unwrap()))
+    let configured: Vec<_> = providers["providers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|provider| {
+            (provider["id"].as_str().unwrap(), provider["configured"].as_bool().unwrap())
+        })
         .collect();
-    assert_eq!(configured, [("github", false), ("google", false), ("oidc", false), ("magic_link", true)]);
+    assert_eq!(
+        configured,
+        [("github", false), ("google", false), ("oidc", false), ("magic_link", true)]
+    );
 }
 
 #[tokio::test]

@@ -185,7 +185,10 @@ async fn a_link_does_not_sign_in_another_account_over_a_session_without_ending_i
     assert_eq!(email_of(&browser).await.as_deref(), Some("eve@example.com"));
     let stolen = app.browser();
     stolen.set_cookie("loom_session", &before);
-    assert!(me(&stolen).await.is_none(), "a session fixed before the sign-in is worth nothing after it");
+    assert!(
+        me(&stolen).await.is_none(),
+        "a session fixed before the sign-in is worth nothing after it"
+    );
 }
 
 #[tokio::test]

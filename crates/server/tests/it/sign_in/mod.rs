@@ -57,10 +57,14 @@ async fn email_of(browser: &Browser) -> Option<String> {
 /// The link and the code in a mail.
 fn link_and_code(mail: &loom_testkit::smtp::Received) -> (String, String) {
     let text = mail.text();
-    let link = text.split_whitespace().find(|word| word.starts_with("http://") && word.contains("token="));
+    let link =
+        text.split_whitespace().find(|word| word.starts_with("http://") && word.contains("token="));
     let is_code = |word: &&str| {
         word.len() == 9
-            && word.chars().enumerate().all(|(at, c)| if at == 4 { c == '-' } else { c.is_ascii_uppercase() })
+            && word
+                .chars()
+                .enumerate()
+                .all(|(at, c)| if at == 4 { c == '-' } else { c.is_ascii_uppercase() })
     };
     let code = text.split_whitespace().find(is_code).expect("a code");
     (link.expect("a link").to_owned(), code.to_owned())

@@ -17,7 +17,8 @@ async fn google_and_any_issuer_let_the_person_of_the_id_token_in() {
         browser.sign_in_with(provider).await.expect(303);
         assert_eq!(email_of(&browser).await.unwrap(), format!("{provider}@example.com"));
     }
-    let identities = app.rows("SELECT provider, issuer, subject FROM identities ORDER BY provider").await;
+    let identities =
+        app.rows("SELECT provider, issuer, subject FROM identities ORDER BY provider").await;
     assert_eq!(identities[0]["subject"], "g-1");
     assert_eq!(identities[1]["issuer"], idp.url());
 }

@@ -11,14 +11,17 @@ fn forms(page: &str) -> Vec<(String, Vec<(String, String)>)> {
         let value = tag.split_once(&format!("{name}=\""))?.1;
         Some(value.split('"').next().unwrap_or_default().to_owned())
     };
-    page.split("<form").skip(1).map(|form| {
-        let form = form.split("</form>").next().unwrap();
-        let inputs = form.split("<input").skip(1).filter_map(|input| {
-            let input = input.split('>').next().unwrap();
-            Some((attribute(input, "name")?, attribute(input, "value").unwrap_or_default()))
-        });
-        (attribute(form, "action").unwrap(), inputs.collect())
-    }).collect()
+    page.split("<form")
+        .skip(1)
+        .map(|form| {
+            let form = form.split("</form>").next().unwrap();
+            let inputs = form.split("<input").skip(1).filter_map(|input| {
+                let input = input.split('>').next().unwrap();
+                Some((attribute(input, "name")?, attribute(input, "value").unwrap_or_default()))
+            });
+            (attribute(form, "action").unwrap(), inputs.collect())
+        })
+        .collect()
 }
 
 /// Presses everything that can be pressed, and follows everything that can be followed.
@@ -27,7 +30,11 @@ async fn press_everything(browser: &Browser, page: &str, codes: &[String]) {
         let mut tries = vec![fields.clone()];
         for code in codes {
             let mut filled = fields.clone();
-            filled.iter_mut().for_each(|(name, value)| if name == "code" { value.clone_from(code) });
+            filled.iter_mut().for_each(|(name, value)| {
+                if name == "code" {
+                    value.clone_from(code)
+                }
+            });
             tries.push(filled);
         }
         for fields in tries {
@@ -53,7 +60,8 @@ async fn app() -> (TestApp, SmtpServer) {
 }
 
 #[tokio::test]
-async fn a_scanner_that_follows_links_and_presses_every_button_does_not_sign_in_nor_use_the_link_up() {
+async fn a_scanner_that_follows_links_and_presses_every_button_does_not_sign_in_nor_use_the_link_up()
+ {
     let (app, smtp) = app().await;
     let person = app.browser();
     person.submit("/auth/magic-link", &[("email", "ada@example.com")]).await.expect(202);
