@@ -303,6 +303,8 @@ mod tests {
     use super::*;
 
     fn app() -> Router {
+        // Whoever makes an HTTP client needs it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let fail = || -> BoxFuture<'static, &'static str> {
             Box::pin(async { panic!("password hunter2 in src/secret.rs") })
         };

@@ -14,7 +14,13 @@ fn assert_strict(page: &loom_testkit::Answer, what: &str) {
     let header = |name: &str| page.header(name).unwrap_or_else(|| panic!("{what}: no {name}"));
     assert_eq!(header("content-type"), "text/html; charset=utf-8", "{what}");
     let policy = header("content-security-policy");
-    for part in ["default-src 'none'", "style-src 'sha256-", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"] {
+    for part in [
+        "default-src 'none'",
+        "style-src 'sha256-",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    ] {
         assert!(policy.contains(part), "{what}: {policy}");
     }
     assert!(!policy.contains("unsafe"), "{what}: {policy}");
@@ -64,12 +70,21 @@ async fn every_page_is_strict() {
     assert_eq!(done.header("referrer-policy"), Some("no-referrer"));
     assert_strict(&page(&stranger, "/account").await, "account");
     assert_strict(&page(&stranger, "/device").await, "device");
-    assert_strict(&stranger.submit("/device", &[("user_code", "<b>")]).await.expect(404), "no code");
+    assert_strict(
+        &stranger.submit("/device", &[("user_code", "<b>")]).await.expect(404),
+        "no code",
+    );
     let connect = stranger.submit("/account/connect/github", &[]).await.expect(200);
     assert_strict(&connect, "connect");
     assert_strict(&page(&stranger, "/auth/login/google").await.expect(501), "not configured");
-    assert_strict(&page(&stranger, "/auth/github/callback?error=%3Cscript%3E&state=x").await, "error");
-    let unsigned = app.browser().submit("/account/sessions/0193a1b2-0000-7000-8000-000000000000/end", &[]).await;
+    assert_strict(
+        &page(&stranger, "/auth/github/callback?error=%3Cscript%3E&state=x").await,
+        "error",
+    );
+    let unsigned = app
+        .browser()
+        .submit("/account/sessions/0193a1b2-0000-7000-8000-000000000000/end", &[])
+        .await;
     assert_eq!(unsigned.status, 401);
     assert_strict(&unsigned, "signed out");
 }
@@ -91,7 +106,10 @@ async fn the_account_page_lists_sessions_and_ends_one_without_script() {
     there.get("/auth/me").await.expect(401);
     let out = here.submit("/account/sign-out", &[]).await.expect(303);
     assert_eq!(out.location(), "/auth/sign-in");
-    assert_eq!(here.get("/account").await.expect(303).location(), "/auth/sign-in?redirect=%2Faccount");
+    assert_eq!(
+        here.get("/account").await.expect(303).location(),
+        "/auth/sign-in?redirect=%2Faccount"
+    );
 }
 
 #[tokio::test]

@@ -89,7 +89,8 @@ async fn a_session_slides_sixty_days_and_ends_after_a_hundred_and_eighty() {
         forget_everything(&app).await;
     }
     app.running.features.jobs.run_now("session-cleanup").await.unwrap();
-    eventually(async || app.rows("SELECT * FROM user_sessions").await.is_empty().then_some(())).await;
+    eventually(async || app.rows("SELECT * FROM user_sessions").await.is_empty().then_some(()))
+        .await;
 }
 
 #[tokio::test]
