@@ -5,25 +5,36 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use loom_common_secret::SecretString;
-use loom_core::Result;
+use loom_core::{Error, Result};
 use reqwest::{Method, Response, StatusCode, Url, header};
 
 use crate::{
-    dispatch::{Outcome, Via},
     mailer::chain,
-    outbound::{Client, Refused},
+    outbound::{Client, Guard, Refused},
+    outcome::{Outcome, Via},
     signature::sign,
     store::Claimed,
 };
 
 /// The whole exchange.
-pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(10);
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_MAX: usize = 1024;
 
 /// Where a webhook is and what signs.
 pub(crate) struct Receiver {
     pub(crate) url: String,
     pub(crate) secret: SecretString,
+}
+
+pub(crate) fn client(guard: &Guard) -> Result<Client> {
+    let configured = guard.client(|builder| {
+        builder
+            .connect_timeout(CONNECT_LIMIT)
+            .timeout(LIMIT)
+            .user_agent(concat!("Loom/", env!("CARGO_PKG_VERSION")))
+    });
+    configured.map_err(Error::internal)
 }
 
 pub(crate) async fn call(

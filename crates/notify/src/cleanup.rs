@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use loom_core::{Error, Result};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Notify, mailer, store};
+use crate::{Notify, outbox, store};
 
 const KEEP: TimeDelta = TimeDelta::days(30);
 /// So long can what failed be tried again by hand.
@@ -28,7 +28,7 @@ impl Notify {
             }
         }
         let before = SystemTime::from(now) - KEEP_OUTBOX;
-        handled += mailer::sweep(&self.outbox, before).await.map_err(Error::internal)?;
+        handled += outbox::sweep(&self.outbox, before).await.map_err(Error::internal)?;
         Ok(handled)
     }
 }

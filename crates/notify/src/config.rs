@@ -99,12 +99,16 @@ impl Smtp {
         if !text::is_plain_line(&from_name, 100) {
             env.problem(FROM_NAME, "must be one line of at most 100 bytes");
         }
-        let ca = ca_file.and_then(|path| {
-            let pem = std::fs::read(&path);
-            if let Err(error) = &pem {
-                env.problem(CA_FILE, format!("the file cannot be read: {error}"));
+        let ca = ca_file.and_then(|path| match std::fs::read_to_string(&path) {
+            Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Some(pem.into_bytes()),
+            Ok(_) => {
+                env.problem(CA_FILE, "the file holds no certificate in PEM");
+                None
             }
-            pem.ok()
+            Err(error) => {
+                env.problem(CA_FILE, format!("the file cannot be read: {error}"));
+                None
+            }
         });
         let host = host?;
         if username.is_some() != password.is_some() {

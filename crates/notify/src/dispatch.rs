@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     CHANNEL, Channel, DeliveryState, Notify, caller,
+    outcome::{Fate, Outcome},
     queue::{MailBody, context},
     retry,
     store::{self, Claimed, Recorded, webhooks},
@@ -52,78 +53,6 @@ impl Slots {
             Channel::Mail => &self.mail,
             Channel::Webhook => &self.webhook,
         }
-    }
-}
-
-/// By which way something was sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Via {
-    Smtp,
-    Outbox,
-    Http,
-}
-
-impl Via {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Smtp => "smtp",
-            Self::Outbox => "outbox",
-            Self::Http => "http",
-        }
-    }
-}
-
-/// What one attempt came to.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    fate: Fate,
-    status: Option<i32>,
-    error: Option<String>,
-}
-
-#[derive(Debug)]
-enum Fate {
-    Delivered(Via),
-    Retry {
-        asked: Duration,
-    },
-    Failed,
-    /// The receiver wants nothing more, ever.
-    Gone,
-    Expired,
-}
-
-impl Outcome {
-    fn new(fate: Fate, error: Option<String>) -> Self {
-        Self { fate, status: None, error }
-    }
-
-    pub(crate) fn delivered(via: Via, status: Option<i32>) -> Self {
-        Self { fate: Fate::Delivered(via), status, error: None }
-    }
-
-    pub(crate) fn retry(error: impl Into<String>) -> Self {
-        Self::new(Fate::Retry { asked: Duration::ZERO }, Some(error.into()))
-    }
-
-    pub(crate) fn fail(error: impl Into<String>) -> Self {
-        Self::new(Fate::Failed, Some(error.into()))
-    }
-
-    pub(crate) fn gone(error: impl Into<String>) -> Self {
-        Self::new(Fate::Gone, Some(error.into()))
-    }
-
-    pub(crate) fn after(mut self, wait: Duration) -> Self {
-        if let Fate::Retry { asked } = &mut self.fate {
-            *asked = wait;
-        }
-        self
-    }
-
-    pub(crate) fn with_status(mut self, status: Option<u16>) -> Self {
-        self.status = status.map(i32::from);
-        self
     }
 }
 
@@ -271,7 +200,14 @@ impl Notify {
                 }
                 let receiver = self.receiver(&webhook)?;
                 let body = payload.expose().to_owned();
-                caller::call(&self.client, delivery, &receiver, body, now).await
+                let client = match self.client.get() {
+                    Some(client) => client,
+                    None => {
+                        let made = caller::client(&self.guard)?;
+                        self.client.get_or_init(|| made)
+                    }
+                };
+                caller::call(client, delivery, &receiver, body, now).await
             }
         }
     }

@@ -11,13 +11,18 @@ mod http;
 mod mailer;
 mod model;
 pub mod outbound;
+mod outbox;
+mod outcome;
 mod queue;
 mod retry;
 mod signature;
 mod store;
 mod webhooks;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use loom_core::{
     Clock, Error, Result,
@@ -30,8 +35,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{Config, Smtp, Tls};
 pub use model::{Alert, Channel, DeliveryState, DeliveryView, Mail, WebhookView};
-
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a dispatcher listens to, so that it hears at once of what another replica queued.
 pub const CHANNEL: &str = "loom_notify";
@@ -53,7 +56,8 @@ pub struct Inner {
     redactor: Redactor,
     mailer: mailer::Mailer,
     guard: outbound::Guard,
-    client: outbound::Client,
+    /// Made when it is first needed: one that only queues needs no TLS.
+    client: OnceLock<outbound::Client>,
     probe: health::Probe,
     /// Rings when something may be due.
     bell: tokio::sync::Notify,
@@ -83,14 +87,6 @@ impl Notify {
         config: &Config,
     ) -> Result<Self> {
         let guard = outbound::Guard::new(config.outbound_allow.iter().copied());
-        let client = guard
-            .client(|builder| {
-                builder
-                    .connect_timeout(CONNECT_LIMIT)
-                    .timeout(caller::LIMIT)
-                    .user_agent(concat!("Loom/", env!("CARGO_PKG_VERSION")))
-            })
-            .map_err(Error::internal)?;
         let password = config.smtp.as_ref().and_then(|smtp| smtp.password.clone());
         Ok(Self(Arc::new(Inner {
             pool,
@@ -103,7 +99,7 @@ impl Notify {
             redactor: Redactor::new(password),
             mailer: mailer::Mailer::new(config)?,
             guard,
-            client,
+            client: OnceLock::new(),
             probe: health::Probe::default(),
             bell: tokio::sync::Notify::new(),
             slots: dispatch::Slots::default(),

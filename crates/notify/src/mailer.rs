@@ -1,8 +1,7 @@
 //! Mail: over SMTP, or into a folder where there is none.
 
 use std::{
-    io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
@@ -20,11 +19,13 @@ use lettre::{
     },
 };
 use loom_core::{Error, Result};
-use tokio::{fs, io::AsyncWriteExt, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     Config, Smtp, Tls,
-    dispatch::{CONCURRENT_MAILS, Outcome, Via},
+    dispatch::CONCURRENT_MAILS,
+    outbox,
+    outcome::{Outcome, Via},
     queue::{MailBody, address},
     store::Claimed,
 };
@@ -87,9 +88,9 @@ impl Mailer {
                 Err(_) => Outcome::retry("the mail server took too long"),
             },
             Way::Outbox { folder, production } => {
-                match write(folder, mail, now, &message.formatted()).await {
+                match outbox::write(folder, mail, now, &message.formatted()).await {
                     Ok(file) => {
-                        tell(mail, &file, (!production).then_some(&plain));
+                        outbox::tell(mail, &file, (!production).then_some(&plain));
                         Outcome::delivered(Via::Outbox, None)
                     }
                     Err(error) => Outcome::retry(format!("the outbox cannot be written: {error}")),
@@ -173,73 +174,4 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = error.source();
     }
     text
-}
-
-/// Writes a mail to a new file that nobody else can read.
-async fn write(
-    folder: &Path,
-    mail: &Claimed,
-    now: DateTime<Utc>,
-    bytes: &[u8],
-) -> io::Result<PathBuf> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(folder).await?;
-    let safe = |text: &str| -> String {
-        let is_safe = |c: char| c.is_ascii_alphanumeric() || "@._+-".contains(c);
-        text.chars().map(|c| if is_safe(c) { c } else { '_' }).take(120).collect()
-    };
-    let name =
-        format!("{}-{}-{}", now.format("%Y%m%dT%H%M%S%3fZ"), safe(&mail.kind), safe(&mail.target));
-    let create = async |name: String| {
-        let file = folder.join(name);
-        let mut options = fs::OpenOptions::new();
-        Ok::<_, io::Error>((
-            options.write(true).create_new(true).mode(0o600).open(&file).await?,
-            file,
-        ))
-    };
-    let created = match create(format!("{name}.eml")).await {
-        // Two in one millisecond.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            create(format!("{name}-{}.eml", mail.id)).await
-        }
-        created => created,
-    };
-    let (mut file, path) = created?;
-    file.write_all(bytes).await?;
-    file.sync_all().await?;
-    Ok(path)
-}
-
-/// Removes files that were written to the outbox before; gives their number.
-pub(crate) async fn sweep(folder: &Path, before: SystemTime) -> io::Result<u64> {
-    let mut removed = 0;
-    let mut entries = match fs::read_dir(folder).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries?,
-    };
-    while let Some(entry) = entries.next_entry().await? {
-        let path = entry.path();
-        let old = entry.metadata().await?.modified()? < before;
-        if old && path.extension().is_some_and(|extension| extension == "eml") {
-            fs::remove_file(path).await?;
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
-
-/// For the developer, who has no mail server, the text is in the log too: a sign-in link stands in it.
-fn tell(mail: &Claimed, file: &Path, text: Option<&String>) {
-    let (kind, to, subject, file) = (&mail.kind, &mail.target, &mail.subject, file.display());
-    match text {
-        Some(text) => tracing::info!(
-            kind, to, subject, %file,
-            "no mail server is configured, the mail was written to the outbox:\n{text}"
-        ),
-        None => tracing::warn!(
-            kind, to, subject, %file,
-            "no mail server is configured, the mail was only written to the outbox"
-        ),
-    }
 }

@@ -24,6 +24,8 @@ const EVENT_MAX: usize = 256 * 1024;
 /// An alert is for reading; the rest is where it comes from.
 const ALERT_TEXT_MAX: usize = 16 * 1024;
 const KEY_MAX: usize = 200;
+/// What may wait on one channel.
+const WAITING_MAX: i64 = 10_000;
 
 /// What a mail holds beside what the log keeps of it.
 #[derive(Serialize, Deserialize)]
@@ -46,7 +48,7 @@ impl Notify {
     /// Queues a mail in the caller's transaction; call [`Notify::wake`] after the commit.
     ///
     /// # Errors
-    /// 422 for an address, subject or text that cannot be sent.
+    /// 422 for an address, subject or text that cannot be sent, 429 when too much waits already.
     pub async fn mail(&self, db: &mut PgConnection, mail: &Mail) -> Result<()> {
         self.queue_mail(db, mail, None).await.map(|_| ())
     }
@@ -108,7 +110,8 @@ impl Notify {
                 continue;
             }
             if let Err(error) = self.queue_mail(db, &mail, Some(key)).await {
-                // One admin without a usable address must not keep the others in the dark.
+                // One admin without a usable address must not keep the others in the dark, nor a full
+                // queue undo what the alert is about.
                 if error.status().is_server_error() {
                     return Err(error);
                 }
@@ -116,8 +119,13 @@ impl Notify {
             }
         }
         let data = json!({"key": key, "title": title, "text": body});
-        self.queue_event(db, None, alert.kind, &title, Some(key), &data).await?;
-        Ok(())
+        match self.queue_event(db, None, alert.kind, &title, Some(key), &data).await {
+            Err(error) if !error.status().is_server_error() => {
+                tracing::warn!(kind = alert.kind, %error, "an alert goes to no webhook");
+                Ok(())
+            }
+            queued => queued.map(|_| ()),
+        }
     }
 
     /// Queues an event in the caller's transaction for the webhooks that want it: of an organisation,
@@ -190,6 +198,12 @@ impl Notify {
         new: New<'_>,
         payload: String,
     ) -> Result<DeliveryId> {
+        if store::is_full(db, new.channel, WAITING_MAX).await? {
+            return Err(Error::overloaded(match new.channel {
+                Channel::Mail => "the queue of mail",
+                Channel::Webhook => "the queue of webhooks",
+            }));
+        }
         let now = self.clock.now();
         let id = DeliveryId::new(now);
         let sealed_payload = self.vault.seal(&context(id), &SecretString::from(payload))?;

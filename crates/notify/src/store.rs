@@ -54,6 +54,19 @@ pub(crate) async fn insert(db: &mut PgConnection, new: &NewDelivery<'_>) -> Resu
     Ok(())
 }
 
+/// Do so many wait on the channel already?
+pub(crate) async fn is_full(db: &mut PgConnection, channel: Channel, most: i64) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) >= $2 AS "full!" FROM (
+               SELECT FROM deliveries
+                WHERE channel = $1 AND state IN ('pending', 'delivering') LIMIT $2) waiting"#,
+        channel.as_str(),
+        most
+    )
+    .fetch_one(db)
+    .await?)
+}
+
 /// Does an alert about the same wait to be mailed there?
 pub(crate) async fn is_waiting(
     db: &mut PgConnection,

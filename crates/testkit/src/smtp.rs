@@ -1,4 +1,4 @@
-//! A small real SMTP server on loopback: plain or STARTTLS with a certificate made for it, sign-in,
+//! A small real SMTP server on loopback: plain, STARTTLS or TLS with a certificate made for it, sign-in,
 //! answers by script. It keeps what it took.
 
 mod session;
@@ -19,10 +19,19 @@ use crate::{background::Background, eventually};
 /// How a test wants its mail server.
 #[derive(Clone, Default)]
 pub struct Options {
-    /// Offers STARTTLS, and takes no mail before it.
-    pub starttls: bool,
+    pub security: Security,
     /// Takes no mail before this user has signed in with this password.
     pub login: Option<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Security {
+    #[default]
+    Plain,
+    /// Offers STARTTLS, and takes no mail before it.
+    Starttls,
+    /// TLS from the first byte on.
+    Implicit,
 }
 
 /// What becomes of the next mail instead of being taken.
@@ -135,7 +144,11 @@ impl SmtpServer {
 
     /// The settings with which a server of ours sends through this one.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let tls = if self.shared.options.starttls { "starttls" } else { "none" };
+        let tls = match self.shared.options.security {
+            Security::Plain => "none",
+            Security::Starttls => "starttls",
+            Security::Implicit => "implicit",
+        };
         let mut settings = vec![
             ("LOOM_SERVER_SMTP_HOST", "localhost".to_owned()),
             ("LOOM_SERVER_SMTP_PORT", self.addr.port().to_string()),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{mail, send, setup};
 
-fn alert() -> Alert {
+pub(crate) fn alert() -> Alert {
     Alert {
         kind: "job.failing",
         key: "session-cleanup".to_owned(),

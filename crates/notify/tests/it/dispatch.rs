@@ -91,7 +91,7 @@ async fn two_replicas_send_each_mail_once() {
 #[tokio::test]
 async fn another_replica_hears_at_once_of_what_was_queued_here() {
     let world = World::new().await;
-    let (hub, _) = Hub::start(&world.database.url(), &[CHANNEL]).unwrap();
+    let (hub, _) = Hub::start(world.database.url(), &[CHANNEL]).unwrap();
     hub.connected().await;
     let (here, there) = (world.replica(), world.replica());
     there.start(&hub);
@@ -151,4 +151,26 @@ async fn a_replica_that_goes_down_gives_back_what_does_not_end_in_time() {
     second.start(&Hub::silent(&[CHANNEL]));
     world.all_delivered().await;
     second.close(Duration::from_secs(10)).await;
+}
+
+#[tokio::test]
+async fn one_that_is_silent_needs_nothing_but_a_database_and_sends_nothing() {
+    let database = TestDatabase::new().await;
+    let silent = Notify::silent(database.pool().clone(), Clock::system(), &["ops@example.com"]);
+    let alert = loom_notify::Alert {
+        kind: "job.failing",
+        key: "session-cleanup".to_owned(),
+        title: String::new(),
+        text: String::new(),
+    };
+    let mut db = loom_db::begin(database.pool()).await.unwrap();
+    silent.unwrap().alert(&mut db, &alert).await.unwrap();
+    db.commit().await.unwrap();
+    let queued: Vec<(String, String, String)> =
+        sqlx::query_as("SELECT target, subject, state FROM deliveries")
+            .fetch_all(database.pool())
+            .await
+            .unwrap();
+    let expected = ["ops@example.com", "Alert", "pending"].map(str::to_owned);
+    assert_eq!(queued, [expected.into()]);
 }

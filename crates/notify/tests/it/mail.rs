@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use loom_notify::Mail;
 use loom_testkit::{
     Setup,
-    smtp::{Answer, Options, SmtpServer},
+    smtp::{Answer, Options, Security, SmtpServer},
 };
 
 use crate::{MINUTE, SECRET, after_attempt, in_state, later, mail, send, setup};
@@ -41,16 +41,43 @@ async fn a_mail_arrives_as_it_was_written_in_text_and_html() {
 }
 
 #[tokio::test]
-async fn a_mail_goes_through_starttls_to_a_server_that_wants_a_sign_in() {
-    let login = Some(("loom".to_owned(), "a long password".to_owned()));
-    let smtp = SmtpServer::with(Options { starttls: true, login });
+async fn a_mail_goes_through_tls_of_either_kind_to_a_server_that_wants_a_sign_in() {
+    for security in [Security::Starttls, Security::Implicit] {
+        let login = Some(("loom".to_owned(), "a long password".to_owned()));
+        let smtp = SmtpServer::with(Options { security, login });
+        let app = setup(&smtp).start().await;
+        send(&app, &mail("ada@example.com")).await;
+        let received = smtp.mail(1).await;
+        assert!(received.over_tls);
+        assert_eq!(received.user.as_deref(), Some("loom"));
+        assert!(received.text().contains(SECRET));
+        assert_eq!(received.html(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_says_so_and_takes_more_when_there_is_room() {
+    let smtp = SmtpServer::start();
     let app = setup(&smtp).start().await;
-    send(&app, &mail("ada@example.com")).await;
-    let received = smtp.mail(1).await;
-    assert!(received.over_tls);
-    assert_eq!(received.user.as_deref(), Some("loom"));
-    assert!(received.text().contains(SECRET));
-    assert_eq!(received.html(), None);
+    let notify = &app.running.features.notify;
+    let mut db = loom_db::begin(app.database.pool()).await.unwrap();
+    sqlx::query(
+        "INSERT INTO deliveries (id, kind, channel, target, subject, due_at, created_at)
+         SELECT gen_random_uuid(), 'many', 'mail', 'x@example.com', 'Many', '2100-01-01', now()
+           FROM generate_series(1, 10000)",
+    )
+    .execute(&mut *db)
+    .await
+    .unwrap();
+    let refused = notify.mail(&mut db, &mail("ada@example.com")).await.unwrap_err();
+    assert_eq!((refused.status().as_u16(), refused.code()), (429, "overloaded"));
+    // An alert gives way: it must not undo what it is about.
+    notify.alert(&mut db, &crate::alerts::alert()).await.unwrap();
+    sqlx::query("DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries LIMIT 1)")
+        .execute(&mut *db)
+        .await
+        .unwrap();
+    notify.mail(&mut db, &mail("ada@example.com")).await.unwrap();
 }
 
 #[tokio::test]
@@ -65,7 +92,7 @@ async fn no_mail_leaves_in_clear_when_tls_was_asked_for_and_is_not_offered() {
 
 #[tokio::test]
 async fn no_mail_goes_to_a_server_whose_certificate_nobody_vouches_for() {
-    let smtp = SmtpServer::with(Options { starttls: true, login: None });
+    let smtp = SmtpServer::with(Options { security: Security::Starttls, login: None });
     let app = setup(&smtp).set("LOOM_SERVER_SMTP_CA_FILE", "").start().await;
     send(&app, &mail("ada@example.com")).await;
     let row = after_attempt(&app, 1).await;
@@ -107,7 +134,7 @@ async fn what_is_refused_for_good_is_given_up_at_once() {
 #[tokio::test]
 async fn a_wrong_password_is_a_fault_of_ours_and_the_mail_waits_until_it_is_mended() {
     let login = Some(("loom".to_owned(), "right".to_owned()));
-    let smtp = SmtpServer::with(Options { starttls: false, login });
+    let smtp = SmtpServer::with(Options { login, ..Options::default() });
     let app = setup(&smtp).set("LOOM_SERVER_SMTP_PASSWORD", "wrong-password").start().await;
     send(&app, &mail("ada@example.com")).await;
     let row = after_attempt(&app, 1).await;

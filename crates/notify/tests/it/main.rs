@@ -1,13 +1,19 @@
 //! Mail and webhooks through the running server, on real PostgreSQL, a real SMTP server and a real
 //! receiver. Time is moved by hand; nothing sleeps.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may panic"
+)]
 
 mod admin;
 mod alerts;
 mod dispatch;
 mod health;
 mod mail;
+mod settings;
 mod webhooks;
 
 use std::time::Duration;

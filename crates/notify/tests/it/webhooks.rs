@@ -30,8 +30,8 @@ async fn app() -> (TestApp, User) {
 async fn make(admin: &User, url: &str) -> (String, String) {
     let new = json!({"name": "ops", "url": url});
     let made = admin.post("/api/admin/webhooks", &new).await.expect(201).json();
-    let text = |name: &str| made[name].as_str().unwrap().to_owned();
-    (text("id"), text("secret"))
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    (text(&made["id"]), text(&made["secret"]))
 }
 
 async fn test(admin: &User, id: &str) {
@@ -67,13 +67,13 @@ async fn a_receiver_that_fails_is_called_again_with_the_same_id_and_when_it_asks
     let (app, admin) = app().await;
     let hooks = WebhookReceiver::start();
     let (id, _) = make(&admin, &hooks.url("/hook")).await;
-    hooks.enqueue(500, None, "it broke, token=abcdefghijklmnop0123456789");
+    hooks.enqueue(500, None, "it broke, password=hunter2hunter2");
     hooks.enqueue(429, Some(("retry-after", "3000")), "");
     test(&admin, &id).await;
     let row = after_attempt(&app, 1).await;
     assert_eq!(row["status_code"], 500);
     let error = row["last_error"].as_str().unwrap();
-    assert!(error.contains("it broke") && !error.contains("abcdefghijklmnop"), "{error}");
+    assert!(error.contains("it broke") && !error.contains("hunter2"), "{error}");
     later(&app, Duration::from_secs(10)).await;
     let row = after_attempt(&app, 2).await;
     let due: DateTime<Utc> = row["due_at"].as_str().unwrap().parse().unwrap();
@@ -179,4 +179,35 @@ async fn what_waits_for_a_webhook_is_given_up_with_it() {
     let row = in_state(&app, "failed").await;
     assert_eq!((&row["sealed_payload"], &row["webhook_id"]), (&Value::Null, &Value::Null));
     admin.get(&format!("/api/admin/webhooks/{id}")).await.expect(404);
+}
+
+#[tokio::test]
+async fn an_event_reaches_the_webhooks_of_its_own_organisation_and_no_others() {
+    let (app, admin) = app().await;
+    let hooks = WebhookReceiver::start();
+    make(&admin, &hooks.url("/installation")).await;
+    let (ada, bob) = (app.user("ada@example.com").await, app.user("bob@example.com").await);
+    for (path, org) in [("/ada", ada.org), ("/bob", bob.org)] {
+        // One of an organisation, sealed for its own row, as features will make them.
+        make(&admin, &hooks.url(path)).await;
+        sqlx::query("UPDATE webhooks SET org_id = $1 WHERE url = $2")
+            .bind(org)
+            .bind(hooks.url(path))
+            .execute(app.database.pool())
+            .await
+            .unwrap();
+    }
+    let notify = &app.running.features.notify;
+    let mut db = loom_db::begin(app.database.pool()).await.unwrap();
+    let data = json!({"issue": 7});
+    let queued = notify.webhook(&mut db, Some(ada.org), "issue.new", &data).await.unwrap();
+    assert_eq!(queued, 1);
+    db.commit().await.unwrap();
+    notify.wake();
+    let call = hooks.call(1).await;
+    assert_eq!((call.path.as_str(), &call.json()["data"]), ("/ada", &data));
+    in_state(&app, "delivered").await;
+    // Nor do the routes of the installation reach them.
+    let listed = admin.get("/api/admin/webhooks").await.expect(200).json();
+    assert_eq!(listed["webhooks"].as_array().unwrap().len(), 1);
 }

@@ -5,7 +5,7 @@ use std::{io, net::TcpListener, sync::Arc};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
-use super::{Answer, Received, Shared};
+use super::{Answer, Received, Security, Shared};
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
@@ -23,17 +23,21 @@ pub(crate) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn serve(socket: Box<dyn Stream>, shared: &Shared) -> io::Result<()> {
-    let mut session = Session { stream: BufReader::new(socket), shared, tls: false, user: None };
+    let tls = shared.options.security == Security::Implicit;
+    let socket = if tls { secure(socket, shared).await? } else { socket };
+    let mut session = Session { stream: BufReader::new(socket), shared, tls, user: None };
     session.say("220 mail.test ESMTP").await?;
     if session.run().await? == Next::StartTls {
-        let plain = session.stream.into_inner();
-        let secured = shared.tls.accept(plain).await?;
-        let secured: Box<dyn Stream> = Box::new(secured);
+        let secured = secure(session.stream.into_inner(), shared).await?;
         let mut session =
             Session { stream: BufReader::new(secured), shared, tls: true, user: None };
         session.run().await?;
     }
     Ok(())
+}
+
+async fn secure(socket: Box<dyn Stream>, shared: &Shared) -> io::Result<Box<dyn Stream>> {
+    Ok(Box::new(shared.tls.accept(socket).await?))
 }
 
 #[derive(PartialEq)]
@@ -82,7 +86,7 @@ impl Session<'_> {
                     self.say("221 bye").await?;
                     return Ok(Next::Close);
                 }
-                "MAIL" if self.shared.options.starttls && !self.tls => {
+                "MAIL" if self.shared.options.security == Security::Starttls && !self.tls => {
                     self.say("530 5.7.0 STARTTLS first").await?;
                 }
                 "MAIL" if self.shared.options.login.is_some() && self.user.is_none() => {
@@ -129,7 +133,7 @@ impl Session<'_> {
     async fn hello(&mut self) -> io::Result<()> {
         let options = &self.shared.options;
         let mut lines = vec!["mail.test"];
-        if options.starttls && !self.tls {
+        if options.security == Security::Starttls && !self.tls {
             lines.push("STARTTLS");
         }
         if options.login.is_some() {
