@@ -220,7 +220,7 @@ async fn offer_set_up(running: &Running) {
             ));
         }
         Err(error) => {
-            tracing::error!(%error, cause = error.cause(), "no set-up link could be made")
+            tracing::error!(%error, cause = error.cause(), "no set-up link could be made");
         }
     }
 }

@@ -23,7 +23,7 @@ impl Auth {
             "INSERT INTO ws_tokens (token_sha256, via, credential_sha256, expires_at) VALUES ($1, $2, $3, $4)",
             &token::digest(&token),
             principal.via.as_str(),
-            credential.as_ref().map(|digest| digest.as_slice()),
+            credential.as_ref().map(<[u8; 32]>::as_slice),
             self.clock.now() + LIFE
         )
         .execute(&self.pool)

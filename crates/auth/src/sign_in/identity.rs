@@ -105,10 +105,10 @@ impl Auth {
         let now = self.clock.now();
         let user = crate::users::store::insert_user(db, email, false, now).await?;
         store::verify_email(db, user, now).await?;
-        if let Some(name) = name.map(|name| text::cut(name.trim(), 200)) {
-            if text::is_plain_line(name, 200) {
-                store::name_user(db, user, name).await?;
-            }
+        if let Some(name) = name.map(|name| text::cut(name.trim(), 200))
+            && text::is_plain_line(name, 200)
+        {
+            store::name_user(db, user, name).await?;
         }
         Ok(user)
     }
