@@ -30,6 +30,7 @@ const COLD: u32 = 2_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let url = SecretString::from(std::env::var("DATABASE_URL").unwrap());
     let limits = Limits {
         max_connections: 4,
