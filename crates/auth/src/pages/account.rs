@@ -66,8 +66,17 @@ pub(super) fn account(auth: &Auth, account: &Account<'_>) -> Response {
         section.card aria-labelledby="ways" {
             h2 #ways { "Ways to sign in" }
             ul.rows {
-                @if account.ways.magic_link {
-                    li { div.what { strong { "E-mail" } br; span.muted { "a link to " (account.email) } } }
+                @if auth.magic_links_work() {
+                    li {
+                        div.what {
+                            strong { "E-mail" }
+                            br;
+                            span.muted {
+                                "a link to " (account.email)
+                                @if !account.ways.magic_link { " · not proven yet: sign in with it once" }
+                            }
+                        }
+                    }
                 }
                 @for identity in &account.ways.identities {
                     li {
@@ -95,7 +104,7 @@ pub(super) fn account(auth: &Auth, account: &Account<'_>) -> Response {
                     }
                 }
             }
-            @if !account.ways.magic_link && account.ways.identities.is_empty() {
+            @if !auth.magic_links_work() && account.ways.identities.is_empty() {
                 p.note { "When this session ends there is no way back in but an API key. Connect one of the above." }
             }
         }
