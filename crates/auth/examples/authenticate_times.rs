@@ -2,7 +2,12 @@
 //! `cargo build --release -p loom-db -p loom-auth --bin test-postgres --example authenticate_times`, then
 //! `target/release/test-postgres --run -- target/release/examples/authenticate_times`.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "it prints what it measured")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "it is told its database by test-postgres, and prints what it measured"
+)]
 
 use std::{
     hint::black_box,
