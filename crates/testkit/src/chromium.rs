@@ -4,7 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -43,7 +43,7 @@ pub fn find() -> Option<PathBuf> {
 }
 
 impl Chromium {
-    pub fn start(program: &PathBuf) -> Self {
+    pub fn start(program: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let made = Command::new("mkfifo").args([at("in"), at("out")]).status().unwrap();
