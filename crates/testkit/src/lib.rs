@@ -15,6 +15,7 @@ pub mod app;
 mod background;
 pub mod browser;
 pub mod chaos;
+pub mod chromium;
 pub mod database;
 pub mod idp;
 pub mod llm;

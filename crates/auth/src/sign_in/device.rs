@@ -16,12 +16,13 @@ use loom_core::{
     principal::{RequestInfo, Via},
     text,
 };
+use loom_notify::Mail;
 use serde_json::json;
 
 pub(crate) use http::{known, routes, routes_of_users};
 use model::{DeviceStarted, DeviceToken, PollError};
 
-use super::{browser::random_secret, code};
+use super::{browser::random_secret, code, enter::HOME};
 use crate::{
     Auth,
     limit::Budget,
@@ -144,7 +145,12 @@ impl Auth {
         let session = self.begin_session(&mut tx, user, &origin).await?;
         // Disabled since it was allowed?
         let who = self.signed_in(&mut tx, user, Via::Session(session.id)).await?;
+        if self.config.mail {
+            let mail = signed_in_mail(&self.site.base_url, &who.name, &waiting.client, &info.ip);
+            self.notify.mail(&mut tx, &mail).await?;
+        }
         tx.commit().await?;
+        self.notify.wake();
         let details = json!({"method": "device", "client": waiting.client});
         self.note_act(&who, info, "session.create", session.id.to_string(), details).await?;
         Ok(Ok(DeviceToken {
@@ -199,6 +205,22 @@ impl Auth {
         );
         self.note_act(principal, info, action, grant.id.to_string(), details).await?;
         Ok(grant)
+    }
+}
+
+/// Whoever was talked into typing a code learns of it.
+fn signed_in_mail(base_url: &str, to: &str, client: &str, ip: &std::net::IpAddr) -> Mail {
+    Mail {
+        kind: "device_signed_in",
+        to: to.to_owned(),
+        subject: "A device was signed in to Loom".to_owned(),
+        text: format!(
+            "{client}, at {ip}, was signed in to your Loom account at {base_url}: somebody typed its code in a \
+             browser where you are signed in.\n\n\
+             If you did not do this for a device of your own, end its session at {base_url}{HOME}, and tell your admins.\n"
+        ),
+        html: None,
+        expires_at: None,
     }
 }
 

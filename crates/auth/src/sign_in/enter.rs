@@ -42,7 +42,7 @@ impl Auth {
         let (session, before) =
             self.begin_in_browser(&mut tx, shown.user, shown.method, headers, info).await?;
         let who = self.signed_in(&mut tx, shown.user, Via::Session(session.id)).await?;
-        if shown.entry == Entry::Linked {
+        if shown.entry == Entry::Linked && self.config.mail {
             self.tell_of_link(&mut tx, &who.name, shown.method).await?;
         }
         tx.commit().await?;

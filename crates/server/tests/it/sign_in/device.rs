@@ -76,6 +76,8 @@ async fn a_client_is_let_in_by_a_person_who_sees_who_asks() {
         (&me["user"]["email"], &me["via"]["kind"]),
         (&"ada@example.com".into(), &"session".into())
     );
+    let mail = smtp.mail(2).await;
+    assert!(mail.text().contains("loom-cli on workbench"), "{}", mail.text());
     // The device code is used up, and the session is listed and can be ended.
     assert_eq!(poll(&app, &started).await, Err("expired_token".to_owned()));
     let list = browser.get("/api/sessions").await.expect(200).json();

@@ -1,6 +1,7 @@
 //! Signing in, end to end: a browser, a provider, a mail server, and those who attack them.
 
 mod account;
+mod chromium;
 mod device;
 mod dump;
 mod github;

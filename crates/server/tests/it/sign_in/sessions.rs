@@ -170,7 +170,8 @@ async fn a_websocket_of_another_site_gets_no_cookie_in() {
     let own = format!("http://localhost:{}", app.running.address.port());
     let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
     for (origin, status) in [("https://evil.example", 403), ("", 403), ("null", 403), (&own, 200)] {
-        let headers = [upgrade[0], upgrade[1], ("origin", origin), ("sec-fetch-site", "same-origin")];
+        let headers =
+            [upgrade[0], upgrade[1], ("origin", origin), ("sec-fetch-site", "same-origin")];
         let answer = browser.send(Method::GET, "/auth/me", None, &headers).await;
         assert_eq!(answer.status.as_u16(), status, "{origin}");
     }
@@ -183,7 +184,10 @@ async fn a_websocket_token_is_good_once_for_half_a_minute_and_for_a_websocket_on
     let key = app.user("key@example.com").await;
     let token = async || {
         let answer = browser.get("/auth/ws-token").await.expect(200);
-        assert_eq!((&answer.json()["expires_in"], answer.header("cache-control")), (&30.into(), Some("no-store")));
+        assert_eq!(
+            (&answer.json()["expires_in"], answer.header("cache-control")),
+            (&30.into(), Some("no-store"))
+        );
         answer.json()["token"].as_str().unwrap().to_owned()
     };
     let open = async |token: &str, is_websocket: bool| {
@@ -203,7 +207,8 @@ async fn a_websocket_token_is_good_once_for_half_a_minute_and_for_a_websocket_on
     app.clock.advance(Duration::from_secs(30));
     open(&late, true).await.expect(401);
     // It stands for its credential, and ends with it.
-    let of_key = key.get("/auth/ws-token").await.expect(200).json()["token"].as_str().unwrap().to_owned();
+    let of_key =
+        key.get("/auth/ws-token").await.expect(200).json()["token"].as_str().unwrap().to_owned();
     assert_eq!(open(&of_key, true).await.expect(200).json()["user"]["email"], "key@example.com");
     let orphan = token().await;
     browser.send(Method::POST, "/auth/logout", None, &[]).await.expect(204);
@@ -215,7 +220,10 @@ async fn a_websocket_token_is_good_once_for_half_a_minute_and_for_a_websocket_on
 async fn a_session_acts_in_the_organisation_that_is_chosen() {
     let (app, smtp) = app().await;
     let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
-    browser.post_json("/api/orgs", &json!({"slug": "engines", "name": "Engines"})).await.expect(201);
+    browser
+        .post_json("/api/orgs", &json!({"slug": "engines", "name": "Engines"}))
+        .await
+        .expect(201);
     let mine = me(&browser).await.unwrap();
     assert_eq!(mine["role"], "owner");
     let there = browser.send(Method::GET, "/auth/me", None, &[("x-loom-org", "engines")]).await;
@@ -249,7 +257,9 @@ async fn what_looks_like_a_session_is_none() {
     let secret = browser.cookie("loom_session").unwrap();
     // The browser's secret is no bearer token.
     app.anonymous().with_key(&secret).get("/auth/me").await.expect(401);
-    for value in ["", "x", &"A".repeat(43), &format!("{secret}A"), &"ä".repeat(20), &"A".repeat(4000)] {
+    for value in
+        ["", "x", &"A".repeat(43), &format!("{secret}A"), &"ä".repeat(20), &"A".repeat(4000)]
+    {
         let stranger = app.browser();
         if value.is_ascii() {
             stranger.set_cookie("loom_session", value);
