@@ -4,6 +4,7 @@ mod account;
 mod chromium;
 mod device;
 mod dump;
+mod ended;
 mod github;
 mod magic_link;
 mod oidc;
