@@ -37,7 +37,7 @@ use crate::{
 pub(crate) const LIFE: Duration = Duration::from_secs(600);
 const WRONG_CODES: i32 = 5;
 /// Mails asked for from one network, and in one browser.
-const ASKED: Budget = Budget::per_hour(30);
+const ASKED: Budget = Budget::per_hour(60);
 const ASKED_IN_BROWSER: Budget = Budget::per_hour(10);
 /// Mails to one address, over all replicas: who is mailed has not asked for it, perhaps.
 const MAILED: Budget = Budget::per_hour(5);
