@@ -1,33 +1,46 @@
-//! Who is asking: API keys, development mode, organisations, the audit log.
+//! Who is asking: signing in, sessions, API keys, development mode, organisations, the audit log.
 
-mod admins;
+mod account;
+mod admin;
 mod audit;
 mod authenticate;
 mod bootstrap;
 mod config;
-mod http;
+mod invitations;
+mod keys;
+mod limit;
+mod members;
 pub mod model;
 mod org_directory;
-mod store;
+mod organisations;
+mod pages;
+mod path;
+mod sessions;
+mod sign_in;
 mod token;
+mod users;
+mod weavers;
 
-use std::{
-    sync::{Arc, OnceLock, atomic::AtomicU64},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
-use loom_core::{Clock, Result, id::UserId};
-use moka::future::Cache;
+use axum::middleware;
+use loom_core::{Clock, Result, id::UserId, principal::required};
+use loom_db::Hub;
+use loom_jobs::Job;
+use loom_notify::Notify;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use utoipa_axum::router::OpenApiRouter;
 
+use sessions::site::Site;
+use sign_in::SignIn;
+
+pub use admin::Admins;
 pub use audit::AuditLog;
+pub use authenticate::REVOKED;
 pub use bootstrap::NewKey;
 pub use config::Config;
-
-/// How long a looked-up key is believed. A revocation on another replica takes effect within it.
-const KEY_TTL: Duration = Duration::from_secs(10);
-const KEYS_CACHED: u64 = 100_000;
+pub use sign_in::SignInConfig;
 
 /// The handle of this feature; cheap to clone, which the router does for each request.
 #[derive(Clone)]
@@ -38,13 +51,17 @@ pub struct Auth(Arc<Inner>);
 pub struct Inner {
     pool: PgPool,
     clock: Clock,
+    config: Config,
+    notify: Notify,
+    site: Site,
+    sign_in: SignIn,
     audit: Arc<AuditLog>,
-    /// By digest; `None` for a token that does not exist, so that guessing costs one query each.
-    keys: Cache<[u8; 32], Option<Arc<model::KeyHolder>>>,
-    /// Counted up by each, so that a lookup under way knows of them.
-    revocations: AtomicU64,
+    cached: authenticate::Cached,
+    flood: limit::Flood,
+    rare: limit::Rare,
+    exports: Arc<Semaphore>,
     /// Set at the start in development mode.
-    dev_user: OnceLock<model::UserHolder>,
+    dev_user: OnceLock<UserId>,
 }
 
 impl std::ops::Deref for Auth {
@@ -56,28 +73,42 @@ impl std::ops::Deref for Auth {
 }
 
 impl Auth {
-    pub fn new(pool: PgPool, clock: Clock) -> Self {
-        let audit = Arc::new(AuditLog::new(pool.clone(), clock.clone()));
-        let keys = Cache::builder().max_capacity(KEYS_CACHED).time_to_live(KEY_TTL).build();
-        Self(Arc::new(Inner {
+    /// # Errors
+    /// When there is no HTTP client to be had for the sign-in providers.
+    pub fn new(pool: PgPool, clock: Clock, notify: Notify, config: Config) -> Result<Self> {
+        let site = Site::new(&config.base_url);
+        Ok(Self(Arc::new(Inner {
+            sign_in: SignIn::new(config.sign_in.clone(), &site.base_url, &clock)?,
+            site,
+            audit: Arc::new(AuditLog::new(pool.clone(), clock.clone())),
+            cached: authenticate::Cached::new(),
+            flood: limit::Flood::new(clock.clone()),
+            rare: limit::Rare::new(clock.clone()),
+            exports: Arc::new(Semaphore::new(audit::EXPORTS)),
+            dev_user: OnceLock::new(),
             pool,
             clock,
-            audit,
-            keys,
-            revocations: AtomicU64::new(0),
-            dev_user: OnceLock::new(),
-        }))
+            notify,
+            config,
+        })))
     }
 
-    /// In development mode this makes the built-in user when it is not there yet.
-    pub async fn start(self, config: &Config) -> Result<Self> {
-        if config.dev_mode {
+    /// Listens for what other replicas revoke. In development mode this makes the built-in user when it
+    /// is not there yet.
+    pub async fn start(self, hub: &Hub) -> Result<Self> {
+        if !self.site.keeps_cookies() {
+            tracing::warn!(
+                base_url = self.site.base_url,
+                "browsers keep no session over plain http: signing in needs an https LOOM_SERVER_BASE_URL"
+            );
+        }
+        tokio::spawn(self.clone().listen(hub.subscribe(REVOKED)));
+        if self.config.dev_mode {
             tracing::warn!(
                 "development mode is on: requests from this machine without a credential act as a system admin"
             );
             let user = self.ensure_user(bootstrap::DEV_EMAIL, true).await?;
-            let holder = self.user_holder(user).await?;
-            self.dev_user.get_or_init(|| holder);
+            self.dev_user.get_or_init(|| user);
         }
         Ok(self)
     }
@@ -87,12 +118,33 @@ impl Auth {
     }
 
     pub fn routes(&self) -> OpenApiRouter {
-        http::routes(self.clone())
+        OpenApiRouter::new()
+            .merge(users::routes())
+            .merge(organisations::routes())
+            .merge(members::routes())
+            .merge(invitations::routes())
+            .merge(keys::routes())
+            .merge(admin::routes())
+            .merge(audit::routes())
+            .merge(sessions::routes())
+            .merge(account::routes())
+            .merge(sign_in::device::routes_of_users())
+            .route_layer(middleware::from_fn(required))
+            .merge(sign_in::routes())
+            .merge(sign_in::magic_link::routes())
+            .merge(sign_in::device::routes())
+            .merge(pages::routes())
+            .merge(invitations::pages())
+            .merge(keys::public_routes())
+            .route_layer(middleware::from_fn_with_state(self.clone(), limit::by_address))
+            .with_state(self.clone())
     }
 
-    async fn user_holder(&self, user: UserId) -> Result<model::UserHolder> {
-        store::user_holder(&self.pool, user)
-            .await?
-            .ok_or_else(|| loom_core::Error::not_found("user"))
+    pub fn jobs(&self) -> Vec<Job> {
+        let mut jobs = audit::jobs(&self.pool, &self.clock, self.config.audit_retention_days);
+        jobs.push(limit::cleanup_job(self.pool.clone()));
+        jobs.push(weavers::cleanup_job(self.pool.clone()));
+        jobs.extend(self.sign_in_jobs());
+        jobs
     }
 }

@@ -38,6 +38,13 @@ pub(crate) fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
+/// What is mailed to somebody: 43 characters, about 256 bits of randomness. It is no credential.
+pub(crate) fn one_time() -> SecretString {
+    let mut rng = rand::rng();
+    let text: String = (0..43).map(|_| base62(rng.random_range(0..62))).collect();
+    SecretString::from(text)
+}
+
 /// A new token, about 178 bits of randomness.
 pub(crate) fn generate(kind: TokenKind) -> SecretString {
     let mut rng = rand::rng();

@@ -13,6 +13,8 @@ pub enum Action {
     Use(Scope),
     /// Administer the organisation: its keys, members, settings.
     ManageOrg(Scope),
+    /// What only an owner may: end the organisation, hand it over, make further owners.
+    OwnOrg(Scope),
     /// Administer this installation.
     ManageSystem(Scope),
     /// See how this installation runs (also auditors).
@@ -28,6 +30,9 @@ pub fn authorize(principal: &Principal, action: Action) -> Result<()> {
         Action::Use(scope) => (scope, true, ""),
         Action::ManageOrg(scope) => {
             (scope, principal.role >= OrgRole::Admin, "an admin or owner of this organisation")
+        }
+        Action::OwnOrg(scope) => {
+            (scope, principal.role >= OrgRole::Owner, "an owner of this organisation")
         }
         Action::ManageSystem(scope) => (scope, principal.system_admin, "a system admin"),
         Action::InspectSystem(scope) => {

@@ -49,6 +49,8 @@ ids! {
     CredentialId,
     /// Something sent by mail or to a webhook.
     DeliveryId,
+    /// An invitation to an organisation.
+    InvitationId,
     /// One request to a model.
     LlmRequestId,
     /// An organisation: the tenant.
@@ -57,6 +59,8 @@ ids! {
     RepositoryId,
     /// One run of a job.
     RunId,
+    /// A sign-in that lasts.
+    SessionId,
     /// A person.
     UserId,
     /// A weaver.

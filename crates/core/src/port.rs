@@ -3,13 +3,15 @@
 
 use std::{future::Future, pin::Pin};
 
+use chrono::{DateTime, Utc};
 use http::request::Parts;
+use loom_common_secret::SecretString;
 use serde_json::Value;
 
 use crate::{
     Principal, Result,
-    id::OrgId,
-    principal::{Authentication, RequestInfo},
+    id::{OrgId, UserId, WeaverId},
+    principal::{Authentication, RequestInfo, Scopes},
 };
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -64,4 +66,24 @@ pub trait OrgDirectory: Send + Sync {
 
     /// The slug of an organisation; its id when there is no such one.
     fn org_slug(&self, org: OrgId) -> BoxFuture<'_, Result<String>>;
+}
+
+/// What a weaver may do, and until when.
+#[derive(Clone, Copy, Debug)]
+pub struct WeaverGrant {
+    pub weaver: WeaverId,
+    pub org: OrgId,
+    /// The token ends when this user is disabled or leaves the organisation.
+    pub owner: Option<UserId>,
+    pub scopes: Scopes,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// The credentials of weavers. Implemented by `auth`, used by whoever runs weavers.
+pub trait WeaverTokens: Send + Sync {
+    /// A new token; the ones that the weaver has stay good.
+    fn issue(&self, grant: WeaverGrant) -> BoxFuture<'_, Result<SecretString>>;
+
+    /// Ends every token of a weaver, on all replicas.
+    fn revoke(&self, org: OrgId, weaver: WeaverId) -> BoxFuture<'_, Result<()>>;
 }

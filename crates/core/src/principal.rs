@@ -10,10 +10,11 @@ use axum::{
 };
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     Error,
-    id::{ApiKeyId, OrgId, UserId, WeaverId},
+    id::{ApiKeyId, OrgId, SessionId, UserId, WeaverId},
 };
 
 /// Somebody or something that was authenticated, acting in one organisation.
@@ -43,7 +44,33 @@ pub enum Actor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     ApiKey(ApiKeyId),
+    /// Somebody who signed in: by the cookie of a browser, or the token of a command-line client.
+    Session(SessionId),
+    /// The token that a weaver was given.
+    WeaverToken(WeaverId),
     DevMode,
+}
+
+impl Via {
+    /// As the audit log writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiKey(_) => "api_key",
+            Self::Session(_) => "session",
+            Self::WeaverToken(_) => "weaver_token",
+            Self::DevMode => "dev_mode",
+        }
+    }
+
+    /// The id of the credential; it is no secret.
+    pub fn credential_id(self) -> Option<Uuid> {
+        match self {
+            Self::ApiKey(id) => Some(id.0),
+            Self::Session(id) => Some(id.0),
+            Self::WeaverToken(id) => Some(id.0),
+            Self::DevMode => None,
+        }
+    }
 }
 
 /// A member's role in an organisation; each includes the ones before.
@@ -79,7 +106,7 @@ impl Principal {
     pub fn api_key_id(&self) -> Option<ApiKeyId> {
         match self.via {
             Via::ApiKey(id) => Some(id),
-            Via::DevMode => None,
+            Via::Session(_) | Via::WeaverToken(_) | Via::DevMode => None,
         }
     }
 }
@@ -223,7 +250,7 @@ pub async fn required(request: Request, next: Next) -> Response {
 #[derive(Clone, Debug)]
 pub struct RequestInfo {
     pub id: Arc<str>,
-    /// The peer's address.
+    /// The client's address: the peer's, or what a trusted proxy says of where it had the request from.
     pub ip: IpAddr,
 }
 

@@ -42,7 +42,7 @@ use crate::{
 /// Time for what was traced and measured last to reach the collector.
 const LAST_EXPORT: Duration = Duration::from_secs(5);
 /// What replicas tell each other through PostgreSQL.
-const CHANNELS: &[&str] = &[loom_notify::CHANNEL, loom_jobs::CHANNEL];
+const CHANNELS: &[&str] = &[loom_auth::REVOKED, loom_jobs::CHANNEL, loom_notify::CHANNEL];
 
 /// The features on one database.
 pub struct Features {
@@ -72,7 +72,7 @@ impl Features {
         let vault = Vault::open(config.vault.clone(), &config.data_dir)?;
         let (hub, _) = Hub::start(database.direct_url(), CHANNELS)?;
         let mut features = Self::new(pool, config, clock, vault, stop_streams, hub)?;
-        features.auth = features.auth.start(&config.auth).await?;
+        features.auth = features.auth.start(&features.hub).await?;
         features.llm = features.llm.start().await?;
         Ok(features)
     }
@@ -109,14 +109,10 @@ impl Features {
         let logs =
             Logs::new(pool.clone(), clock.clone(), Buffer::of_process(), &config.logs, peer_key)?;
         let vault = Arc::new(vault);
-        let auth = Auth::new(pool.clone(), clock.clone());
-        let notify = Notify::new(
-            pool.clone(),
-            clock.clone(),
-            Arc::clone(&vault),
-            Arc::new(auth.clone()),
-            &config.notify,
-        )?;
+        let admins = Arc::new(loom_auth::Admins::new(pool.clone()));
+        let notify =
+            Notify::new(pool.clone(), clock.clone(), Arc::clone(&vault), admins, &config.notify)?;
+        let auth = Auth::new(pool.clone(), clock.clone(), notify.clone(), config.auth.clone())?;
         let llm =
             LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams.clone())?;
         let threads = Threads::new(pool.clone(), clock.clone());
@@ -128,7 +124,8 @@ impl Features {
             auth.audit(),
             stop_streams,
         );
-        let all_jobs = [llm.jobs(), scm.jobs(), vec![delivery_cleanup(&notify)]].concat();
+        let all_jobs =
+            [auth.jobs(), llm.jobs(), scm.jobs(), vec![delivery_cleanup(&notify)]].concat();
         let deps = loom_jobs::Deps {
             pool,
             clock,
@@ -153,6 +150,7 @@ impl Features {
             health::memory(thresholds),
             health::configuration(config),
             self.llm.health(),
+            self.auth.health(),
             self.jobs.health_through(database.probes()),
             self.docs.health(),
             self.notify.health(),
@@ -227,7 +225,12 @@ pub fn routes(
         .merge(meta::document_routes(&document))
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
         .layer(CompressionLayer::new());
-    let outermost = Outermost { clock, auth: features.auth.clone(), sampler };
+    let outermost = Outermost {
+        clock,
+        auth: features.auth.clone(),
+        proxies: config.http.proxies.clone(),
+        sampler,
+    };
     let router = native
         .merge(llm)
         .merge(features.scm.git_routes())
@@ -279,6 +282,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
         )
     })?;
     let address = listener.local_addr()?;
+    let config = &config.clone().reached_at(address.port());
     let database = Database::open(&config.database).await?;
     let stop_streams = CancellationToken::new();
     let features =

@@ -141,6 +141,9 @@ async fn serve(loaded: &Loaded, demo: bool) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
     greet(&running, config, demo).await;
+    if !config.auth.dev_mode {
+        offer_set_up(&running).await;
+    }
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: going down"),
         _ = interrupt.recv() => tracing::info!("SIGINT: going down; a second one ends it at once"),
@@ -204,6 +207,23 @@ async fn greet(running: &Running, config: &Config, demo: bool) {
         "\n  Loom is ready at {url}\n\n{providers}  {first}\n  The first request:\n\n{request}\n\n  \
          The API, to browse: {url}/api\n  Data: {database}\n  Ctrl-C stops it; the data stays.\n"
     ));
+}
+
+/// While nobody administers this server: a link that makes the first admin. On standard error, also
+/// where no terminal is, and not in the log, which is kept and shown.
+async fn offer_set_up(running: &Running) {
+    match running.features.auth.setup_link().await {
+        Ok(None) => {}
+        Ok(Some(link)) => {
+            logging::flush();
+            complain(&format!(
+                "\n  Nobody administers this server yet. Whoever opens this link within a day does, once:\n\n    {link}\n"
+            ));
+        }
+        Err(error) => {
+            tracing::error!(%error, cause = error.cause(), "no set-up link could be made");
+        }
+    }
 }
 
 fn host_of(ip: IpAddr) -> String {

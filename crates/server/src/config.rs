@@ -12,6 +12,8 @@ use loom_common_secret::SecretString;
 use loom_core::config::{Env, Problem, Setting};
 use reqwest::Url;
 
+use crate::client_address::Proxies;
+
 /// Where the data is kept when nothing else is said; as root it is `/var/lib/loom`, because the
 /// private PostgreSQL runs as another user and must be able to enter.
 const DATA_DIR: &str = "./.loom";
@@ -37,6 +39,17 @@ pub struct Config {
     pub secrets: Vec<SecretString>,
 }
 
+impl Config {
+    /// With the port that the system chose, where the URL for users was left to follow it.
+    pub(crate) fn reached_at(mut self, port: u16) -> Self {
+        if self.http.base_url == "http://localhost:0" {
+            self.http.base_url = format!("http://localhost:{port}");
+            self.auth.base_url.clone_from(&self.http.base_url);
+        }
+        self
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Http {
     pub host: IpAddr,
@@ -47,6 +60,7 @@ pub struct Http {
     pub request_timeout: Duration,
     pub shutdown_grace: Duration,
     pub max_connections: usize,
+    pub proxies: Proxies,
 }
 
 #[derive(Clone, Debug)]
@@ -127,12 +141,13 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let otlp = crate::otlp::Config::load(env);
     let database = loom_db::Config::load(env, &data_dir, production);
     let vault = loom_vault::Config::load(env);
-    let mut auth = loom_auth::Config::load(env, production);
+    let mut auth = loom_auth::Config::load(env, production, &http.base_url);
     let mut llm = loom_llm_proxy::Config::load(env);
     let notify = loom_notify::Config::load(env, &data_dir, production);
     let scm = loom_scm::Config::load(env, &data_dir, &http.base_url);
     let jobs = loom_jobs::Config::load(env);
     let logs = loom_logs::Config::load(env);
+    auth.mail = notify.smtp.is_some() || !production;
     if overrides.demo {
         if production {
             env.problem(
@@ -178,7 +193,7 @@ fn load_http(env: &mut Env, production: bool) -> Http {
     let base = "LOOM_SERVER_BASE_URL";
     let base_url = env.get(
         base,
-        "http://localhost:8080".to_owned(),
+        format!("http://localhost:{port}"),
         "the URL under which users reach this server",
     );
     if !base_url
@@ -208,6 +223,7 @@ fn load_http(env: &mut Env, production: bool) -> Http {
         request_timeout: env.secs("LOOM_SERVER_REQUEST_TIMEOUT_SECS", 30, 1, 3600),
         shutdown_grace: env.secs("LOOM_SERVER_SHUTDOWN_GRACE_SECS", 30, 0, 3600),
         max_connections: env.number("LOOM_SERVER_MAX_CONNECTIONS", 16_384, 1, 1_000_000),
+        proxies: Proxies::load(env),
     }
 }
 

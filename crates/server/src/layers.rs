@@ -28,6 +28,7 @@ use metrics::{Counter, Histogram, counter, gauge, histogram};
 use tracing::Instrument;
 
 use crate::{
+    client_address::Proxies,
     otlp::Sampler,
     trace::{self, Traced},
     unread::Unread,
@@ -44,6 +45,7 @@ pub(crate) struct Peer(pub SocketAddr);
 pub(crate) struct Outermost {
     pub(crate) clock: Clock,
     pub(crate) auth: Auth,
+    pub(crate) proxies: Proxies,
     /// None: no request is traced.
     pub(crate) sampler: Option<Sampler>,
 }
@@ -58,9 +60,9 @@ pub(crate) async fn observe(
     let (mut parts, body) = request.into_parts();
     let id = request_id(&parts, &outermost.clock);
     let ip = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-    // A dual-stack socket shows an IPv4 peer as an IPv6 one.
-    let ip = ip.to_canonical();
-    parts.extensions.insert(RequestInfo { id: Arc::clone(&id), ip });
+    let ip = outermost.proxies.client(ip, &parts.headers);
+    let info = RequestInfo { id: Arc::clone(&id), ip };
+    parts.extensions.insert(info.clone());
     let route = parts.extensions.get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("(none)", MatchedPath::as_str);
     let method = method_label(&parts.method);
@@ -76,8 +78,15 @@ pub(crate) async fn observe(
         if let (Some(traced), Authentication::Known(principal)) = (&traced, &authentication) {
             let _ = traced.org.set(principal.org);
         }
-        parts.extensions.insert(authentication);
-        next.run(Request::from_parts(parts, body)).await
+        parts.extensions.insert(authentication.clone());
+        let answer = next.run(Request::from_parts(parts, body)).await;
+        if let (Authentication::Known(principal), Some(error)) =
+            (&authentication, answer.extensions().get::<Error>())
+            && error.code() == "forbidden"
+        {
+            outermost.auth.note_denied(principal, &info, method, route);
+        }
+        answer
     };
     let answer = {
         let handled = telemetry::within(context, handled);
@@ -300,6 +309,8 @@ mod tests {
     use super::*;
 
     fn app() -> Router {
+        // Whoever makes an HTTP client needs it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let fail = || -> BoxFuture<'static, &'static str> {
             Box::pin(async { panic!("password hunter2 in src/secret.rs") })
         };
@@ -308,8 +319,11 @@ mod tests {
             "at last"
         };
         let (clock, database) = (Clock::system(), loom_db::Database::disconnected());
-        let auth = Auth::new(database.pool().clone(), clock.clone());
-        let outermost = Outermost { clock, auth, sampler: None };
+        let notify =
+            loom_notify::Notify::silent(database.pool().clone(), clock.clone(), &[]).unwrap();
+        let auth =
+            Auth::new(database.pool().clone(), clock.clone(), notify, Default::default()).unwrap();
+        let outermost = Outermost { clock, auth, proxies: Proxies::default(), sampler: None };
         Router::new()
             .route("/fail", get(fail))
             .route("/slow", get(slow))

@@ -3,6 +3,7 @@
 mod accept;
 pub mod app;
 pub mod cli;
+mod client_address;
 pub mod commands;
 pub mod config;
 mod console;

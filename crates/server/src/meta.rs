@@ -18,7 +18,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::{
     OpenApi, OpenApiBuilder,
-    security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -157,8 +157,8 @@ pub(crate) fn openapi() -> OpenApi {
     let scheme = SecurityScheme::Http(
         HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("loom_pat_… or loom_svc_…")
-            .description(Some("An API key, as `Authorization: Bearer` or `x-api-key`."))
+            .bearer_format("loom_pat_…, loom_svc_…, loom_cli_… or loom_wvr_…")
+            .description(Some("An API key as `Authorization: Bearer` or `x-api-key`, or the token of a signed-in command-line client."))
             .build(),
     );
     let mut info = utoipa::openapi::Info::new("Loom", env!("CARGO_PKG_VERSION"));
@@ -167,8 +167,14 @@ pub(crate) fn openapi() -> OpenApi {
          except on the routes of other vendors' wires, which have those vendors' errors."
             .to_owned(),
     );
-    let components =
-        utoipa::openapi::ComponentsBuilder::new().security_scheme("api_key", scheme).build();
+    let cookie = ApiKeyValue::with_description(
+        "__Host-loom_session",
+        "A signed-in browser; `loom_session` on plain http at localhost. Requests that change something must come from our own pages.",
+    );
+    let components = utoipa::openapi::ComponentsBuilder::new()
+        .security_scheme("api_key", scheme)
+        .security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)))
+        .build();
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 

@@ -10,7 +10,7 @@ use loom_core::{
 };
 use loom_server::{
     app::{self, Running},
-    config::{self, Overrides},
+    config::{self, Config, Overrides},
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::Value;
@@ -78,6 +78,7 @@ pub struct TestApp {
     pub mock: MockLlm,
     pub clock: Clock,
     pub http: Client,
+    config: Config,
     data_dir: tempfile::TempDir,
 }
 
@@ -115,7 +116,8 @@ impl TestApp {
         let clock = setup.clock.unwrap_or_else(Clock::system);
         let running = app::start(&loaded.config, clock.clone()).await.unwrap();
         let http = Client::builder().no_proxy().build().unwrap();
-        Self { running, database, mock, clock, http, data_dir }
+        let config = loaded.config;
+        Self { running, database, mock, clock, http, config, data_dir }
     }
 
     pub fn url(&self) -> String {
@@ -125,6 +127,14 @@ impl TestApp {
     /// What the server keeps on the disk.
     pub fn data_dir(&self) -> &std::path::Path {
         self.data_dir.path()
+    }
+
+    /// A further server with the same settings on the same database.
+    pub async fn replica(&self) -> Running {
+        let running = app::start(&self.config, self.clock.clone()).await.unwrap();
+        running.features.hub.connected().await;
+        self.running.features.hub.connected().await;
+        running
     }
 
     /// As SIGTERM does: everything is written when it returns.
@@ -294,6 +304,12 @@ impl Caller {
     #[must_use]
     pub fn with_key(&self, key: &str) -> Self {
         Self { key: Some(key.to_owned()), ..self.clone() }
+    }
+
+    /// The same at another server.
+    #[must_use]
+    pub fn at(&self, server: &Running) -> Self {
+        Self { url: format!("http://{}", server.address), ..self.clone() }
     }
 
     /// A request that the test goes on to build.

@@ -13,8 +13,11 @@
 
 pub mod app;
 mod background;
+pub mod browser;
 pub mod chaos;
+pub mod chromium;
 pub mod database;
+pub mod idp;
 pub mod llm;
 pub mod smtp;
 pub mod webhook;

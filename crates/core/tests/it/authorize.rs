@@ -42,17 +42,18 @@ fn each_action_asks_for_its_scope_and_its_role() {
     let owner = somebody(OrgRole::Owner, &[scope]);
     let system = Principal { system_admin: true, ..member.clone() };
     let auditor = Principal { auditor: true, ..member.clone() };
-    // Use, ManageOrg, ManageSystem, InspectSystem.
+    // Use, ManageOrg, OwnOrg, ManageSystem, InspectSystem.
     let table = [
-        ("member", &member, [true, false, false, false]),
-        ("admin", &admin, [true, true, false, false]),
-        ("owner", &owner, [true, true, false, false]),
-        ("system admin", &system, [true, false, true, true]),
-        ("auditor", &auditor, [true, false, false, true]),
+        ("member", &member, [true, false, false, false, false]),
+        ("admin", &admin, [true, true, false, false, false]),
+        ("owner", &owner, [true, true, true, false, false]),
+        ("system admin", &system, [true, false, false, true, true]),
+        ("auditor", &auditor, [true, false, false, false, true]),
     ];
     let actions = [
         Action::Use(scope),
         Action::ManageOrg(scope),
+        Action::OwnOrg(scope),
         Action::ManageSystem(scope),
         Action::InspectSystem(scope),
     ];

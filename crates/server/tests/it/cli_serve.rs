@@ -115,6 +115,37 @@ async fn two_servers_started_together_on_an_empty_database_both_become_ready() {
     two.end().await;
 }
 
+#[tokio::test]
+async fn a_server_that_nobody_administers_prints_a_link_that_opens_until_there_is_an_admin() {
+    let database = empty_database().await;
+    let dir = OpenDirectory::new();
+    let spawn = |name: &str| {
+        Server::spawn(database.url().expose(), &dir.join("data"), &dir.join(&format!("{name}.log")))
+    };
+    let link = |server: &Server| {
+        let log = server.process.log();
+        log.split_whitespace().find(|word| word.contains("/auth/setup?token=")).map(str::to_owned)
+    };
+    let mut server = Server::ready(spawn("first")).await;
+    let printed = eventually(async || link(&server)).await;
+    // In the log, which is kept and shown, it does not stand.
+    assert!(server.process.log().lines().any(|line| line.trim() == printed), "{printed}");
+    let port = server.url.rsplit(':').next().unwrap();
+    assert!(printed.starts_with(&format!("http://localhost:{port}/")), "{printed}");
+    let status = async || reqwest::get(&printed).await.unwrap().status().as_u16();
+    loom_testkit::app::install_crypto();
+    assert_eq!(status().await, 200);
+    let data = dir.join("data");
+    let cli = Cli::on(&database).set("LOOM_SERVER_DATA_DIR", data.to_str().unwrap());
+    let admin = cli.run(&["admin", "create", "ada@example.com"]).await;
+    assert_eq!(admin.code, Some(0), "{}", admin.err);
+    assert_eq!(status().await, 400);
+    server.end().await;
+    let mut server = Server::ready(spawn("second")).await;
+    server.end().await;
+    assert_eq!(link(&server), None);
+}
+
 fn postmaster(dir: &Path) -> Option<PathBuf> {
     for entry in fs::read_dir(dir).ok()?.flatten() {
         let path = entry.path();

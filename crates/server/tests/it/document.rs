@@ -44,6 +44,7 @@ impl Operation {
             .path
             .replace("{id}", &id)
             .replace("{org}", NOBODY)
+            .replace("{user}", NOBODY)
             .replace("{provider}", "openai")
             // A page of the guide: what is public answers.
             .replace("{path}", "operations");

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use loom_core::port::BoxFuture;
 use loom_testkit::{Answer, Caller, TestApp, User};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::document::{Operation, operations};
@@ -17,6 +18,8 @@ struct World {
     team: (String, String),
     personal_key: String,
     service_key: String,
+    /// An invitation to her organisation: id and token.
+    invitation: (String, String),
     /// One that only she sees, and one that all of her organisation see.
     threads: [String; 2],
     /// The same of repositories.
@@ -45,6 +48,15 @@ impl World {
             let path = format!("/api/orgs/{slug}/api-keys");
             keys.push(text(&ada.post(&path, &new).await.expect(201).json()["id"]));
         }
+        let path = format!("/api/orgs/{slug}/invitations");
+        let new = json!({"email": "grace@example.com", "role": "owner"});
+        let invitation = text(&ada.post(&path, &new).await.expect(201).json()["id"]);
+        let token = "a-token-of-an-invitation".to_owned();
+        sqlx::query("UPDATE organisation_invitations SET token_sha256 = sha256($1)")
+            .bind(token.as_bytes())
+            .execute(app.database.pool())
+            .await
+            .unwrap();
         let threads = ["private", "organization"]
             .map(|_| format!("T-{}", loom_core::id::new_uuid(app.clock.now())));
         for (thread, visibility) in threads.iter().zip(["private", "organization"]) {
@@ -65,6 +77,7 @@ impl World {
         Self {
             personal_key: keys.next().unwrap(),
             service_key: keys.next().unwrap(),
+            invitation: (invitation, token),
             team: (id, slug),
             threads,
             repositories: repositories.try_into().unwrap(),
@@ -106,6 +119,7 @@ impl World {
             ("thread_commits", "org_id"),
             ("repositories", "org_id"),
             ("repository_maintenance", "org_id"),
+            ("organisation_invitations", "org_id"),
             ("audit_log", "org_id"),
         ] {
             // When a key was used last changes by itself.
@@ -133,6 +147,8 @@ impl World {
         telling.extend(self.repositories.clone());
         telling.extend([&self.personal_key, &self.service_key, &self.ada.email].map(String::clone));
         telling.push(self.ada.id.to_string());
+        telling.push("grace@example.com".to_owned());
+        telling.push(self.invitation.0.clone());
         telling.push(TITLE.to_owned());
         for word in telling {
             assert!(!answer.text.contains(&word), "tells {word}: {}", answer.text);
@@ -145,6 +161,30 @@ fn text(value: &Value) -> String {
 }
 
 type Case = for<'a> fn(&'a World, &'a Stranger) -> BoxFuture<'a, ()>;
+
+/// Every organisation of hers is not there for a stranger.
+async fn org_case(world: &World, stranger: &Stranger, method: Method, path: &str, body: Value) {
+    for org in world.orgs() {
+        let path = format!("/api/orgs/{org}{path}");
+        let request = stranger.caller.request(method.clone(), &path).json(&body);
+        world.assert_silent(&stranger.caller.send(request).await.expect(404));
+    }
+}
+
+/// Her keys are not there, neither in her organisations nor in the stranger's own.
+async fn key_case(world: &World, stranger: &Stranger, method: Method) {
+    let mut orgs = world.orgs();
+    orgs.push(stranger.own_org.clone());
+    for org in orgs {
+        for key in [&world.personal_key, &world.service_key] {
+            let path = format!("/api/orgs/{org}/api-keys/{key}");
+            let request = stranger.caller.request(method.clone(), &path);
+            let answer = stranger.caller.send(request.json(&json!({"name": "mine now"}))).await;
+            let own = stranger.what == "a service key" && org == stranger.own_org;
+            world.assert_silent(&answer.expect(if own { 403 } else { 404 }));
+        }
+    }
+}
 
 /// One for each operation under which something of an organisation can be reached.
 const CASES: &[(&str, Case)] = &[
@@ -206,6 +246,87 @@ const CASES: &[(&str, Case)] = &[
                     let own = stranger.what == "a service key" && org == stranger.own_org;
                     world.assert_silent(&answer.expect(if own { 403 } else { 404 }));
                 }
+            }
+        })
+    }),
+    ("GET /api/orgs/{org}/api-keys/{id}", |world, stranger| {
+        Box::pin(async move { key_case(world, stranger, Method::GET).await })
+    }),
+    ("PATCH /api/orgs/{org}/api-keys/{id}", |world, stranger| {
+        Box::pin(async move { key_case(world, stranger, Method::PATCH).await })
+    }),
+    ("GET /api/orgs/{org}", |world, stranger| {
+        Box::pin(async move { org_case(world, stranger, Method::GET, "", json!({})).await })
+    }),
+    ("PATCH /api/orgs/{org}", |world, stranger| {
+        Box::pin(async move {
+            org_case(world, stranger, Method::PATCH, "", json!({"name": "mine now"})).await;
+        })
+    }),
+    ("DELETE /api/orgs/{org}", |world, stranger| {
+        Box::pin(async move { org_case(world, stranger, Method::DELETE, "", json!({})).await })
+    }),
+    ("GET /api/orgs/{org}/members", |world, stranger| {
+        Box::pin(async move {
+            org_case(world, stranger, Method::GET, "/members", json!({})).await;
+            let own = format!("/api/orgs/{}/members", stranger.own_org);
+            world.assert_silent(&stranger.caller.get(&own).await.expect(200));
+        })
+    }),
+    ("PATCH /api/orgs/{org}/members/{user}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/members/{}", world.ada.id);
+            org_case(world, stranger, Method::PATCH, &path, json!({"role": "member"})).await;
+        })
+    }),
+    ("DELETE /api/orgs/{org}/members/{user}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/members/{}", world.ada.id);
+            org_case(world, stranger, Method::DELETE, &path, json!({})).await;
+        })
+    }),
+    ("POST /api/orgs/{org}/transfer", |world, stranger| {
+        Box::pin(async move {
+            let to = json!({"user_id": world.ada.id});
+            org_case(world, stranger, Method::POST, "/transfer", to).await;
+        })
+    }),
+    ("GET /api/orgs/{org}/invitations", |world, stranger| {
+        Box::pin(async move {
+            org_case(world, stranger, Method::GET, "/invitations", json!({})).await;
+        })
+    }),
+    ("POST /api/orgs/{org}/invitations", |world, stranger| {
+        Box::pin(async move {
+            let new = json!({"email": "me@example.com", "role": "owner"});
+            org_case(world, stranger, Method::POST, "/invitations", new).await;
+        })
+    }),
+    ("DELETE /api/orgs/{org}/invitations/{id}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/invitations/{}", world.invitation.0);
+            org_case(world, stranger, Method::DELETE, &path, json!({})).await;
+            let own = format!("/api/orgs/{}{path}", stranger.own_org);
+            let status = if stranger.what == "a service key" { 403 } else { 404 };
+            world.assert_silent(&stranger.caller.delete(&own).await.expect(status));
+        })
+    }),
+    ("POST /api/orgs/invitations/accept", |world, stranger| {
+        Box::pin(async move {
+            // Even with the token in hand: it is for somebody else.
+            let token = json!({"token": world.invitation.1});
+            let answer = stranger.caller.post("/api/orgs/invitations/accept", &token).await;
+            world.assert_silent(&answer.expect(403));
+        })
+    }),
+    ("GET /api/orgs/{org}/audit-log", |world, stranger| {
+        Box::pin(async move {
+            for path in ["/audit-log", "/audit-log?format=ndjson"] {
+                org_case(world, stranger, Method::GET, path, json!({})).await;
+            }
+            let own = format!("/api/orgs/{}/audit-log", stranger.own_org);
+            for query in [String::new(), format!("?org_id={}", world.ada.org)] {
+                world.assert_silent(&stranger.caller.get(&format!("{own}{query}")).await);
             }
         })
     }),
@@ -371,6 +492,33 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /proxy/{provider}/complete", "as /v1/messages, in words of our own"),
     ("POST /proxy/{provider}/stream", "as /v1/messages, in words of our own"),
     ("GET /api/admin/health", "the state of the installation, for its admins; see health.rs"),
+    (
+        "POST /auth/tokens/report",
+        "who holds a token may end it, and learns nothing; see auth_report.rs",
+    ),
+    ("GET /auth/providers", "what is configured in the installation, the same for all"),
+    ("GET /auth/login/{provider}", "begins to sign in; nothing of anybody is read"),
+    ("GET /auth/{provider}/callback", "signs in as who the provider names; see sign_in/github.rs"),
+    ("GET /auth/callback/{provider}", "as the one above"),
+    ("POST /auth/magic-link", "the same answer for everybody; see sign_in/magic_link.rs"),
+    ("GET /auth/magic-link/verify", "only with the token of a mail; see sign_in/scanner.rs"),
+    ("POST /auth/magic-link/verify", "as the one above"),
+    ("POST /auth/device/start", "begins to sign in; nothing of anybody is read"),
+    ("POST /auth/device/poll", "only with the device code; see sign_in/device.rs"),
+    ("POST /auth/device/complete", "acts as the one who is signed in; see sign_in/device.rs"),
+    ("POST /auth/logout", "ends the session of this request, no other; see sign_in/sessions.rs"),
+    ("GET /auth/ws-token", "stands for the credential of this request; see sign_in/sessions.rs"),
+    ("GET /api/sessions", "of a user, in no organisation; strangers: sign_in/sessions.rs"),
+    ("DELETE /api/sessions/{id}", "of a user, in no organisation; strangers: sign_in/sessions.rs"),
+    ("GET /api/account/identities", "of a user, in no organisation; strangers: sign_in/account.rs"),
+    ("DELETE /api/account/identities/{id}", "of a user; strangers: sign_in/account.rs"),
+    ("POST /api/account/identities/{provider}/connect", "of a user; see sign_in/account.rs"),
+    ("GET /api/admin/users", "the users of the installation, for its admins; see auth_admin.rs"),
+    ("GET /api/admin/users/{id}", "as /api/admin/users"),
+    ("PATCH /api/admin/users/{id}/roles", "as /api/admin/users"),
+    ("POST /api/admin/users/{id}/disable", "as /api/admin/users"),
+    ("POST /api/admin/users/{id}/enable", "as /api/admin/users"),
+    ("GET /api/admin/audit-log", "what was done in the installation, for its admins and auditors"),
     ("GET /api/admin/jobs", "the work of the installation, for its admins; see jobs.rs"),
     ("GET /api/admin/jobs/{id}/history", "as /api/admin/jobs"),
     ("GET /api/admin/jobs/{id}/history/days", "as /api/admin/jobs"),

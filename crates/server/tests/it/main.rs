@@ -9,8 +9,15 @@
 )]
 
 mod anonymous;
+mod auth_admin;
+mod auth_audit;
+mod auth_invitation_page;
+mod auth_invitations;
 mod auth_keys;
+mod auth_limits;
+mod auth_members;
 mod auth_orgs;
+mod auth_report;
 mod cli;
 mod cli_serve;
 mod dev_mode;
@@ -25,8 +32,10 @@ mod log_events;
 mod logs;
 mod logs_exits;
 mod logs_replicas;
+mod matrix;
 mod metrics;
 mod native;
 mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod sign_in;

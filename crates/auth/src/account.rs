@@ -1,0 +1,170 @@
+//! A user's own ways in: the identities connected to the account.
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use loom_core::{
+    Error, Json, Path, Principal, Result,
+    authorize::{Action, authorize},
+    error::Problem,
+    id::UserId,
+    principal::{RequestInfo, Scope, Via},
+};
+use serde::Serialize;
+use serde_json::json;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use crate::{Auth, path::only_users, sign_in::store};
+
+pub(crate) fn routes() -> OpenApiRouter<Auth> {
+    OpenApiRouter::new()
+        .routes(routes!(list_identities))
+        .routes(routes!(disconnect_identity))
+        .routes(routes!(connect_identity))
+}
+
+/// An identity at a provider that opens this account.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Identity {
+    pub(crate) id: Uuid,
+    /// `github`, `google` or `oidc`.
+    pub(crate) provider: String,
+    /// What the provider calls it, as it last said.
+    pub(crate) login: Option<String>,
+    pub(crate) email: Option<String>,
+    #[serde(serialize_with = "loom_core::clock::millis")]
+    pub(crate) created_at: DateTime<Utc>,
+    #[serde(serialize_with = "loom_core::clock::millis")]
+    pub(crate) last_used_at: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Identities {
+    pub(crate) identities: Vec<Identity>,
+    /// Whether the account's own address is proven, and mail can be sent: then it is a way in too.
+    pub(crate) magic_link: bool,
+}
+
+/// Where a browser goes to connect an identity.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Connecting {
+    pub(crate) location: String,
+}
+
+/// The ways into your account
+#[utoipa::path(get, path = "/api/account/identities", tag = "auth", security(("api_key" = []), ("session" = [])),
+    responses((status = 200, body = Identities), (status = 401, body = Problem, content_type = "application/problem+json")))]
+async fn list_identities(
+    State(auth): State<Auth>,
+    principal: Principal,
+) -> Result<Json<Identities>> {
+    authorize(&principal, Action::Use(Scope::AdminRead))?;
+    Ok(Json(auth.ways_in(only_users(&principal)?).await?))
+}
+
+/// Take a way into your account away; never the last one
+#[utoipa::path(delete, path = "/api/account/identities/{id}", tag = "auth", security(("api_key" = []), ("session" = [])),
+    params(("id" = Uuid, Path)),
+    responses((status = 204), (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`last_way_in`", body = Problem, content_type = "application/problem+json")))]
+async fn disconnect_identity(
+    State(auth): State<Auth>,
+    principal: Principal,
+    info: RequestInfo,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode> {
+    auth.disconnect(&principal, &info, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Begin to connect a further identity to your account
+///
+/// From a signed-in browser, which then goes to the location and comes back with the identity connected.
+#[utoipa::path(post, path = "/api/account/identities/{provider}/connect", tag = "auth", security(("session" = [])),
+    params(("provider" = String, Path, description = "`github`, `google` or `oidc`")),
+    responses((status = 200, body = Connecting),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 501, description = "`provider_not_configured`", body = Problem, content_type = "application/problem+json")))]
+async fn connect_identity(
+    State(auth): State<Auth>,
+    principal: Principal,
+    headers: HeaderMap,
+    Path(provider): Path<String>,
+) -> Result<Response> {
+    let (location, cookie) = auth.begin_to_connect(&principal, &provider, &headers).await?;
+    let headers = [(header::SET_COOKIE, cookie)];
+    let no_store = [(header::CACHE_CONTROL, "no-store")];
+    Ok((headers, no_store, Json(Connecting { location })).into_response())
+}
+
+impl Auth {
+    pub(crate) async fn ways_in(&self, user: UserId) -> Result<Identities> {
+        let mut tx = loom_db::begin(&self.pool).await?;
+        let (_, verified) = store::lock_user(&mut tx, user).await?;
+        let rows = store::identities(&mut tx, user).await?;
+        let identities = rows.into_iter().map(|row| Identity {
+            id: row.id,
+            provider: row.provider,
+            login: row.login,
+            email: row.email,
+            created_at: row.created_at,
+            last_used_at: row.last_used_at,
+        });
+        Ok(Identities {
+            identities: identities.collect(),
+            magic_link: verified && self.magic_links_work(),
+        })
+    }
+
+    pub(crate) async fn disconnect(
+        &self,
+        principal: &Principal,
+        info: &RequestInfo,
+        id: Uuid,
+    ) -> Result<()> {
+        authorize(principal, Action::Use(Scope::AdminWrite))?;
+        let user = only_users(principal)?;
+        let mut tx = loom_db::begin(&self.pool).await?;
+        let (_, verified) = store::lock_user(&mut tx, user).await?;
+        let provider = store::delete_identity(&mut tx, user, id)
+            .await?
+            .ok_or_else(|| Error::not_found("identity"))?;
+        let by_mail = verified && self.magic_links_work();
+        // One of a provider that is no longer configured opens nothing.
+        let by_provider = store::identities(&mut tx, user)
+            .await?
+            .iter()
+            .any(|left| self.sign_in.provider(&left.provider).is_ok());
+        if !by_mail && !by_provider {
+            return Err(Error::conflict(
+                "last_way_in",
+                "this is the last way into your account; connect another one first",
+            ));
+        }
+        tx.commit().await?;
+        let details = json!({"provider": provider});
+        self.note_act(principal, info, "identity.disconnect", id.to_string(), details).await
+    }
+
+    pub(crate) async fn begin_to_connect(
+        &self,
+        principal: &Principal,
+        provider: &str,
+        headers: &HeaderMap,
+    ) -> Result<(String, HeaderValue)> {
+        let (Via::Session(_) | Via::DevMode, Some(user)) = (principal.via, principal.user_id())
+        else {
+            return Err(Error::forbidden(
+                "an identity is connected from a browser that is signed in; an API key cannot",
+            ));
+        };
+        let configured = self.sign_in.provider(provider)?;
+        self.begin_at(&configured, provider, headers, crate::pages::ACCOUNT.to_owned(), Some(user))
+            .await
+    }
+}

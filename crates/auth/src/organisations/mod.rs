@@ -1,0 +1,7 @@
+//! Organisations: the tenants.
+
+mod http;
+pub(crate) mod model;
+pub(crate) mod store;
+
+pub(crate) use http::routes;

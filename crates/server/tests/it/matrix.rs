@@ -1,0 +1,273 @@
+//! Role × action: for every documented operation, who is let through and who is not. One row each; an
+//! operation without a row fails the test.
+
+use std::collections::BTreeMap;
+
+use loom_core::{
+    id::WeaverId,
+    port::{WeaverGrant, WeaverTokens},
+    principal::{OrgRole, Scopes},
+};
+use loom_testkit::{Caller, Setup, TestApp};
+use serde_json::{Value, json};
+
+use crate::document::{NOBODY, operations};
+
+/// The columns. All but the last three act in one organisation, the team.
+const ROLES: [&str; 9] = [
+    "anonymous",
+    "member",
+    "admin",
+    "owner",
+    "service key",
+    "weaver",
+    "owner of another",
+    "auditor",
+    "system admin",
+];
+
+/// What each column may come to.
+const LEGEND: &str = "`-` 401, `x` 403, `0` 404: no such organisation, `+` let through";
+
+/// An operation, what becomes of each role, and the body that is sent.
+type Row = (&'static str, &'static str, Option<&'static str>);
+
+/// Whoever has the scope.
+const ALL: &str = "-++++++++";
+const PUBLIC: &str = "+++++++++";
+/// By a session only; see sign_in/.
+const NOBODY_BY_KEY: &str = "-xxxxxxxx";
+/// For the members of the organisation, and for what acts as one.
+const MEMBERS: &str = "-+++++000";
+const USERS_HERE: &str = "-+++xx000";
+const ORG_ADMINS: &str = "-x++xx000";
+const ORG_OWNERS: &str = "-xx+xx000";
+const USERS: &str = "-+++xx+++";
+const INSPECT: &str = "-xxxxxx++";
+const SYSTEM: &str = "-xxxxxxx+";
+
+const CHAT: &str = r#"{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}"#;
+const MESSAGES: &str = r#"{"model": "claude-sonnet-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}"#;
+
+const ROWS: &[Row] = &[
+    ("GET /health", PUBLIC, None),
+    ("GET /health/live", PUBLIC, None),
+    ("GET /health/ready", PUBLIC, None),
+    ("GET /metrics", PUBLIC, None),
+    ("GET /docs", PUBLIC, None),
+    ("GET /docs/search", PUBLIC, None),
+    ("GET /docs/{path}", PUBLIC, None),
+    ("POST /auth/tokens/report", PUBLIC, Some(r#"{"token": "nothing"}"#)),
+    ("GET /auth/me", ALL, None),
+    // Signing in.
+    ("GET /auth/providers", PUBLIC, None),
+    ("GET /auth/login/{provider}", PUBLIC, None),
+    ("GET /auth/{provider}/callback", PUBLIC, None),
+    ("GET /auth/callback/{provider}", PUBLIC, None),
+    ("POST /auth/magic-link", PUBLIC, Some(r#"{"email": "nobody"}"#)),
+    ("GET /auth/magic-link/verify", PUBLIC, None),
+    ("POST /auth/magic-link/verify", PUBLIC, Some("{}")),
+    ("POST /auth/device/start", PUBLIC, Some("{}")),
+    ("POST /auth/device/poll", PUBLIC, Some(r#"{"device_code": "nothing"}"#)),
+    // Keys and tokens are not somebody at a browser.
+    ("POST /auth/device/complete", NOBODY_BY_KEY, Some(r#"{"user_code": "x", "approve": true}"#)),
+    ("POST /api/account/identities/{provider}/connect", NOBODY_BY_KEY, None),
+    ("POST /auth/logout", ALL, None),
+    ("GET /auth/ws-token", ALL, None),
+    ("GET /api/sessions", USERS, None),
+    ("DELETE /api/sessions/{id}", USERS, None),
+    ("GET /api/account/identities", USERS, None),
+    ("DELETE /api/account/identities/{id}", USERS, None),
+    // Organisations.
+    ("GET /api/orgs", USERS, None),
+    ("POST /api/orgs", USERS, Some(r#"{"slug": "-", "name": ""}"#)),
+    ("GET /api/orgs/{org}", MEMBERS, None),
+    ("PATCH /api/orgs/{org}", ORG_ADMINS, Some("{}")),
+    // There is a thread in it.
+    ("DELETE /api/orgs/{org}", ORG_OWNERS, None),
+    ("GET /api/orgs/{org}/members", MEMBERS, None),
+    ("PATCH /api/orgs/{org}/members/{user}", ORG_ADMINS, Some(r#"{"role": "member"}"#)),
+    ("DELETE /api/orgs/{org}/members/{user}", ORG_ADMINS, None),
+    (
+        "POST /api/orgs/{org}/transfer",
+        ORG_OWNERS,
+        Some(r#"{"user_id": "0199aaaa-0000-7000-8000-00000000dead"}"#),
+    ),
+    ("GET /api/orgs/{org}/invitations", ORG_ADMINS, None),
+    (
+        "POST /api/orgs/{org}/invitations",
+        ORG_ADMINS,
+        Some(r#"{"email": "nobody", "role": "member"}"#),
+    ),
+    ("DELETE /api/orgs/{org}/invitations/{id}", ORG_ADMINS, None),
+    ("POST /api/orgs/invitations/accept", USERS, Some(r#"{"token": "none"}"#)),
+    ("GET /api/orgs/{org}/audit-log", ORG_ADMINS, None),
+    // Keys: members have their own.
+    ("GET /api/orgs/{org}/api-keys", USERS_HERE, None),
+    (
+        "POST /api/orgs/{org}/api-keys",
+        USERS_HERE,
+        Some(r#"{"name": "", "kind": "personal", "scopes": []}"#),
+    ),
+    ("GET /api/orgs/{org}/api-keys/{id}", USERS_HERE, None),
+    ("PATCH /api/orgs/{org}/api-keys/{id}", USERS_HERE, Some("{}")),
+    ("DELETE /api/orgs/{org}/api-keys/{id}", USERS_HERE, None),
+    // The installation.
+    ("GET /api/admin/users", INSPECT, None),
+    ("GET /api/admin/users/{id}", INSPECT, None),
+    ("PATCH /api/admin/users/{id}/roles", SYSTEM, Some("{}")),
+    ("POST /api/admin/users/{id}/disable", SYSTEM, None),
+    ("POST /api/admin/users/{id}/enable", SYSTEM, None),
+    ("GET /api/admin/audit-log", INSPECT, None),
+    ("GET /api/admin/jobs", INSPECT, None),
+    ("GET /api/admin/jobs/{id}/history", INSPECT, None),
+    ("POST /api/admin/jobs/{id}/run", SYSTEM, None),
+    ("POST /api/admin/jobs/{id}/cancel", SYSTEM, None),
+    ("POST /api/admin/jobs/{id}/enable", SYSTEM, None),
+    ("POST /api/admin/jobs/{id}/disable", SYSTEM, None),
+    ("GET /api/admin/deliveries", INSPECT, None),
+    ("POST /api/admin/deliveries/{id}/retry", SYSTEM, None),
+    ("POST /api/admin/mail/test", SYSTEM, Some(r#"{"to": "nobody"}"#)),
+    ("GET /api/admin/webhooks", SYSTEM, None),
+    ("POST /api/admin/webhooks", SYSTEM, Some(r#"{"name": "", "url": ""}"#)),
+    ("GET /api/admin/webhooks/{id}", SYSTEM, None),
+    ("PATCH /api/admin/webhooks/{id}", SYSTEM, Some("{}")),
+    ("DELETE /api/admin/webhooks/{id}", SYSTEM, None),
+    ("POST /api/admin/webhooks/{id}/test", SYSTEM, None),
+    // Threads: what nobody has made; whose they are is the matter of isolation.rs and of the crate.
+    ("GET /api/threads", ALL, None),
+    ("GET /api/threads/{id}", ALL, None),
+    ("PUT /api/threads/{id}", ALL, Some(r#"{"messages": 7}"#)),
+    ("PATCH /api/threads/{id}", ALL, Some("{}")),
+    ("DELETE /api/threads/{id}", ALL, None),
+    ("POST /api/threads/{id}/messages", ALL, Some(r#"{"messages": []}"#)),
+    // Models.
+    ("GET /v1/models", ALL, None),
+    ("GET /v1/models/{id}", ALL, None),
+    ("POST /v1/messages", ALL, Some(MESSAGES)),
+    ("POST /v1/messages/count_tokens", ALL, Some(MESSAGES)),
+    ("POST /v1/chat/completions", ALL, Some(CHAT)),
+    ("POST /v1/responses", ALL, Some(r#"{"model": "gpt-4o-mini", "input": "hi"}"#)),
+    ("POST /v1/embeddings", ALL, Some(r#"{"model": "text-embedding-3-small", "input": "hi"}"#)),
+    ("POST /proxy/{provider}/complete", ALL, Some(CHAT)),
+    ("POST /proxy/{provider}/stream", ALL, Some(CHAT)),
+];
+
+struct World {
+    app: TestApp,
+    team: String,
+    callers: Vec<Caller>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let app = Setup::default()
+            .set("LOOM_SERVER_GITHUB_CLIENT_ID", "loom")
+            .set("LOOM_SERVER_GITHUB_CLIENT_SECRET", "hunter2")
+            .start()
+            .await;
+        let ada = app.user("ada@example.com").await;
+        let new = json!({"slug": "engines", "name": "Engines"});
+        let team = ada.post("/api/orgs", &new).await.expect(201).json()["id"].clone();
+        let team = team.as_str().unwrap().to_owned();
+        let org = team.parse().unwrap();
+        let bob = app.user("bob@example.com").await;
+        let cleo = app.user("cleo@example.com").await;
+        app.join(bob.id, org, OrgRole::Admin).await;
+        app.join(cleo.id, org, OrgRole::Member).await;
+        let all: Vec<_> = Scopes::all().iter().collect();
+        let new = json!({"name": "robot", "kind": "service", "scopes": all});
+        let made = ada.post(&format!("/api/orgs/{team}/api-keys"), &new).await.expect(201).json();
+        let robot = app.anonymous().with_key(made["secret"].as_str().unwrap());
+        let grant = WeaverGrant {
+            weaver: WeaverId::new(app.clock.now()),
+            org,
+            owner: Some(cleo.id),
+            scopes: Scopes::all(),
+            expires_at: app.clock.now() + std::time::Duration::from_secs(3600),
+        };
+        let weaver = app.running.features.auth.issue(grant).await.unwrap();
+        let weaver = app.anonymous().with_key(weaver.expose());
+        let stranger = app.user("stranger@example.com").await;
+        stranger.post("/api/orgs", &json!({"slug": "others", "name": "O"})).await.expect(201);
+        let auditor = app.user("auditor@example.com").await;
+        sqlx::query("UPDATE users SET is_auditor = true WHERE id = $1")
+            .bind(auditor.id.0)
+            .execute(app.database.pool())
+            .await
+            .unwrap();
+        let chief = app.admin("chief@example.com").await;
+        let here = |caller: &Caller| caller.with("x-loom-org", &team);
+        let callers = vec![
+            app.anonymous(),
+            here(&cleo),
+            here(&bob),
+            here(&ada),
+            robot,
+            weaver,
+            stranger.with("x-loom-org", "others"),
+            auditor.caller,
+            chief.caller,
+        ];
+        let thread = format!("/api/threads/T-{}", loom_core::id::new_uuid(app.clock.now()));
+        let document = json!({"title": "t", "messages": []});
+        here(&ada).put(&thread, &document).await.expect(201);
+        Self { app, team, callers }
+    }
+}
+
+#[tokio::test]
+async fn every_documented_operation_lets_through_whom_its_row_says() {
+    let mut rows: BTreeMap<&str, (&str, Option<&str>)> = BTreeMap::new();
+    for &(name, expected, body) in ROWS {
+        assert_eq!(expected.len(), ROLES.len(), "{name}");
+        assert!(rows.insert(name, (expected, body)).is_none(), "{name} is there twice");
+    }
+    let world = World::new().await;
+    let operations = operations().await;
+    let mut wrong = Vec::new();
+    for operation in &operations {
+        let name = operation.name();
+        let Some((expected, body)) = rows.remove(name.as_str()) else {
+            wrong.push(format!("{name} has no row in ROWS: who may do it? ({LEGEND})"));
+            continue;
+        };
+        let path = if operation.path.contains("{org}") {
+            operation
+                .path
+                .replace("{org}", &world.team)
+                .replace("{user}", NOBODY)
+                .replace("{id}", NOBODY)
+        } else {
+            operation.some_path()
+        };
+        // Of those who can be asked for it, one that is configured.
+        let path = path.replace("/identities/openai/", "/identities/github/");
+        let (mut found, mut statuses) = (String::new(), Vec::new());
+        for caller in &world.callers {
+            let mut request = caller.request(operation.method.clone(), &path);
+            if let Some(body) = body {
+                request = request.json(&serde_json::from_str::<Value>(body).unwrap());
+            }
+            let answer = caller.send(request).await;
+            statuses.push(answer.status.as_u16());
+            found.push(match answer.status.as_u16() {
+                401 => '-',
+                403 => 'x',
+                404 if answer.text.contains("no such organisation") => '0',
+                429 => '!',
+                _ => '+',
+            });
+        }
+        if found != expected {
+            wrong.push(format!(
+                "{name}: expected {expected}, found {found}, {statuses:?} ({ROLES:?}; {LEGEND})"
+            ));
+        }
+    }
+    wrong.extend(rows.keys().map(|name| format!("{name} is no operation (any more)")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // All of them are still who they were.
+    world.callers[3].get("/auth/me").await.expect(200);
+    assert_eq!(world.app.rows("SELECT 1 FROM users WHERE disabled_at IS NOT NULL").await.len(), 0);
+}
