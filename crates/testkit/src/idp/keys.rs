@@ -20,7 +20,7 @@ pub(super) struct Signer {
 }
 
 enum Pair {
-    Es256(EcdsaKeyPair),
+    Es256(Box<EcdsaKeyPair>),
     /// As Google signs. Short, because long ones take their time to be found.
     Rs256(Box<RsaPrivateKey>),
 }
@@ -37,7 +37,7 @@ impl Signer {
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let made = EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a key can be made");
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, made.as_ref(), &random).expect("it is one");
-        Self { id: id.to_owned(), pair: Pair::Es256(pair) }
+        Self { id: id.to_owned(), pair: Pair::Es256(Box::new(pair)) }
     }
 
     pub(super) fn rsa(id: &str) -> Self {
