@@ -180,6 +180,12 @@ impl Idp {
         state.signers.push(Signer::new(&id));
     }
 
+    /// As [`Idp::rotate_key`], to a key as Google has.
+    pub fn rotate_to_rsa(&self) {
+        let signer = Signer::rsa("rsa-key");
+        self.state().signers.push(signer);
+    }
+
     /// Answers everything with 503.
     pub fn set_down(&self, down: bool) {
         self.state().down = down;

@@ -6,13 +6,26 @@ use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
+use rsa::{
+    Pkcs1v15Sign, RsaPrivateKey,
+    sha2::{Digest, Sha256},
+    traits::PublicKeyParts,
+};
 use serde_json::{Value, json};
 
-/// An ES256 key with its id.
+/// A key with its id.
 pub(super) struct Signer {
     pub(super) id: String,
-    pair: EcdsaKeyPair,
+    pair: Pair,
 }
+
+enum Pair {
+    Es256(Box<EcdsaKeyPair>),
+    /// As Google signs. Short, because long ones take their time to be found.
+    Rs256(Box<RsaPrivateKey>),
+}
+
+const RSA_BITS: usize = 640;
 
 fn encode(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
@@ -24,13 +37,29 @@ impl Signer {
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let made = EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a key can be made");
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, made.as_ref(), &random).expect("it is one");
-        Self { id: id.to_owned(), pair }
+        Self { id: id.to_owned(), pair: Pair::Es256(Box::new(pair)) }
+    }
+
+    pub(super) fn rsa(id: &str) -> Self {
+        let key =
+            RsaPrivateKey::new(&mut rsa::rand_core::OsRng, RSA_BITS).expect("a key can be made");
+        Self { id: id.to_owned(), pair: Pair::Rs256(Box::new(key)) }
     }
 
     /// As it stands in the keys document.
     pub(super) fn jwk(&self) -> Value {
+        let pair = match &self.pair {
+            Pair::Es256(pair) => pair,
+            Pair::Rs256(key) => {
+                let text = |number: &rsa::BigUint| URL_SAFE_NO_PAD.encode(number.to_bytes_be());
+                return json!({
+                    "kty": "RSA", "use": "sig", "alg": "RS256", "kid": self.id,
+                    "n": text(key.n()), "e": text(key.e()),
+                });
+            }
+        };
         // 4, x, y.
-        let point = self.pair.public_key().as_ref();
+        let point = pair.public_key().as_ref();
         json!({
             "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.id,
             "x": URL_SAFE_NO_PAD.encode(&point[1..33]),
@@ -39,10 +68,24 @@ impl Signer {
     }
 
     pub(super) fn sign(&self, key_id: &str, claims: &Value) -> String {
-        let header = json!({"alg": "ES256", "typ": "JWT", "kid": key_id});
+        let algorithm = match self.pair {
+            Pair::Es256(_) => "ES256",
+            Pair::Rs256(_) => "RS256",
+        };
+        let header = json!({"alg": algorithm, "typ": "JWT", "kid": key_id});
         let text = format!("{}.{}", encode(&header), encode(claims));
-        let signature = self.pair.sign(&SystemRandom::new(), text.as_bytes()).expect("it signs");
-        format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+        let signature = match &self.pair {
+            Pair::Es256(pair) => pair
+                .sign(&SystemRandom::new(), text.as_bytes())
+                .expect("it signs")
+                .as_ref()
+                .to_vec(),
+            Pair::Rs256(key) => {
+                let padding = Pkcs1v15Sign::new::<Sha256>();
+                key.sign(padding, &Sha256::digest(text.as_bytes())).expect("it signs")
+            }
+        };
+        format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
     /// With a secret where a key pair should be.
@@ -54,8 +97,11 @@ impl Signer {
         format!("{text}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))
     }
 
-    pub(super) fn public_key(&self) -> &[u8] {
-        self.pair.public_key().as_ref()
+    pub(super) fn public_key(&self) -> Vec<u8> {
+        match &self.pair {
+            Pair::Es256(pair) => pair.public_key().as_ref().to_vec(),
+            Pair::Rs256(key) => key.n().to_bytes_be(),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> {
         "jwks_uri": format!("{url}/keys"),
         "response_types_supported": ["code"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
+        "id_token_signing_alg_values_supported": ["ES256", "RS256"],
     }))
 }
 
@@ -210,7 +210,7 @@ fn id_token(shared: &Shared, grant: &Grant, attack: Option<Attack>) -> String {
     }
     match attack {
         Some(Attack::AlgNone) => unsigned(&claims),
-        Some(Attack::HmacWithPublicKey) => signer.hmac(signer.public_key(), &claims),
+        Some(Attack::HmacWithPublicKey) => signer.hmac(&signer.public_key(), &claims),
         Some(Attack::HmacWithClientSecret) => signer.hmac(CLIENT_SECRET.as_bytes(), &claims),
         Some(Attack::WrongKey) => Signer::new(&signer.id).sign(&signer.id, &claims),
         Some(Attack::UnknownKey) => Signer::new("nowhere").sign("nowhere", &claims),
