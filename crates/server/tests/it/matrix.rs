@@ -120,7 +120,14 @@ const ROWS: &[Row] = &[
     ("POST /api/admin/users/{id}/enable", SYSTEM, None),
     ("GET /api/admin/audit-log", INSPECT, None),
     ("GET /api/admin/jobs", INSPECT, None),
+    ("GET /api/admin/health", INSPECT, None),
+    ("GET /api/admin/logs", INSPECT, None),
+    // A level that is none: who is let through is told so, instead of a stream without end.
+    ("GET /api/admin/logs/stream", INSPECT, None),
+    ("GET /api/admin/replicas", INSPECT, None),
+    ("POST /api/admin/maintenance/sweep", SYSTEM, None),
     ("GET /api/admin/jobs/{id}/history", INSPECT, None),
+    ("GET /api/admin/jobs/{id}/history/days", INSPECT, None),
     ("POST /api/admin/jobs/{id}/run", SYSTEM, None),
     ("POST /api/admin/jobs/{id}/cancel", SYSTEM, None),
     ("POST /api/admin/jobs/{id}/enable", SYSTEM, None),
@@ -141,6 +148,14 @@ const ROWS: &[Row] = &[
     ("PATCH /api/threads/{id}", ALL, Some("{}")),
     ("DELETE /api/threads/{id}", ALL, None),
     ("POST /api/threads/{id}/messages", ALL, Some(r#"{"messages": []}"#)),
+    // Repositories, likewise.
+    ("GET /api/repos", ALL, None),
+    ("POST /api/repos", ALL, Some(r#"{"name": ".."}"#)),
+    ("GET /api/repos/{id}", ALL, None),
+    ("PATCH /api/repos/{id}", ALL, Some("{}")),
+    ("DELETE /api/repos/{id}", ALL, None),
+    ("GET /api/repos/{id}/maintenance", ALL, None),
+    ("POST /api/repos/{id}/maintenance", ALL, None),
     // Models.
     ("GET /v1/models", ALL, None),
     ("GET /v1/models/{id}", ALL, None),
@@ -241,6 +256,7 @@ async fn every_documented_operation_lets_through_whom_its_row_says() {
         } else {
             operation.some_path()
         };
+        let path = path.replace("/logs/stream", "/logs/stream?level=loud");
         // Of those who can be asked for it, one that is configured.
         let path = path.replace("/identities/openai/", "/identities/github/");
         let (mut found, mut statuses) = (String::new(), Vec::new());
