@@ -189,7 +189,17 @@ fn error_response(dialect: Dialect, error: Error, request_id: &str) -> Response 
         StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
         status => status,
     };
-    let body = dialect.error_body(status, error.code(), error.detail(), request_id);
+    let faults = error.problem("").errors;
+    let mut body = dialect.error_body(status, error.code(), error.detail(), request_id);
+    if let Some(first) = faults.first() {
+        // Neither wire has a place for a list of them.
+        let told: Vec<_> =
+            faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
+        body["error"]["message"] = told.join("; ").into();
+        if dialect == Dialect::OpenAi {
+            body["error"]["param"] = first.path.as_str().into();
+        }
+    }
     let mut response = (status, axum::Json(body)).into_response();
     let headers = response.headers_mut();
     if let Some(secs) = error.retry_after_secs() {

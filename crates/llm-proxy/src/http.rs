@@ -97,25 +97,24 @@ struct Ask<'a> {
     stream_options: Option<&'a RawValue>,
 }
 
-fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+pub(crate) fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::malformed("invalid_request", detail)
 }
 
 /// A request of one of the wires, ready to be sent on.
-struct Incoming {
-    principal: Principal,
-    info: RequestInfo,
-    headers: HeaderMap,
-    uri: Uri,
-    body: Bytes,
+pub(crate) struct Incoming {
+    pub(crate) principal: Principal,
+    pub(crate) info: RequestInfo,
+    pub(crate) headers: HeaderMap,
+    pub(crate) uri: Uri,
+    pub(crate) body: Bytes,
 }
 
 impl LlmProxy {
     async fn pass(&self, incoming: Incoming, operation: Operation) -> Result<Response> {
-        let Incoming { principal, info, headers, uri, body } = incoming;
-        authorize(&principal, Action::Use(Scope::LlmUse))?;
-        let text =
-            std::str::from_utf8(&body).map_err(|_| bad_request("the body is not valid UTF-8"))?;
+        authorize(&incoming.principal, Action::Use(Scope::LlmUse))?;
+        let text = std::str::from_utf8(&incoming.body)
+            .map_err(|_| bad_request("the body is not valid UTF-8"))?;
         let ask: Ask<'_> = serde_json::from_str(text).map_err(|error| {
             bad_request(format!("the body is not a JSON object of the expected form: {error}"))
         })?;
@@ -129,7 +128,12 @@ impl LlmProxy {
             Some("true") => true,
             Some(_) => return Err(bad_request("`stream` must be true or false")),
         };
-        let target = self.serving(operation.dialect(), &model_name)?;
+        let target = self.serving(operation, &model_name)?;
+        if !target.provider.speaks(operation) {
+            // Boxed: it is far larger than what the usual case needs.
+            return Box::pin(self.translated(incoming, operation, target)).await;
+        }
+        let Incoming { principal, info, headers, uri, body } = &incoming;
         let provider = &target.provider;
         let renamed = match &target.rename {
             Some(name) => {
@@ -146,9 +150,9 @@ impl LlmProxy {
         let withhold_usage = counted.is_some();
 
         let mut meter = self.ledger.open(&Opening {
-            principal: &principal,
-            info: &info,
-            headers: &headers,
+            principal,
+            info,
+            headers,
             operation,
             provider,
             model: &model_name,
@@ -158,7 +162,7 @@ impl LlmProxy {
         let outgoing = |body: Bytes| Outgoing {
             provider,
             operation,
-            headers: &headers,
+            headers,
             query: uri.query(),
             body,
         };
@@ -193,7 +197,7 @@ impl LlmProxy {
                 answer = http::Response::from_parts(parts, told.into());
             }
         }
-        Ok(relay(answer, self.relay(operation, withheld, &info), meter))
+        Ok(relay(answer, self.relay(operation, withheld, info), meter))
     }
 
     pub(crate) fn relay(

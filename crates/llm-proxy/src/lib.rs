@@ -4,10 +4,12 @@ mod config;
 mod credentials;
 mod demo;
 mod dialect;
+mod exchange;
 mod forward;
 mod http;
 mod jobs;
 mod ledger;
+mod live;
 mod measures;
 mod models;
 mod native;
@@ -18,6 +20,8 @@ mod relay;
 mod scan;
 mod store;
 mod stream_options;
+mod translate;
+mod translated;
 mod usage;
 
 use std::sync::{

@@ -1,0 +1,174 @@
+//! A reply, put on OpenAI's responses wire.
+
+use serde_json::{Map, Value, json};
+
+use super::request_in::Echo;
+use crate::{
+    translate::{
+        Facts,
+        reply::{Block, Finish, Reply},
+        request::Seal,
+        thinking::to_encrypted,
+    },
+    usage::Usage,
+};
+
+pub(crate) fn whole(reply: &Reply, echo: &Echo, facts: &Facts<'_>) -> Value {
+    let finish = reply.finish();
+    let own = facts.id(reply.id.as_deref()).into_owned();
+    let (status, reason) = status(finish);
+    let model = reply.model.as_deref().unwrap_or(facts.model);
+    let mut response = response(&own, model, echo, facts);
+    response["status"] = status.into();
+    if let Some(reason) = reason {
+        response["incomplete_details"] = json!({"reason": reason});
+    } else {
+        response["completed_at"] = facts.now.into();
+    }
+    response["output"] = items(reply, &own).into();
+    response["usage"] = usage(facts.usage);
+    response
+}
+
+/// Neighbouring texts are parts of one message.
+fn items(reply: &Reply, own: &str) -> Vec<Value> {
+    let mut items: Vec<Value> = Vec::new();
+    for (at, block) in reply.blocks.iter().enumerate() {
+        if block.text().is_empty() && matches!(block, Block::Text(_)) {
+            continue;
+        }
+        let made = item(block, own, at, Some("completed"));
+        if let (Some(last), "message") = (items.last_mut(), made["type"].as_str().unwrap_or_default())
+            && last["type"] == "message"
+            && let (Some(parts), Some(part)) =
+                (last["content"].as_array_mut(), made["content"].get(0))
+        {
+            parts.push(part.clone());
+            continue;
+        }
+        items.push(made);
+    }
+    items
+}
+
+/// A block as an item of its own. Without a status it has only begun.
+pub(super) fn item(block: &Block, own: &str, at: usize, status: Option<&str>) -> Value {
+    let is_done = status.is_some();
+    let status = status.unwrap_or("in_progress");
+    match block {
+        Block::Text(_) | Block::Refusal(_) => {
+            let parts = if is_done { vec![part(block)] } else { Vec::new() };
+            json!({"id": item_id(block, own, at), "type": "message", "role": "assistant",
+                "status": status, "content": parts})
+        }
+        Block::Call { id, name, arguments } => {
+            let arguments = if is_done && arguments.is_empty() { "{}" } else { arguments };
+            json!({"id": item_id(block, own, at), "type": "function_call", "call_id": id,
+                "name": name, "arguments": arguments, "status": status})
+        }
+        Block::Thinking(thought) => {
+            let summary =
+                if thought.text.is_empty() { Vec::new() } else { vec![summary(&thought.text)] };
+            let sealed = thought.seal.as_ref().map(to_encrypted);
+            let mut item = json!({"id": item_id(block, own, at), "type": "reasoning",
+                "summary": summary});
+            if let Some(sealed) = sealed {
+                item["encrypted_content"] = sealed.into();
+            }
+            item
+        }
+    }
+}
+
+pub(super) fn item_id(block: &Block, own: &str, at: usize) -> String {
+    match block {
+        Block::Text(_) | Block::Refusal(_) => format!("msg_{own}_{at}"),
+        Block::Call { .. } => format!("fc_{own}_{at}"),
+        Block::Thinking(thought) => match &thought.seal {
+            Some(Seal::Encrypted { id, .. }) => id.to_string(),
+            _ => format!("rs_{own}_{at}"),
+        },
+    }
+}
+
+pub(super) fn part(block: &Block) -> Value {
+    match block {
+        Block::Refusal(text) => json!({"type": "refusal", "refusal": text}),
+        block => json!({"type": "output_text", "text": block.text(), "annotations": [],
+            "logprobs": []}),
+    }
+}
+
+pub(super) fn summary(text: &str) -> Value {
+    json!({"type": "summary_text", "text": text})
+}
+
+/// The ends that only Anthropic knows are those of a reply that is not whole.
+pub(super) fn status(finish: Finish) -> (&'static str, Option<&'static str>) {
+    match finish {
+        Finish::EndTurn | Finish::ToolUse | Finish::Stop => ("completed", None),
+        Finish::Refused => ("incomplete", Some("content_filter")),
+        Finish::MaxTokens | Finish::Paused | Finish::ContextFull => {
+            ("incomplete", Some("max_output_tokens"))
+        }
+    }
+}
+
+/// A response that has begun, with what it repeats of the request.
+pub(super) fn response(own: &str, model: &str, echo: &Echo, facts: &Facts<'_>) -> Value {
+    let mut response = json!({
+        "id": format!("resp_{own}"),
+        "object": "response",
+        "created_at": facts.now,
+        "status": "in_progress",
+        "background": false,
+        "error": null,
+        "incomplete_details": null,
+        "instructions": null,
+        "max_output_tokens": null,
+        "metadata": {},
+        "model": model,
+        "output": [],
+        "parallel_tool_calls": true,
+        "previous_response_id": null,
+        "reasoning": {"effort": null, "summary": null},
+        "service_tier": "default",
+        "store": false,
+        "temperature": 1.0,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": 1.0,
+        "truncation": "disabled",
+        "usage": null,
+    });
+    if let Some(members) = response.as_object_mut() {
+        for (name, value) in echo {
+            if let Ok(value) = serde_json::from_str(value.get()) {
+                members.insert((*name).to_owned(), value);
+            }
+        }
+    }
+    response
+}
+
+/// All that was read, cached or not, is of the input on this wire.
+pub(super) fn usage(usage: &Usage) -> Value {
+    let read = usage.cache_read.unwrap_or_default();
+    let written = usage.cache_write().unwrap_or_default();
+    let input = usage.input.unwrap_or_default() + read + written;
+    let output = usage.output.unwrap_or_default();
+    let mut told = Map::new();
+    told.insert("input_tokens".to_owned(), input.into());
+    told.insert(
+        "input_tokens_details".to_owned(),
+        json!({"cached_tokens": read, "cache_write_tokens": written}),
+    );
+    told.insert("output_tokens".to_owned(), output.into());
+    told.insert(
+        "output_tokens_details".to_owned(),
+        json!({"reasoning_tokens": usage.reasoning.unwrap_or_default()}),
+    );
+    told.insert("total_tokens".to_owned(), (input + output).into());
+    told.into()
+}
