@@ -163,7 +163,7 @@ impl Provider {
 }
 
 /// The few headers of the client's that are meant for whoever answers in the end.
-fn along(from: &HeaderMap) -> HeaderMap {
+pub(crate) fn along(from: &HeaderMap) -> HeaderMap {
     let names = [
         header::USER_AGENT,
         HeaderName::from_static("traceparent"),

@@ -159,13 +159,8 @@ impl LlmProxy {
             streamed,
             request_bytes: body.len(),
         })?;
-        let outgoing = |body: Bytes| Outgoing {
-            provider,
-            operation,
-            headers,
-            query: uri.query(),
-            body,
-        };
+        let outgoing =
+            |body: Bytes| Outgoing { provider, operation, headers, query: uri.query(), body };
         let first = counted.unwrap_or_else(|| plain.clone());
         let mut answer = match self.send(outgoing(first), &mut meter).await {
             Ok(answer) => answer,

@@ -13,13 +13,16 @@ use loom_core::{
     authorize::{Action, authorize},
     principal::Scope,
 };
+use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::{
     LlmProxy, demo,
     dialect::{Dialect, Operation},
+    exchange::along,
     forward::{Incoming, read_to, response_headers, without_org},
     provider::Provider,
+    translated::said,
 };
 
 const MAX_LIST: usize = 8 << 20;
@@ -114,6 +117,21 @@ impl LlmProxy {
         }
     }
 
+    /// With the client's headers, as far as they mean something to this provider.
+    async fn fetch_for(
+        &self,
+        dialect: Dialect,
+        provider: &Provider,
+        url: Url,
+        headers: &HeaderMap,
+    ) -> Result<Incoming> {
+        if provider.dialect == dialect {
+            self.fetch(provider, url, headers).await
+        } else {
+            self.fetch(provider, url, &along(headers)).await
+        }
+    }
+
     /// One provider's models, in the client's form and under names by which they are found here; or
     /// what it answered instead.
     async fn models_of(
@@ -130,18 +148,14 @@ impl LlmProxy {
         if provider.dialect == Dialect::Anthropic {
             url.set_query(Some("limit=1000"));
         }
-        let answer = match self.fetch(provider, url, headers).await {
+        let answer = match self.fetch_for(dialect, provider, url, headers).await {
             Ok(answer) if answer.status().is_success() => answer,
             Ok(answer) => {
                 tracing::warn!(provider = name, status = %answer.status(), "no list of models");
                 return Err(if provider.dialect == dialect {
                     Ok(passed_on(answer))
                 } else {
-                    Err(Error::new(
-                        answer.status(),
-                        "upstream_error",
-                        format!("the provider `{name}` gives no list of its models"),
-                    ))
+                    Err(refused(name, answer).await)
                 });
             }
             Err(error) => {
@@ -187,27 +201,33 @@ impl LlmProxy {
             };
         }
         let url = provider.models_url(Some(target.rename.as_deref().unwrap_or(id)));
-        let answer = self.fetch(provider, url, headers).await?;
+        let answer = self.fetch_for(dialect, provider, url, headers).await?;
         if provider.dialect == dialect {
             return Ok(passed_on(answer));
         }
-        let status = answer.status();
-        if !status.is_success() {
-            let name = &provider.name;
-            let detail = format!("the provider `{name}` answered with {} to the question for this model", status.as_u16());
-            let code =
-                if status == StatusCode::NOT_FOUND { "model_not_found" } else { "upstream_error" };
-            return Err(Error::new(status, code, detail));
+        if !answer.status().is_success() {
+            return Err(refused(&provider.name, answer).await);
         }
         let body = read_to(answer.into_body(), MAX_LIST).await;
         let model = serde_json::from_slice(&body).map_err(|error| {
-            let detail = format!("the provider `{}` sent a model that cannot be read", provider.name);
+            let detail =
+                format!("the provider `{}` sent a model that cannot be read", provider.name);
             Error::new(StatusCode::BAD_GATEWAY, "upstream_error", detail).because(error)
         })?;
         let mut model = translated(dialect, &provider.name, &model);
         model["id"] = id.into();
         Ok(axum::Json(model).into_response())
     }
+}
+
+/// What a provider of another wire answered instead.
+async fn refused(provider: &str, answer: Incoming) -> Error {
+    let status = answer.status();
+    let (message, _) = said(&read_to(answer.into_body(), MAX_LIST).await);
+    let detail = message
+        .unwrap_or_else(|| format!("the provider `{provider}` answered with {}", status.as_u16()));
+    let is_unknown = status == StatusCode::NOT_FOUND;
+    Error::new(status, if is_unknown { "model_not_found" } else { "upstream_error" }, detail)
 }
 
 /// By which operation the models of a list are asked.

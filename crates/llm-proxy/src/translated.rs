@@ -238,10 +238,7 @@ impl LlmProxy {
             (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             // A proxy before us must not gather what we pass on at once.
-            (
-                header::HeaderName::from_static("x-accel-buffering"),
-                HeaderValue::from_static("no"),
-            ),
+            (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
         ];
         (headers, Body::from_stream(chunks)).into_response()
     }
@@ -294,28 +291,7 @@ fn refusal(
     mut meter: Meter,
     info: &RequestInfo,
 ) -> Response {
-    #[derive(Deserialize)]
-    struct Told {
-        error: Inner,
-    }
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Inner {
-        Object {
-            message: Option<String>,
-            code: Option<serde_json::Value>,
-            #[serde(rename = "type")]
-            kind: Option<String>,
-        },
-        Text(String),
-    }
-    let (message, code) = match serde_json::from_slice::<Told>(told) {
-        Ok(Told { error: Inner::Text(message) }) => (Some(message), None),
-        Ok(Told { error: Inner::Object { message, code, kind } }) => {
-            (message, code.and_then(|code| code.as_str().map(str::to_owned)).or(kind))
-        }
-        Err(_) => (None, None),
-    };
+    let (message, code) = said(told);
     let status = parts.status;
     let message = message.filter(|message| !message.is_empty()).unwrap_or_else(|| {
         format!("the provider `{}` answered with {}", provider.name, status.as_u16())
@@ -344,6 +320,32 @@ fn refusal(
     }
     with_id(surface, upstream_id(&parts.headers), headers);
     response
+}
+
+/// The message and the code in an error's body, whichever wire it is of.
+pub(crate) fn said(told: &[u8]) -> (Option<String>, Option<String>) {
+    #[derive(Deserialize)]
+    struct Told {
+        error: Inner,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Inner {
+        Object {
+            message: Option<String>,
+            code: Option<serde_json::Value>,
+            #[serde(rename = "type")]
+            kind: Option<String>,
+        },
+        Text(String),
+    }
+    match serde_json::from_slice::<Told>(told) {
+        Ok(Told { error: Inner::Text(message) }) => (Some(message), None),
+        Ok(Told { error: Inner::Object { message, code, kind } }) => {
+            (message, code.and_then(|code| code.as_str().map(str::to_owned)).or(kind))
+        }
+        Err(_) => (None, None),
+    }
 }
 
 /// By what the provider knows the request, where this wire's clients look for it.

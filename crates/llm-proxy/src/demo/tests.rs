@@ -141,7 +141,10 @@ fn streams_are_complete_and_counted() {
 
 #[test]
 fn our_own_decoders_read_it() {
-    use crate::translate::{reply::{Block, Reply}, stream::{Decoder, whole}};
+    use crate::translate::{
+        reply::{Block, Reply},
+        stream::{Decoder, whole},
+    };
     for operation in [Operation::Messages, Operation::Chat, Operation::Responses] {
         for tools in [true, false] {
             let (_, stream) = sent(operation, &ask(operation, true, tools));

@@ -201,9 +201,7 @@ impl LlmProxy {
             Err(error) => Err(error),
         };
         match answer {
-            Ok(answer) => {
-                Ok(Asked { provider, operation, answer, meter, model: request.model })
-            }
+            Ok(answer) => Ok(Asked { provider, operation, answer, meter, model: request.model }),
             Err(error) => {
                 meter.fail(error.status(), error.code());
                 Err(error)

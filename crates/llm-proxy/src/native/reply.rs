@@ -28,11 +28,9 @@ pub(super) fn native(
         match block {
             Block::Text(more) | Block::Refusal(more) => text.push_str(&more),
             Block::Thinking(thought) => thinking_blocks.push(thinking_block(thought)),
-            Block::Call { id, name, arguments: text } => tool_calls.push(ToolCall {
-                id,
-                tool_name: name,
-                arguments_json: arguments(text),
-            }),
+            Block::Call { id, name, arguments: text } => {
+                tool_calls.push(ToolCall { id, tool_name: name, arguments_json: arguments(text) })
+            }
         }
     }
     let thought = !thinking_blocks.is_empty();
@@ -54,8 +52,7 @@ pub(super) fn native(
 }
 
 fn thinking_block(thought: Thought<'static>) -> ThinkingBlock {
-    let signature =
-        thought.seal.as_ref().and_then(to_signature).map(std::borrow::Cow::into_owned);
+    let signature = thought.seal.as_ref().and_then(to_signature).map(std::borrow::Cow::into_owned);
     let redacted = match thought.seal {
         Some(Seal::Redacted(data)) => Some(data.into_owned()),
         _ => None,

@@ -28,9 +28,7 @@ pub(crate) fn from_url<'a>(url: Cow<'a, str>, at: &str, faults: &mut Faults) -> 
     // `image/png;charset=x;base64`
     let media_type = media_type.split(';').next().unwrap_or_default().to_ascii_lowercase();
     let data = match &url {
-        Cow::Borrowed(url) => {
-            Cow::Borrowed(url.get(url.len() - data.len()..).unwrap_or_default())
-        }
+        Cow::Borrowed(url) => Cow::Borrowed(url.get(url.len() - data.len()..).unwrap_or_default()),
         Cow::Owned(_) => Cow::Owned(data.to_owned()),
     };
     Source::Base64 { media_type: media_type.into(), data }
@@ -55,10 +53,7 @@ pub(crate) fn text_of<'s>(media: &'s Media<'_>, faults: &mut Faults) -> Option<C
             let bytes = BASE64_STANDARD.decode(data.as_bytes()).ok();
             let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
             Some(Cow::Owned(text.unwrap_or_else(|| {
-                faults.add(
-                    format!("{}.source.data", media.at),
-                    "is not UTF-8 text in base64",
-                );
+                faults.add(format!("{}.source.data", media.at), "is not UTF-8 text in base64");
                 String::new()
             })))
         }

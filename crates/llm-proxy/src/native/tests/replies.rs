@@ -237,7 +237,10 @@ fn every_reason_for_the_end_has_its_word() {
     ];
     for (from, to) in anthropic {
         let body = json!({"content": [], "stop_reason": from}).to_string();
-        assert_eq!(reply(whole(Operation::Messages, body.as_bytes()).unwrap())["finish_reason"], to);
+        assert_eq!(
+            reply(whole(Operation::Messages, body.as_bytes()).unwrap())["finish_reason"],
+            to
+        );
     }
     let openai = [
         ("stop", "end_turn"),

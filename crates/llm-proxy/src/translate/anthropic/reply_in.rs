@@ -160,7 +160,10 @@ pub(crate) struct Decoder {
 }
 
 enum Slot {
-    Block { block: usize, signature: String },
+    Block {
+        block: usize,
+        signature: String,
+    },
     /// Something that is left out.
     Other,
 }

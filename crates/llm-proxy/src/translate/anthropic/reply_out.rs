@@ -236,7 +236,8 @@ impl Encoder {
             }
             (Some(Kind::Text | Kind::Refusal) | None, None) => json!({"type": "text", "text": ""}),
         };
-        let start = json!({"type": "content_block_start", "index": index, "content_block": content});
+        let start =
+            json!({"type": "content_block_start", "index": index, "content_block": content});
         frame("content_block_start", &start, out);
     }
 

@@ -218,8 +218,9 @@ fn block<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<P
 
 fn cache(of: &mut Object<'_, '_>, faults: &mut Faults) -> Option<Cache> {
     let path = of.path;
-    let mut control =
-        of.take("cache_control").and_then(|raw| Object::read(raw, path.member("cache_control"), faults))?;
+    let mut control = of
+        .take("cache_control")
+        .and_then(|raw| Object::read(raw, path.member("cache_control"), faults))?;
     control.ignore(&["type"]);
     let long = control.text("ttl", faults).is_some_and(|ttl| ttl == "1h");
     Some(if long { Cache::OneHour } else { Cache::FiveMinutes })
@@ -298,12 +299,7 @@ fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<To
     Some(read)
 }
 
-fn choice<'a>(
-    raw: &'a RawValue,
-    path: Path<'_>,
-    request: &mut Request<'a>,
-    faults: &mut Faults,
-) {
+fn choice<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults: &mut Faults) {
     let Some(mut choice) = Object::read(raw, path, faults) else { return };
     let kind = choice.some_text("type", faults);
     request.tool_choice = match &*kind {

@@ -240,9 +240,10 @@ impl Decoder {
         let function = fragment.function.unwrap_or_default();
         let name = function.name.unwrap_or_default();
         let arguments = arguments(function.arguments);
-        let known = self.calls.iter().rposition(|call| {
-            call.index == index && id.as_ref().is_none_or(|id| call.id == *id)
-        });
+        let known = self
+            .calls
+            .iter()
+            .rposition(|call| call.index == index && id.as_ref().is_none_or(|id| call.id == *id));
         if known.is_none() {
             // Nothing can follow arguments that are whole.
             for call in &mut self.calls {

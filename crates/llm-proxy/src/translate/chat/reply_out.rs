@@ -175,8 +175,14 @@ enum Slot {
     Text,
     Refusal,
     /// What it said is told again with its seal.
-    Thinking { index: usize, text: String },
-    Call { index: usize, is_empty: bool },
+    Thinking {
+        index: usize,
+        text: String,
+    },
+    Call {
+        index: usize,
+        is_empty: bool,
+    },
 }
 
 impl Encoder {
@@ -195,11 +201,8 @@ impl Encoder {
         match event {
             Event::Start { id, model } => {
                 self.start(id.as_deref(), model.as_deref(), facts);
-                let delta = Delta {
-                    role: Some("assistant"),
-                    content: Some("".into()),
-                    ..Delta::default()
-                };
+                let delta =
+                    Delta { role: Some("assistant"), content: Some("".into()), ..Delta::default() };
                 self.chunk(delta, facts, out);
             }
             Event::Open { kind, .. } => self.open(kind, facts, out),
@@ -209,8 +212,7 @@ impl Encoder {
                     let (index, text) = (*index, std::mem::take(text));
                     let thought = Thought { text: text.into(), seal: Some(seal) };
                     let detail = detail(index, &thought);
-                    let delta =
-                        Delta { reasoning_details: Some([detail]), ..Delta::default() };
+                    let delta = Delta { reasoning_details: Some([detail]), ..Delta::default() };
                     self.chunk(delta, facts, out);
                 }
             }

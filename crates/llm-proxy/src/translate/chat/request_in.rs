@@ -9,8 +9,8 @@ use crate::translate::{
     media,
     object::{Faults, Object, Path, as_list, as_text},
     request::{
-        Call, DefaultMax, Effort, Format, Media, Names, Part, PartKind, Request, Role, Seal, Source,
-        Text, Thinking, Thought, Tool, ToolChoice, ToolResult, Verbosity,
+        Call, DefaultMax, Effort, Format, Media, Names, Part, PartKind, Request, Role, Seal,
+        Source, Text, Thinking, Thought, Tool, ToolChoice, ToolResult, Verbosity,
     },
 };
 
@@ -101,11 +101,7 @@ pub(crate) fn tier(all: &mut Object<'_, '_>, request: &mut Request<'_>, faults: 
     }
 }
 
-pub(crate) fn user<'a>(
-    all: &mut Object<'a, '_>,
-    request: &mut Request<'a>,
-    faults: &mut Faults,
-) {
+pub(crate) fn user<'a>(all: &mut Object<'a, '_>, request: &mut Request<'a>, faults: &mut Faults) {
     let older = all.text("user", faults);
     request.user = all.text("safety_identifier", faults).or(older);
 }
@@ -133,12 +129,7 @@ pub(crate) fn verbosity(word: &str, path: Path<'_>, faults: &mut Faults) -> Opti
     }
 }
 
-fn message<'a>(
-    raw: &'a RawValue,
-    path: Path<'_>,
-    request: &mut Request<'a>,
-    faults: &mut Faults,
-) {
+fn message<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults: &mut Faults) {
     let Some(mut message) = Object::read(raw, path, faults) else { return };
     let role = message.some_text("role", faults);
     let content = message.take("content");
@@ -193,9 +184,11 @@ fn assistant<'a>(
     let sealed = message.list("reasoning_details", faults);
     let reasoning = message.text("reasoning_content", faults).or(message.text("reasoning", faults));
     if sealed.is_empty() {
-        all.extend(reasoning.filter(|text| !text.is_empty()).map(|text| {
-            Part::from(PartKind::Thinking(Thought { text, seal: None }))
-        }));
+        all.extend(
+            reasoning
+                .filter(|text| !text.is_empty())
+                .map(|text| Part::from(PartKind::Thinking(Thought { text, seal: None }))),
+        );
     }
     for (at, raw) in sealed.into_iter().enumerate() {
         all.extend(detail(raw, details.index(at), faults));
@@ -358,11 +351,7 @@ pub(crate) fn is_function(tool: &mut Object<'_, '_>, faults: &mut Faults) -> boo
     kind == "function"
 }
 
-fn choice<'a>(
-    raw: &'a RawValue,
-    path: Path<'_>,
-    faults: &mut Faults,
-) -> Option<ToolChoice<'a>> {
+fn choice<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<ToolChoice<'a>> {
     if let Some(word) = as_text(raw) {
         return choice_word(word, path, faults);
     }
@@ -415,10 +404,7 @@ fn format<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<
     }
 }
 
-pub(crate) fn schema_of<'a>(
-    mut of: Object<'a, '_>,
-    faults: &mut Faults,
-) -> Option<Format<'a>> {
+pub(crate) fn schema_of<'a>(mut of: Object<'a, '_>, faults: &mut Faults) -> Option<Format<'a>> {
     let name = of.text("name", faults);
     let description = of.text("description", faults);
     let strict = of.flag("strict", faults);

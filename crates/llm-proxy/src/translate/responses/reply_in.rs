@@ -266,8 +266,7 @@ impl Decoder {
                 events.push(Event::Failed(told.failure()));
             }
             "error" => {
-                let told =
-                    frame.error.unwrap_or(Told { code: frame.code, message: frame.message });
+                let told = frame.error.unwrap_or(Told { code: frame.code, message: frame.message });
                 events.push(Event::Failed(told.failure()));
             }
             _ => {}

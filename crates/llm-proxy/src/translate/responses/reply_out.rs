@@ -38,7 +38,8 @@ fn items(reply: &Reply, own: &str) -> Vec<Value> {
             continue;
         }
         let made = item(block, own, at, Some("completed"));
-        if let (Some(last), "message") = (items.last_mut(), made["type"].as_str().unwrap_or_default())
+        if let (Some(last), "message") =
+            (items.last_mut(), made["type"].as_str().unwrap_or_default())
             && last["type"] == "message"
             && let (Some(parts), Some(part)) =
                 (last["content"].as_array_mut(), made["content"].get(0))

@@ -114,8 +114,7 @@ impl Encoder {
             blocks.map(|(at, block)| item(block, &self.own, at, Some("completed"))).collect();
         whole["output"] = items.into();
         whole["usage"] = usage(facts.usage);
-        let kind =
-            if reason.is_some() { "response.incomplete" } else { "response.completed" };
+        let kind = if reason.is_some() { "response.incomplete" } else { "response.completed" };
         self.tell(kind, json!({"response": whole}), out);
     }
 

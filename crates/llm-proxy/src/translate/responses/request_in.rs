@@ -195,7 +195,9 @@ fn item<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults
 fn texts(raw: &RawValue) -> String {
     let mut texts = Vec::new();
     for raw in as_list(raw).unwrap_or_default() {
-        let Some(mut part) = Object::read(raw, Path::ROOT, &mut Faults::default()) else { continue };
+        let Some(mut part) = Object::read(raw, Path::ROOT, &mut Faults::default()) else {
+            continue;
+        };
         texts.extend(part.text("text", &mut Faults::default()));
     }
     texts.join("\n\n")
@@ -221,10 +223,9 @@ fn message<'a>(item: &mut Object<'a, '_>, request: &mut Request<'a>, faults: &mu
             }
             request.system(texts);
         }
-        _ => faults.add(
-            path.member("role"),
-            "must be `user`, `assistant`, `system` or `developer`",
-        ),
+        _ => {
+            faults.add(path.member("role"), "must be `user`, `assistant`, `system` or `developer`")
+        }
     }
 }
 
