@@ -23,6 +23,7 @@ use std::borrow::Cow;
 use crate::usage::Usage;
 
 /// What a reply's form needs to know beside what the provider said.
+#[derive(Clone, Copy)]
 pub(crate) struct Facts<'a> {
     pub(crate) usage: &'a Usage,
     /// The model that was asked for, if the provider names none.

@@ -193,7 +193,9 @@ impl Encoder {
         out: &mut BytesMut,
     ) {
         if !std::mem::replace(&mut self.started, true) {
-            let message = message(id, model, facts);
+            // The account has more by now, or less, as the pieces came: all of it stands at the end.
+            let none = Usage::default();
+            let message = message(id, model, &Facts { usage: &none, ..*facts });
             frame("message_start", &json!({"type": "message_start", "message": message}), out);
         }
     }
