@@ -183,6 +183,11 @@ impl Reply {
         events
     }
 
+    /// Does the model say itself that it will not?
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.blocks.iter().any(|block| matches!(block, Block::Refusal(_)))
+    }
+
     /// The reason for the end; where the provider told none, what it did.
     pub(crate) fn finish(&self) -> Finish {
         let calls = self.blocks.iter().any(|block| matches!(block, Block::Call { .. }));

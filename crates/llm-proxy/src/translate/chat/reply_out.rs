@@ -56,7 +56,7 @@ pub(crate) fn whole(reply: &Reply, facts: &Facts<'_>) -> Value {
             "index": 0,
             "message": message,
             "logprobs": null,
-            "finish_reason": finish_reason(reply.finish()),
+            "finish_reason": finish_reason(reply.finish(), reply.is_refusal()),
         }],
         "usage": usage(facts.usage),
     })
@@ -76,9 +76,11 @@ fn detail(index: usize, thought: &Thought<'_>) -> Value {
     }
 }
 
-/// The ends that only Anthropic knows are those of a reply that is not whole.
-fn finish_reason(finish: Finish) -> &'static str {
+/// The ends that only Anthropic knows are those of a reply that is not whole. A model that says itself
+/// that it will not has come to its end.
+fn finish_reason(finish: Finish, said_so: bool) -> &'static str {
     match finish {
+        Finish::Refused if said_so => "stop",
         Finish::EndTurn | Finish::Stop => "stop",
         Finish::ToolUse => "tool_calls",
         Finish::MaxTokens | Finish::Paused | Finish::ContextFull => "length",
@@ -86,8 +88,11 @@ fn finish_reason(finish: Finish) -> &'static str {
     }
 }
 
-/// All that was read, cached or not, is of the prompt on this wire.
+/// All that was read, cached or not, is of the prompt on this wire. Null when nothing is known.
 fn usage(usage: &Usage) -> Value {
+    if usage.is_unknown() {
+        return Value::Null;
+    }
     let read = usage.cache_read.unwrap_or_default();
     let written = usage.cache_write().unwrap_or_default();
     let prompt = usage.input.unwrap_or_default() + read + written;
@@ -169,6 +174,8 @@ pub(crate) struct Encoder {
     blocks: Vec<Slot>,
     calls: usize,
     thoughts: usize,
+    /// The model says itself that it will not.
+    refuses: bool,
 }
 
 enum Slot {
@@ -194,6 +201,7 @@ impl Encoder {
             blocks: Vec::new(),
             calls: 0,
             thoughts: 0,
+            refuses: false,
         }
     }
 
@@ -226,9 +234,9 @@ impl Encoder {
             Event::Finished { finish, .. } => {
                 self.start(None, None, facts);
                 let otherwise = if self.calls > 0 { Finish::ToolUse } else { Finish::EndTurn };
-                let reason = finish_reason(finish.unwrap_or(otherwise));
+                let reason = finish_reason(finish.unwrap_or(otherwise), self.refuses);
                 self.write(Delta::default(), Some(reason), facts, out);
-                if self.with_usage {
+                if self.with_usage && !facts.usage.is_unknown() {
                     self.raw(&[], Some(usage(facts.usage)), facts, out);
                 }
                 out.extend_from_slice(b"data: [DONE]\n\n");
@@ -256,7 +264,10 @@ impl Encoder {
     fn open(&mut self, kind: Kind, facts: &Facts<'_>, out: &mut BytesMut) {
         let slot = match kind {
             Kind::Text => Slot::Text,
-            Kind::Refusal => Slot::Refusal,
+            Kind::Refusal => {
+                self.refuses = true;
+                Slot::Refusal
+            }
             Kind::Thinking => {
                 self.thoughts += 1;
                 Slot::Thinking { index: self.thoughts - 1, text: String::new() }

@@ -14,9 +14,8 @@ use crate::{
 };
 
 pub(crate) fn whole(reply: &Reply, echo: &Echo, facts: &Facts<'_>) -> Value {
-    let finish = reply.finish();
     let own = facts.id(reply.id.as_deref()).into_owned();
-    let (status, reason) = status(finish);
+    let (status, reason) = status(reply);
     let model = reply.model.as_deref().unwrap_or(facts.model);
     let mut response = response(&own, model, echo, facts);
     response["status"] = status.into();
@@ -104,9 +103,11 @@ pub(super) fn summary(text: &str) -> Value {
     json!({"type": "summary_text", "text": text})
 }
 
-/// The ends that only Anthropic knows are those of a reply that is not whole.
-pub(super) fn status(finish: Finish) -> (&'static str, Option<&'static str>) {
-    match finish {
+/// The ends that only Anthropic knows are those of a reply that is not whole. A model that says itself
+/// that it will not has come to its end.
+pub(super) fn status(reply: &Reply) -> (&'static str, Option<&'static str>) {
+    match reply.finish() {
+        Finish::Refused if reply.is_refusal() => ("completed", None),
         Finish::EndTurn | Finish::ToolUse | Finish::Stop => ("completed", None),
         Finish::Refused => ("incomplete", Some("content_filter")),
         Finish::MaxTokens | Finish::Paused | Finish::ContextFull => {
@@ -153,8 +154,11 @@ pub(super) fn response(own: &str, model: &str, echo: &Echo, facts: &Facts<'_>) -
     response
 }
 
-/// All that was read, cached or not, is of the input on this wire.
+/// All that was read, cached or not, is of the input on this wire. Null when nothing is known.
 pub(super) fn usage(usage: &Usage) -> Value {
+    if usage.is_unknown() {
+        return Value::Null;
+    }
     let read = usage.cache_read.unwrap_or_default();
     let written = usage.cache_write().unwrap_or_default();
     let input = usage.input.unwrap_or_default() + read + written;

@@ -102,7 +102,7 @@ impl Encoder {
     }
 
     fn finished(&mut self, facts: &Facts<'_>, out: &mut BytesMut) {
-        let (status, reason) = status(self.reply.finish());
+        let (status, reason) = status(&self.reply);
         let mut whole = response(&self.own, &self.model, &self.echo, facts);
         whole["status"] = status.into();
         match reason {

@@ -1,5 +1,6 @@
 //! The translation of whole conversations: recorded streams, round trips, and each field of a request.
 
+mod bench;
 mod fields;
 mod replies;
 mod requests;
