@@ -13,6 +13,8 @@ use loom_core::{
 };
 use serde_json::{Value, json};
 
+use crate::translate::set;
+
 /// A provider's wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Dialect {
@@ -195,9 +197,11 @@ fn error_response(dialect: Dialect, error: Error, request_id: &str) -> Response 
         // Neither wire has a place for a list of them.
         let told: Vec<_> =
             faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
-        body["error"]["message"] = told.join("; ").into();
-        if dialect == Dialect::OpenAi {
-            body["error"]["param"] = first.path.as_str().into();
+        if let Some(error) = body.get_mut("error") {
+            set(error, "message", told.join("; "));
+            if dialect == Dialect::OpenAi {
+                set(error, "param", first.path.as_str());
+            }
         }
     }
     let mut response = (status, axum::Json(body)).into_response();

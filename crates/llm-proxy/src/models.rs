@@ -22,6 +22,7 @@ use crate::{
     exchange::along,
     forward::{Incoming, read_to, response_headers, without_org},
     provider::Provider,
+    translate::set,
     translated::said,
 };
 
@@ -215,7 +216,7 @@ impl LlmProxy {
             Error::new(StatusCode::BAD_GATEWAY, "upstream_error", detail).because(error)
         })?;
         let mut model = translated(dialect, &provider.name, &model);
-        model["id"] = id.into();
+        set(&mut model, "id", id);
         Ok(axum::Json(model).into_response())
     }
 }

@@ -107,13 +107,6 @@ impl LlmProxy {
     ) -> Result<Response> {
         let Incoming { principal, info, headers, uri: _, body } = incoming;
         let provider = &target.provider;
-        if matches!(surface, Operation::CountTokens | Operation::Embeddings) {
-            return Err(loom_core::Error::new(
-                StatusCode::NOT_FOUND,
-                "not_found",
-                format!("the provider `{}` has no such operation", provider.name),
-            ));
-        }
         let request_bytes = body.len();
         let mut form = Form {
             surface,

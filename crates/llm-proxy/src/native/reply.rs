@@ -29,7 +29,7 @@ pub(super) fn native(
             Block::Text(more) | Block::Refusal(more) => text.push_str(&more),
             Block::Thinking(thought) => thinking_blocks.push(thinking_block(thought)),
             Block::Call { id, name, arguments: text } => {
-                tool_calls.push(ToolCall { id, tool_name: name, arguments_json: arguments(text) })
+                tool_calls.push(ToolCall { id, tool_name: name, arguments_json: arguments(text) });
             }
         }
     }

@@ -20,6 +20,8 @@ pub(crate) mod thinking;
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use crate::usage::Usage;
 
 /// What a reply's form needs to know beside what the provider said.
@@ -31,6 +33,13 @@ pub(crate) struct Facts<'a> {
     pub(crate) request_id: &'a str,
     /// Seconds since 1970.
     pub(crate) now: i64,
+}
+
+/// Sets a member of an object.
+pub(crate) fn set(object: &mut Value, name: &str, value: impl Into<Value>) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value.into());
+    }
 }
 
 impl Facts<'_> {

@@ -46,7 +46,7 @@ impl Faults {
 /// Where in a request something stands; written out only when there is something to say of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Path<'p> {
-    parent: Option<&'p Path<'p>>,
+    parent: Option<&'p Self>,
     step: Step<'p>,
 }
 

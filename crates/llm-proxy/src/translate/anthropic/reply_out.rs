@@ -14,6 +14,7 @@ use crate::{
         Facts,
         reply::{Block, Event, Finish, Kind, Reply},
         request::Seal,
+        set,
         thinking::to_signature,
     },
     usage::Usage,
@@ -22,9 +23,9 @@ use crate::{
 pub(crate) fn whole(reply: &Reply, facts: &Facts<'_>) -> Value {
     let content: Vec<Value> = reply.blocks.iter().filter_map(block).collect();
     let mut message = message(reply.id.as_deref(), reply.model.as_deref(), facts);
-    message["content"] = content.into();
-    message["stop_reason"] = stop_reason(reply.finish()).into();
-    message["stop_sequence"] = reply.stop_sequence.clone().into();
+    set(&mut message, "content", content);
+    set(&mut message, "stop_reason", stop_reason(reply.finish()));
+    set(&mut message, "stop_sequence", reply.stop_sequence.clone());
     message
 }
 
@@ -49,7 +50,7 @@ fn usage(usage: &Usage) -> Value {
         "cache_creation_input_tokens": usage.cache_write().unwrap_or_default(),
     });
     if let Some(thinking) = usage.reasoning.filter(|thinking| *thinking > 0) {
-        told["output_tokens_details"] = json!({"thinking_tokens": thinking});
+        set(&mut told, "output_tokens_details", json!({"thinking_tokens": thinking}));
     }
     told
 }

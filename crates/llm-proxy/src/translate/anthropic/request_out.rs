@@ -180,9 +180,7 @@ pub(crate) fn body(request: &Request<'_>) -> Result<Bytes> {
     }
     let format = match &request.format {
         None => None,
-        Some(Format::Schema { schema, .. }) => {
-            Some(Schema { kind: "json_schema", schema: *schema })
-        }
+        Some(Format::Schema { schema, .. }) => Some(Schema { kind: "json_schema", schema }),
         Some(Format::Json) => {
             faults.add(
                 request.names.format,

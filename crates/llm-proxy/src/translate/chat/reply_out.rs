@@ -15,6 +15,7 @@ use crate::{
         Facts,
         reply::{Block, Event, Finish, Kind, Reply},
         request::{Seal, Thought},
+        set,
         thinking::to_encrypted,
     },
     usage::Usage,
@@ -41,11 +42,11 @@ pub(crate) fn whole(reply: &Reply, facts: &Facts<'_>) -> Value {
     let mut message =
         json!({"role": "assistant", "content": text, "refusal": refusal, "annotations": []});
     if !calls.is_empty() {
-        message["tool_calls"] = calls.into();
+        set(&mut message, "tool_calls", calls);
     }
     if !details.is_empty() {
-        message["reasoning_content"] = thought.into();
-        message["reasoning_details"] = details.into();
+        set(&mut message, "reasoning_content", thought);
+        set(&mut message, "reasoning_details", details);
     }
     json!({
         "id": format!("chatcmpl-{}", facts.id(reply.id.as_deref())),

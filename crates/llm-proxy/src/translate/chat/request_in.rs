@@ -1,7 +1,5 @@
 //! A request of a client that speaks OpenAI's chat completions wire.
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
 use crate::translate::{
@@ -353,7 +351,7 @@ pub(crate) fn is_function(tool: &mut Object<'_, '_>, faults: &mut Faults) -> boo
 
 fn choice<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<ToolChoice<'a>> {
     if let Some(word) = as_text(raw) {
-        return choice_word(word, path, faults);
+        return choice_word(&word, path, faults);
     }
     let mut choice = Object::read(raw, path, faults)?;
     if !is_function(&mut choice, faults) {
@@ -367,12 +365,12 @@ fn choice<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<
     Some(ToolChoice::Tool(name))
 }
 
-pub(crate) fn choice_word<'a>(
-    word: Cow<'a, str>,
+pub(crate) fn choice_word(
+    word: &str,
     path: Path<'_>,
     faults: &mut Faults,
-) -> Option<ToolChoice<'a>> {
-    match &*word {
+) -> Option<ToolChoice<'static>> {
+    match word {
         "auto" => Some(ToolChoice::Auto),
         "none" => Some(ToolChoice::None),
         "required" => Some(ToolChoice::Required),

@@ -283,7 +283,7 @@ fn turn_messages<'a>(
     }
     message.content = match pieces.as_slice() {
         [] => None,
-        [Piece::Text { text: Cow::Borrowed(text) }] => Some(Content::Text(*text)),
+        [Piece::Text { text: Cow::Borrowed(text) }] => Some(Content::Text(text)),
         _ => Some(Content::Parts(pieces)),
     };
     if !how.vendor && !message.tool_calls.is_empty() && !thought.is_empty() {
@@ -315,7 +315,7 @@ fn tool_message<'a>(faults: &mut Faults, result: &'a ToolResult<'_>) -> Message<
     }
     let content = match pieces.as_slice() {
         [] => Content::Text(""),
-        [Piece::Text { text: Cow::Borrowed(text) }] => Content::Text(*text),
+        [Piece::Text { text: Cow::Borrowed(text) }] => Content::Text(text),
         _ => Content::Parts(pieces),
     };
     Message {

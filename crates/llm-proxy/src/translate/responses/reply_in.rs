@@ -189,11 +189,12 @@ impl Decoder {
         match &*frame.kind {
             "response.output_text.delta" | "response.refusal.delta" => {
                 let part = Some(frame.content_index);
-                let slot = match self.slot(item, part) {
-                    Some(slot) => slot,
-                    None => self.open(item, part, prose(frame.kind.contains("refusal")), events),
-                };
-                say(slot, frame.delta, events);
+                if let Some(slot) = self.slot(item, part) {
+                    say(slot, frame.delta, events);
+                } else {
+                    let kind = prose(frame.kind.contains("refusal"));
+                    self.open(item, part, kind, frame.delta, events);
+                }
             }
             "response.function_call_arguments.delta" => {
                 if let Some(slot) = self.slot(item, None) {
@@ -223,9 +224,8 @@ impl Decoder {
                 let Some(part) = frame.part else { return Ok(()) };
                 let is_refusal = part.kind == "refusal";
                 if is_refusal || part.kind == "output_text" {
-                    let slot =
-                        self.open(item, Some(frame.content_index), prose(is_refusal), events);
-                    say(slot, part.text.or(part.refusal), events);
+                    let at = Some(frame.content_index);
+                    self.open(item, at, prose(is_refusal), part.text.or(part.refusal), events);
                 }
             }
             "response.output_text.done" => {
@@ -277,11 +277,10 @@ impl Decoder {
     fn added(&mut self, at: u64, item: Item, events: &mut Vec<Event>) {
         match item.blocks().into_iter().next() {
             Some(Block::Call { id, name, arguments }) => {
-                let slot = self.open(at, None, Kind::Call { id, name }, events);
-                say(slot, Some(arguments), events);
+                self.open(at, None, Kind::Call { id, name }, Some(arguments), events);
             }
             Some(Block::Thinking(_)) => {
-                self.open(at, None, Kind::Thinking, events);
+                self.open(at, None, Kind::Thinking, None, events);
             }
             // The parts of a message are told one by one.
             _ => {}
@@ -310,15 +309,17 @@ impl Decoder {
         item: u64,
         part: Option<u64>,
         kind: Kind,
+        text: Option<String>,
         events: &mut Vec<Event>,
-    ) -> &mut Slot {
+    ) {
         let block = self.blocks;
         self.blocks += 1;
         self.refused |= kind == Kind::Refusal;
         self.calls |= matches!(kind, Kind::Call { .. });
         events.push(Event::Open { block, kind });
-        let slot = Slot { item, part, block, said: false, summary: 0 };
-        self.open.push_mut(slot)
+        let mut slot = Slot { item, part, block, said: false, summary: 0 };
+        say(&mut slot, text, events);
+        self.open.push(slot);
     }
 
     fn close(&mut self, which: impl Fn(&Slot) -> bool, events: &mut Vec<Event>) {

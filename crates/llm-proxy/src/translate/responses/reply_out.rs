@@ -8,6 +8,7 @@ use crate::{
         Facts,
         reply::{Block, Finish, Reply},
         request::Seal,
+        set,
         thinking::to_encrypted,
     },
     usage::Usage,
@@ -18,35 +19,32 @@ pub(crate) fn whole(reply: &Reply, echo: &Echo, facts: &Facts<'_>) -> Value {
     let (status, reason) = status(reply);
     let model = reply.model.as_deref().unwrap_or(facts.model);
     let mut response = response(&own, model, echo, facts);
-    response["status"] = status.into();
+    set(&mut response, "status", status);
     if let Some(reason) = reason {
-        response["incomplete_details"] = json!({"reason": reason});
+        set(&mut response, "incomplete_details", json!({"reason": reason}));
     } else {
-        response["completed_at"] = facts.now.into();
+        set(&mut response, "completed_at", facts.now);
     }
-    response["output"] = items(reply, &own).into();
-    response["usage"] = usage(facts.usage);
+    set(&mut response, "output", items(reply, &own));
+    set(&mut response, "usage", usage(facts.usage));
     response
 }
 
 /// Neighbouring texts are parts of one message.
 fn items(reply: &Reply, own: &str) -> Vec<Value> {
     let mut items: Vec<Value> = Vec::new();
+    let mut in_message = false;
     for (at, block) in reply.blocks.iter().enumerate() {
         if block.text().is_empty() && matches!(block, Block::Text(_)) {
             continue;
         }
-        let made = item(block, own, at, Some("completed"));
-        if let (Some(last), "message") =
-            (items.last_mut(), made["type"].as_str().unwrap_or_default())
-            && last["type"] == "message"
-            && let (Some(parts), Some(part)) =
-                (last["content"].as_array_mut(), made["content"].get(0))
-        {
-            parts.push(part.clone());
-            continue;
+        let is_prose = matches!(block, Block::Text(_) | Block::Refusal(_));
+        let parts = items.last_mut().and_then(|last| last.get_mut("content")?.as_array_mut());
+        match parts.filter(|_| in_message && is_prose) {
+            Some(parts) => parts.push(part(block)),
+            None => items.push(item(block, own, at, Some("completed"))),
         }
-        items.push(made);
+        in_message = is_prose;
     }
     items
 }
@@ -73,7 +71,7 @@ pub(super) fn item(block: &Block, own: &str, at: usize, status: Option<&str>) ->
             let mut item = json!({"id": item_id(block, own, at), "type": "reasoning",
                 "summary": summary});
             if let Some(sealed) = sealed {
-                item["encrypted_content"] = sealed.into();
+                set(&mut item, "encrypted_content", sealed);
             }
             item
         }

@@ -12,6 +12,7 @@ use crate::translate::{
     Facts,
     anthropic::reply_out::frame,
     reply::{Block, Event, Reply},
+    set,
 };
 
 pub(crate) struct Encoder {
@@ -104,23 +105,23 @@ impl Encoder {
     fn finished(&mut self, facts: &Facts<'_>, out: &mut BytesMut) {
         let (status, reason) = status(&self.reply);
         let mut whole = response(&self.own, &self.model, &self.echo, facts);
-        whole["status"] = status.into();
+        set(&mut whole, "status", status);
         match reason {
-            Some(reason) => whole["incomplete_details"] = json!({"reason": reason}),
-            None => whole["completed_at"] = facts.now.into(),
+            Some(reason) => set(&mut whole, "incomplete_details", json!({"reason": reason})),
+            None => set(&mut whole, "completed_at", facts.now),
         }
         let blocks = self.reply.blocks.iter().enumerate();
         let items: Vec<Value> =
             blocks.map(|(at, block)| item(block, &self.own, at, Some("completed"))).collect();
-        whole["output"] = items.into();
-        whole["usage"] = usage(facts.usage);
+        set(&mut whole, "output", items);
+        set(&mut whole, "usage", usage(facts.usage));
         let kind = if reason.is_some() { "response.incomplete" } else { "response.completed" };
         self.tell(kind, json!({"response": whole}), out);
     }
 
     fn tell(&mut self, kind: &'static str, mut data: Value, out: &mut BytesMut) {
-        data["type"] = kind.into();
-        data["sequence_number"] = self.sequence.into();
+        set(&mut data, "type", kind);
+        set(&mut data, "sequence_number", self.sequence);
         self.sequence += 1;
         frame(kind, &data, out);
     }
@@ -128,11 +129,11 @@ impl Encoder {
     /// The places of a block that an event about it names, and what the event says.
     fn about(&self, block: usize, mut data: Value) -> Value {
         if let Some(of) = self.reply.blocks.get(block) {
-            data["item_id"] = item_id(of, &self.own, block).into();
-            data["output_index"] = block.into();
+            set(&mut data, "item_id", item_id(of, &self.own, block));
+            set(&mut data, "output_index", block);
             match of {
-                Block::Text(_) | Block::Refusal(_) => data["content_index"] = 0.into(),
-                Block::Thinking(_) => data["summary_index"] = 0.into(),
+                Block::Text(_) | Block::Refusal(_) => set(&mut data, "content_index", 0),
+                Block::Thinking(_) => set(&mut data, "summary_index", 0),
                 Block::Call { .. } => {}
             }
         }
@@ -208,7 +209,7 @@ impl Encoder {
             }
             Block::Thinking(_) => {}
             Block::Call { name, .. } => {
-                let data = json!({"arguments": done["arguments"], "name": name});
+                let data = json!({"arguments": done.get("arguments"), "name": name});
                 let data = self.about(block, data);
                 self.tell("response.function_call_arguments.done", data, out);
             }

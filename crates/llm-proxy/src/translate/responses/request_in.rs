@@ -224,7 +224,7 @@ fn message<'a>(item: &mut Object<'a, '_>, request: &mut Request<'a>, faults: &mu
             request.system(texts);
         }
         _ => {
-            faults.add(path.member("role"), "must be `user`, `assistant`, `system` or `developer`")
+            faults.add(path.member("role"), "must be `user`, `assistant`, `system` or `developer`");
         }
     }
 }
@@ -305,7 +305,7 @@ fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<To
 
 fn choice<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<ToolChoice<'a>> {
     if let Some(word) = as_text(raw) {
-        return choice_word(word, path, faults);
+        return choice_word(&word, path, faults);
     }
     let mut choice = Object::read(raw, path, faults)?;
     if !is_function(&mut choice, faults) {

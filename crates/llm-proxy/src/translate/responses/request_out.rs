@@ -270,7 +270,7 @@ fn output<'a>(faults: &mut Faults, parts: &'a [Part<'_>]) -> Output<'a> {
     let pieces: Vec<_> = parts.iter().filter_map(|part| piece(faults, part)).collect();
     match pieces.as_slice() {
         [] => Output::Text(""),
-        [Piece::InputText { text: Cow::Borrowed(text) }] => Output::Text(*text),
+        [Piece::InputText { text: Cow::Borrowed(text) }] => Output::Text(text),
         _ => Output::Parts(pieces),
     }
 }
