@@ -1,4 +1,4 @@
-//! The routes of the two wires: the same dialect in and out, bytes forwarded as they came.
+//! The routes of the wires: bytes forwarded as they came where the provider speaks the same.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -237,8 +237,9 @@ macro_rules! operation {
 operation! {
     /// Anthropic's Messages
     ///
-    /// The body goes to the provider as it came, and its reply comes back so; see Anthropic's
-    /// reference for both. Errors have Anthropic's shape.
+    /// The body goes to Anthropic as it came, and its reply comes back so; see Anthropic's reference
+    /// for both. A model of another provider is asked in that one's words, and answers in Anthropic's;
+    /// what cannot be told is a 400 that names the field. Errors have Anthropic's shape.
     #[utoipa::path(post, path = "/v1/messages", tag = "llm", security(("api_key" = [])),
         request_body(content = Object, content_type = "application/json"),
         responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),
@@ -257,8 +258,10 @@ operation! {
 operation! {
     /// OpenAI's chat completions
     ///
-    /// The body goes to the provider as it came, and its reply comes back so; see OpenAI's reference
-    /// for both. Errors have OpenAI's shape.
+    /// The body goes to OpenAI, or a compatible provider, as it came, and its reply comes back so; see
+    /// OpenAI's reference for both. A model of another provider is asked in that one's words, and
+    /// answers in OpenAI's; what cannot be told is a 400 that names the field. Errors have OpenAI's
+    /// shape.
     #[utoipa::path(post, path = "/v1/chat/completions", tag = "llm", security(("api_key" = [])),
         request_body(content = Object, content_type = "application/json"),
         responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),
@@ -268,6 +271,8 @@ operation! {
 
 operation! {
     /// OpenAI's responses
+    ///
+    /// As with chat completions; what is stored at OpenAI cannot be told to another provider.
     #[utoipa::path(post, path = "/v1/responses", tag = "llm", security(("api_key" = [])),
         request_body(content = Object, content_type = "application/json"),
         responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),

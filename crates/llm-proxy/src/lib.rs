@@ -1,4 +1,4 @@
-//! The LLM gateway: two wires and a native API in, providers out, every request accounted.
+//! The LLM gateway: the vendors' wires and a native API in, providers out, every request accounted.
 
 mod config;
 mod credentials;
