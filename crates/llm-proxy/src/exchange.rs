@@ -21,6 +21,7 @@ use crate::{
         request::Request,
         responses, stream,
     },
+    translated::said,
 };
 
 /// A whole reply longer than this is none.
@@ -145,8 +146,14 @@ impl LlmProxy {
             account.see(&data);
             whole.extend_from_slice(&data);
         }
-        stream::whole(operation, &whole)
-            .map_err(|error| broken("sent a reply that cannot be read").because(error))
+        stream::whole(operation, &whole).map_err(|error| {
+            // Some tell of an error with the status of a success.
+            let what = match said(&whole) {
+                (Some(message), _) => format!("failed: {}", loom_core::text::cut(&message, 2000)),
+                (None, _) => "sent a reply that cannot be read".to_owned(),
+            };
+            broken(&what).because(error)
+        })
     }
 }
 

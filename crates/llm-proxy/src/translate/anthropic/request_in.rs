@@ -116,7 +116,8 @@ fn read_message<'a>(
             request.system(texts);
         }
         Some(raw) => {
-            let parts = parts(raw, content, faults);
+            let within = if role == Role::User { Within::User } else { Within::Assistant };
+            let parts = parts(raw, within, content, faults);
             request.push(role, parts);
         }
     }
@@ -128,17 +129,42 @@ fn texts<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Vec<Text
     if let Some(text) = as_text(raw) {
         return vec![Text { text, cache: None }];
     }
-    let mut texts = Vec::new();
-    for part in parts(raw, path, faults) {
-        match part.kind {
-            PartKind::Text(text) => texts.push(Text { text, cache: part.cache }),
-            _ => faults.add(path, "can only have texts"),
-        }
-    }
-    texts
+    let parts = parts(raw, Within::Texts, path, faults).into_iter();
+    let text = |part: Part<'a>| match part.kind {
+        PartKind::Text(text) => Some(Text { text, cache: part.cache }),
+        _ => None,
+    };
+    parts.filter_map(text).collect()
 }
 
-fn parts<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Vec<Part<'a>> {
+/// Where a block stands decides what it may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Texts,
+    User,
+    Assistant,
+    Result,
+}
+
+impl Within {
+    fn may_have(self, kind: &str) -> bool {
+        match kind {
+            "text" => true,
+            "image" | "document" => self == Self::User || self == Self::Result,
+            "tool_result" => self == Self::User,
+            "thinking" | "redacted_thinking" | "tool_use" => self == Self::Assistant,
+            // Of what is unknown something else is said.
+            _ => true,
+        }
+    }
+}
+
+fn parts<'a>(
+    raw: &'a RawValue,
+    within: Within,
+    path: Path<'_>,
+    faults: &mut Faults,
+) -> Vec<Part<'a>> {
     if let Some(text) = as_text(raw) {
         return vec![PartKind::Text(text).into()];
     }
@@ -147,13 +173,23 @@ fn parts<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Vec<Part
         return Vec::new();
     };
     let blocks = blocks.into_iter().enumerate();
-    blocks.filter_map(|(at, raw)| block(raw, path.index(at), faults)).collect()
+    blocks.filter_map(|(at, raw)| block(raw, within, path.index(at), faults)).collect()
 }
 
-fn block<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Part<'a>> {
+fn block<'a>(
+    raw: &'a RawValue,
+    within: Within,
+    path: Path<'_>,
+    faults: &mut Faults,
+) -> Option<Part<'a>> {
     let mut block = Object::read(raw, path, faults)?;
     let cache = cache(&mut block, faults);
-    let kind = match &*block.some_text("type", faults) {
+    let kind = block.some_text("type", faults);
+    if !within.may_have(&kind) {
+        faults.add(path.member("type"), format!("`{kind}` has no place here"));
+        return None;
+    }
+    let kind = match &*kind {
         "text" => {
             // Where the text comes from is for people.
             block.ignore(&["citations"]);
@@ -196,7 +232,7 @@ fn block<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<P
                 id: block.some_text("tool_use_id", faults),
                 parts: block
                     .take("content")
-                    .map(|raw| parts(raw, content, faults))
+                    .map(|raw| parts(raw, Within::Result, content, faults))
                     .unwrap_or_default(),
                 is_error: block.flag("is_error", faults).unwrap_or_default(),
             })

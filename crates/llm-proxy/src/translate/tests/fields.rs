@@ -340,6 +340,17 @@ fn anthropic_to_openai() {
             ),
             Told("/input/0/output"),
         ),
+        (
+            block(
+                json!({"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_result"}]}),
+            ),
+            Refused("messages[0].content[0].content[0].type"),
+        ),
+        (
+            block(json!({"type": "tool_use", "id": "t", "name": "f", "input": {}})),
+            Refused("messages[0].content[0].type"),
+        ),
+        (json!({"system": [{"type": "image"}]}), Refused("system[0].type")),
         (json!({"messages": [{"role": "owner", "content": "x"}]}), Refused("messages[0].role")),
         (json!({"messages": [{"role": "user"}]}), Refused("messages[0].content")),
     ];

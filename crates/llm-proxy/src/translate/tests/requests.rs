@@ -1,5 +1,6 @@
 //! Requests that come in on a wire and go out on it again, or on another.
 
+use proptest::prelude::*;
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
@@ -235,4 +236,41 @@ fn thinking_that_nobody_sealed_goes_back_to_a_compatible_provider_with_its_calls
     let text = json!({"type": "text", "text": "y"});
     let sent = through(Operation::Messages, Operation::Chat, &turn(text)).unwrap();
     assert!(sent["messages"][1].get("reasoning_content").is_none());
+}
+
+/// Every place in a body, as JSON pointers.
+fn places(value: &Value, at: &str, all: &mut Vec<String>) {
+    all.push(at.to_owned());
+    match value {
+        Value::Object(members) => {
+            members.iter().for_each(|(name, value)| places(value, &format!("{at}/{name}"), all));
+        }
+        Value::Array(list) => {
+            (0..).zip(list).for_each(|(n, value)| places(value, &format!("{at}/{n}"), all));
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_request_with_anything_anywhere_is_told_or_refused(
+        from in prop::sample::select(super::ALL.to_vec()), to in prop::sample::select(super::ALL.to_vec()),
+        at in any::<prop::sample::Index>(),
+        by in prop::sample::select(vec![
+            json!(null), json!(true), json!(-1), json!(1e300), json!(""), json!("none"), json!([]),
+            json!({}), json!([[]]), json!({"type": "text"}), json!([{"type": "tool_result"}]),
+            json!("data:;base64,"), json!("data:image/png,x"),
+        ]),
+    ) {
+        let mut body = everything(from);
+        let mut all = Vec::new();
+        places(&body, "", &mut all);
+        let at: &String = at.get(&all);
+        *body.pointer_mut(at).unwrap() = by;
+        if let Err(error) = through(from, to, &body) {
+            prop_assert_eq!(error.status().as_u16(), 422);
+            prop_assert!(!error.problem("").errors.is_empty());
+        }
+    }
 }

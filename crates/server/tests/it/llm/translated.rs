@@ -316,3 +316,24 @@ async fn a_provider_with_responses_of_its_own_gets_them_as_they_are() {
     let answer = user.post("/v1/messages/count_tokens", &count).await;
     assert_eq!(answer.status, 200, "the wire's own vendor is asked");
 }
+
+#[tokio::test]
+async fn an_error_with_the_status_of_a_success_is_told_as_one() {
+    let (app, _other) = with_other().await;
+    let user = app.user("a@example.com").await;
+    let failed = json!({"id": "resp_1", "object": "response", "status": "failed", "output": [],
+        "error": {"code": "server_error", "message": "It went wrong."}});
+    for (reply, said) in [
+        (Reply::json(200, &failed), "It went wrong."),
+        (Reply::new(200, "text/html").bytes("<html>"), "cannot be read"),
+    ] {
+        app.mock.enqueue(reply);
+        let answer = ask(&user, Op::Messages, GPT).await.expect(502);
+        let (message, kind) = Op::Messages.error_of(&answer.json());
+        assert!(message.contains(said), "{message}");
+        assert_eq!(kind, "api_error");
+    }
+    for row in app.llm_requests(2).await {
+        assert_eq!((&row["outcome"], &row["status"]), (&json!("failed"), &json!(502)));
+    }
+}
