@@ -27,6 +27,8 @@ pub(crate) struct ProviderConfig {
     /// A compatible provider may do without a key.
     pub(crate) keyless: bool,
     pub(crate) models: Vec<String>,
+    /// It has the responses wire beside the chat one.
+    pub(crate) responses: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +50,7 @@ impl Config {
                 api_key: env.secret("LOOM_SERVER_ANTHROPIC_API_KEY"),
                 keyless: false,
                 models: Vec::new(),
+                responses: false,
             },
             ProviderConfig {
                 name: "openai".to_owned(),
@@ -56,6 +59,7 @@ impl Config {
                 api_key: env.secret("LOOM_SERVER_OPENAI_API_KEY"),
                 keyless: false,
                 models: Vec::new(),
+                responses: true,
             },
         ];
         let list = "LOOM_SERVER_LLM_PROVIDERS";
@@ -86,6 +90,7 @@ impl Config {
                 .optional::<Url>(&base_name, "an http(s) URL that ends before /chat/completions");
             let api_key = env.secret(&format!("{prefix}_API_KEY"));
             let models = env.list(&format!("{prefix}_MODELS"));
+            let responses = env.flag(&format!("{prefix}_RESPONSES"), false);
             let Some(base_url) = base_url.filter(is_http) else {
                 env.problem(&base_name, format!("is needed for the provider `{name}`: an http(s) URL, as https://api.example.com/v1"));
                 continue;
@@ -98,6 +103,7 @@ impl Config {
                 api_key,
                 keyless,
                 models,
+                responses,
             });
         }
         let timeouts = Timeouts {

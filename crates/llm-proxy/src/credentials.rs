@@ -9,7 +9,7 @@ use loom_core::{Error, Result, id::CredentialId, text};
 
 use crate::{
     LlmProxy,
-    dialect::Dialect,
+    dialect::Operation,
     forward::read_to,
     provider::{Credential, Target},
     store,
@@ -91,9 +91,9 @@ impl LlmProxy {
     /// none, so that nothing is ever sent.
     ///
     /// [`Providers::serving`]: crate::provider::Providers::serving
-    pub(crate) fn serving(&self, dialect: Dialect, model: &str) -> Result<Target> {
+    pub(crate) fn serving(&self, surface: Operation, model: &str) -> Result<Target> {
         self.refresh_credentials_if_old();
-        self.providers.serving(dialect, model)
+        self.providers.serving(surface, model)
     }
 
     /// Stores a credential, sealed.

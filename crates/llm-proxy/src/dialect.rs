@@ -13,6 +13,8 @@ use loom_core::{
 };
 use serde_json::{Value, json};
 
+use crate::translate::set;
+
 /// A provider's wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Dialect {
@@ -189,7 +191,19 @@ fn error_response(dialect: Dialect, error: Error, request_id: &str) -> Response 
         StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
         status => status,
     };
-    let body = dialect.error_body(status, error.code(), error.detail(), request_id);
+    let faults = error.problem("").errors;
+    let mut body = dialect.error_body(status, error.code(), error.detail(), request_id);
+    if let Some(first) = faults.first() {
+        // Neither wire has a place for a list of them.
+        let told: Vec<_> =
+            faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
+        if let Some(error) = body.get_mut("error") {
+            set(error, "message", told.join("; "));
+            if dialect == Dialect::OpenAi {
+                set(error, "param", first.path.as_str());
+            }
+        }
+    }
     let mut response = (status, axum::Json(body)).into_response();
     let headers = response.headers_mut();
     if let Some(secs) = error.retry_after_secs() {

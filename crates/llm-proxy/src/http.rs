@@ -1,4 +1,4 @@
-//! The routes of the two wires: the same dialect in and out, bytes forwarded as they came.
+//! The routes of the wires: bytes forwarded as they came where the provider speaks the same.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -97,25 +97,24 @@ struct Ask<'a> {
     stream_options: Option<&'a RawValue>,
 }
 
-fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+pub(crate) fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::malformed("invalid_request", detail)
 }
 
 /// A request of one of the wires, ready to be sent on.
-struct Incoming {
-    principal: Principal,
-    info: RequestInfo,
-    headers: HeaderMap,
-    uri: Uri,
-    body: Bytes,
+pub(crate) struct Incoming {
+    pub(crate) principal: Principal,
+    pub(crate) info: RequestInfo,
+    pub(crate) headers: HeaderMap,
+    pub(crate) uri: Uri,
+    pub(crate) body: Bytes,
 }
 
 impl LlmProxy {
     async fn pass(&self, incoming: Incoming, operation: Operation) -> Result<Response> {
-        let Incoming { principal, info, headers, uri, body } = incoming;
-        authorize(&principal, Action::Use(Scope::LlmUse))?;
-        let text =
-            std::str::from_utf8(&body).map_err(|_| bad_request("the body is not valid UTF-8"))?;
+        authorize(&incoming.principal, Action::Use(Scope::LlmUse))?;
+        let text = std::str::from_utf8(&incoming.body)
+            .map_err(|_| bad_request("the body is not valid UTF-8"))?;
         let ask: Ask<'_> = serde_json::from_str(text).map_err(|error| {
             bad_request(format!("the body is not a JSON object of the expected form: {error}"))
         })?;
@@ -129,7 +128,12 @@ impl LlmProxy {
             Some("true") => true,
             Some(_) => return Err(bad_request("`stream` must be true or false")),
         };
-        let target = self.serving(operation.dialect(), &model_name)?;
+        let target = self.serving(operation, &model_name)?;
+        if !target.provider.speaks(operation) {
+            // Boxed: it is far larger than what the usual case needs.
+            return Box::pin(self.translated(incoming, operation, target)).await;
+        }
+        let Incoming { principal, info, headers, uri, body } = &incoming;
         let provider = &target.provider;
         let renamed = match &target.rename {
             Some(name) => {
@@ -146,22 +150,17 @@ impl LlmProxy {
         let withhold_usage = counted.is_some();
 
         let mut meter = self.ledger.open(&Opening {
-            principal: &principal,
-            info: &info,
-            headers: &headers,
+            principal,
+            info,
+            headers,
             operation,
             provider,
             model: &model_name,
             streamed,
             request_bytes: body.len(),
         })?;
-        let outgoing = |body: Bytes| Outgoing {
-            provider,
-            operation,
-            headers: &headers,
-            query: uri.query(),
-            body,
-        };
+        let outgoing =
+            |body: Bytes| Outgoing { provider, operation, headers, query: uri.query(), body };
         let first = counted.unwrap_or_else(|| plain.clone());
         let mut answer = match self.send(outgoing(first), &mut meter).await {
             Ok(answer) => answer,
@@ -193,7 +192,7 @@ impl LlmProxy {
                 answer = http::Response::from_parts(parts, told.into());
             }
         }
-        Ok(relay(answer, self.relay(operation, withheld, &info), meter))
+        Ok(relay(answer, self.relay(operation, withheld, info), meter))
     }
 
     pub(crate) fn relay(
@@ -238,8 +237,9 @@ macro_rules! operation {
 operation! {
     /// Anthropic's Messages
     ///
-    /// The body goes to the provider as it came, and its reply comes back so; see Anthropic's
-    /// reference for both. Errors have Anthropic's shape.
+    /// The body goes to Anthropic as it came, and its reply comes back so; see Anthropic's reference
+    /// for both. A model of another provider is asked in that one's words, and answers in Anthropic's;
+    /// what cannot be told is a 400 that names the field. Errors have Anthropic's shape.
     #[utoipa::path(post, path = "/v1/messages", tag = "llm", security(("api_key" = [])),
         request_body(content = Object, content_type = "application/json"),
         responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),
@@ -258,8 +258,10 @@ operation! {
 operation! {
     /// OpenAI's chat completions
     ///
-    /// The body goes to the provider as it came, and its reply comes back so; see OpenAI's reference
-    /// for both. Errors have OpenAI's shape.
+    /// The body goes to OpenAI, or a compatible provider, as it came, and its reply comes back so; see
+    /// OpenAI's reference for both. A model of another provider is asked in that one's words, and
+    /// answers in OpenAI's; what cannot be told is a 400 that names the field. Errors have OpenAI's
+    /// shape.
     #[utoipa::path(post, path = "/v1/chat/completions", tag = "llm", security(("api_key" = [])),
         request_body(content = Object, content_type = "application/json"),
         responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),
@@ -269,6 +271,8 @@ operation! {
 
 operation! {
     /// OpenAI's responses
+    ///
+    /// As with chat completions; what is stored at OpenAI cannot be told to another provider.
     #[utoipa::path(post, path = "/v1/responses", tag = "llm", security(("api_key" = [])),
         request_body(content = Object, content_type = "application/json"),
         responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),

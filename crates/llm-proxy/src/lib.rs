@@ -1,13 +1,15 @@
-//! The LLM gateway: two wires and a native API in, providers out, every request accounted.
+//! The LLM gateway: the vendors' wires and a native API in, providers out, every request accounted.
 
 mod config;
 mod credentials;
 mod demo;
 mod dialect;
+mod exchange;
 mod forward;
 mod http;
 mod jobs;
 mod ledger;
+mod live;
 pub mod measures;
 mod models;
 mod native;
@@ -19,6 +21,8 @@ mod scan;
 mod store;
 mod stream_options;
 mod trace;
+mod translate;
+mod translated;
 mod usage;
 
 use std::sync::{

@@ -6,19 +6,24 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
 use loom_core::{
     Error, Path, Principal, Result,
     authorize::{Action, authorize},
     principal::Scope,
 };
+use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::{
     LlmProxy, demo,
-    dialect::Dialect,
+    dialect::{Dialect, Operation},
+    exchange::along,
     forward::{Incoming, read_to, response_headers, without_org},
     provider::Provider,
+    translate::set,
+    translated::said,
 };
 
 const MAX_LIST: usize = 8 << 20;
@@ -80,12 +85,13 @@ impl LlmProxy {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
         self.refresh_credentials_if_old();
-        let providers: Vec<_> = self.providers.speaking(dialect).collect();
+        let providers: Vec<_> = self.providers.usable(operation(dialect)).collect();
         match providers.as_slice() {
-            [] => {
-                self.providers.serving(dialect, "").map(|_| StatusCode::NO_CONTENT.into_response())
-            }
-            [only] if !only.is_demo() => {
+            [] => self
+                .providers
+                .serving(operation(dialect), "")
+                .map(|_| StatusCode::NO_CONTENT.into_response()),
+            [only] if !only.is_demo() && only.dialect == dialect => {
                 let mut url = only.models_url(None);
                 url.set_query(uri.query().and_then(without_org).as_deref());
                 Ok(passed_on(self.fetch(only, url, headers).await?))
@@ -95,43 +101,86 @@ impl LlmProxy {
                     several.iter().map(|provider| self.models_of(provider, headers, dialect)),
                 )
                 .await;
-                let models: Vec<Value> = lists.into_iter().flatten().collect();
-                Ok(axum::Json(list(dialect, &models)).into_response())
+                let mut failed = None;
+                let mut models = Vec::new();
+                for list in lists {
+                    match list {
+                        Ok(list) => models.extend(list),
+                        Err(error) => failed = failed.or(Some(error)),
+                    }
+                }
+                // One that fails takes nothing from the others.
+                match failed {
+                    Some(failed) if models.is_empty() => failed,
+                    _ => Ok(axum::Json(list(dialect, &models)).into_response()),
+                }
             }
         }
     }
 
-    /// One provider's models. A provider that does not answer has none just now.
+    /// With the client's headers, as far as they mean something to this provider.
+    async fn fetch_for(
+        &self,
+        dialect: Dialect,
+        provider: &Provider,
+        url: Url,
+        headers: &HeaderMap,
+    ) -> Result<Incoming> {
+        if provider.dialect == dialect {
+            self.fetch(provider, url, headers).await
+        } else {
+            self.fetch(provider, url, &along(headers)).await
+        }
+    }
+
+    /// One provider's models, in the client's form and under names by which they are found here; or
+    /// what it answered instead.
     async fn models_of(
         &self,
         provider: &Provider,
         headers: &HeaderMap,
         dialect: Dialect,
-    ) -> Vec<Value> {
+    ) -> Result<Vec<Value>, Result<Response>> {
         if provider.is_demo() {
-            return vec![demo::model(dialect)];
+            return Ok(vec![demo::model(dialect)]);
         }
-        let answer = match self.fetch(provider, provider.models_url(None), headers).await {
+        let name = &*provider.name;
+        let mut url = provider.models_url(None);
+        if provider.dialect == Dialect::Anthropic {
+            url.set_query(Some("limit=1000"));
+        }
+        let answer = match self.fetch_for(dialect, provider, url, headers).await {
             Ok(answer) if answer.status().is_success() => answer,
             Ok(answer) => {
-                tracing::warn!(provider = &*provider.name, status = %answer.status(), "no list of models");
-                return Vec::new();
+                tracing::warn!(provider = name, status = %answer.status(), "no list of models");
+                return Err(if provider.dialect == dialect {
+                    Ok(passed_on(answer))
+                } else {
+                    Err(refused(name, answer).await)
+                });
             }
             Err(error) => {
-                tracing::warn!(provider = &*provider.name, ?error, "no list of models");
-                return Vec::new();
+                tracing::warn!(provider = name, ?error, "no list of models");
+                return Err(Err(error));
             }
         };
         let body = read_to(answer.into_body(), MAX_LIST).await;
-        let Ok(Value::Object(mut reply)) = serde_json::from_slice(&body) else { return Vec::new() };
-        let Some(Value::Array(mut models)) = reply.remove("data") else { return Vec::new() };
-        let prefix = !matches!(&*provider.name, "openai" | "anthropic");
+        let Ok(Value::Object(mut reply)) = serde_json::from_slice(&body) else {
+            return Ok(Vec::new());
+        };
+        let Some(Value::Array(mut models)) = reply.remove("data") else { return Ok(Vec::new()) };
         for model in &mut models {
-            if prefix && let Some(Value::String(id)) = model.get_mut("id") {
-                *id = format!("{}/{id}", provider.name);
+            if provider.dialect != dialect {
+                *model = translated(dialect, name, model);
+            }
+            if let Some(Value::String(id)) = model.get_mut("id") {
+                let found = self.providers.serving(operation(dialect), id);
+                if !found.is_ok_and(|found| *found.provider.name == *provider.name) {
+                    *id = format!("{name}/{id}");
+                }
             }
         }
-        models
+        Ok(models)
     }
 
     async fn model(
@@ -143,16 +192,67 @@ impl LlmProxy {
     ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
-        let target = self.serving(dialect, id)?;
-        if target.provider.is_demo() {
+        let target = self.serving(operation(dialect), id)?;
+        let provider = &target.provider;
+        if provider.is_demo() {
             return if id == demo::MODEL {
                 Ok(axum::Json(demo::model(dialect)).into_response())
             } else {
                 Err(Error::not_found("model"))
             };
         }
-        let url = target.provider.models_url(Some(target.rename.as_deref().unwrap_or(id)));
-        Ok(passed_on(self.fetch(&target.provider, url, headers).await?))
+        let url = provider.models_url(Some(target.rename.as_deref().unwrap_or(id)));
+        let answer = self.fetch_for(dialect, provider, url, headers).await?;
+        if provider.dialect == dialect {
+            return Ok(passed_on(answer));
+        }
+        if !answer.status().is_success() {
+            return Err(refused(&provider.name, answer).await);
+        }
+        let body = read_to(answer.into_body(), MAX_LIST).await;
+        let model = serde_json::from_slice(&body).map_err(|error| {
+            let detail =
+                format!("the provider `{}` sent a model that cannot be read", provider.name);
+            Error::new(StatusCode::BAD_GATEWAY, "upstream_error", detail).because(error)
+        })?;
+        let mut model = translated(dialect, &provider.name, &model);
+        set(&mut model, "id", id);
+        Ok(axum::Json(model).into_response())
+    }
+}
+
+/// What a provider of another wire answered instead.
+async fn refused(provider: &str, answer: Incoming) -> Error {
+    let status = answer.status();
+    let (message, _) = said(&read_to(answer.into_body(), MAX_LIST).await);
+    let detail = message
+        .unwrap_or_else(|| format!("the provider `{provider}` answered with {}", status.as_u16()));
+    let is_unknown = status == StatusCode::NOT_FOUND;
+    Error::new(status, if is_unknown { "model_not_found" } else { "upstream_error" }, detail)
+}
+
+/// By which operation the models of a list are asked.
+fn operation(dialect: Dialect) -> Operation {
+    match dialect {
+        Dialect::Anthropic => Operation::Messages,
+        Dialect::OpenAi => Operation::Chat,
+    }
+}
+
+/// A model of another wire's list, in the form of this one.
+fn translated(to: Dialect, provider: &str, model: &Value) -> Value {
+    let id = &model["id"];
+    match to {
+        Dialect::OpenAi => {
+            let at = model["created_at"].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok());
+            json!({"id": id, "object": "model", "owned_by": provider,
+                "created": at.map_or(0, |at| at.timestamp())})
+        }
+        Dialect::Anthropic => {
+            let at = model["created"].as_i64().and_then(|at| DateTime::from_timestamp(at, 0));
+            json!({"type": "model", "id": id, "display_name": id,
+                "created_at": at.unwrap_or_default().to_rfc3339_opts(SecondsFormat::Secs, true)})
+        }
     }
 }
 

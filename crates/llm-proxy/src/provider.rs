@@ -28,6 +28,7 @@ pub(crate) struct Provider {
     base_url: Url,
     urls: [(Operation, Url); 5],
     models: Vec<String>,
+    responses: bool,
     keyless: bool,
     from_env: Option<Credential>,
     stored: ArcSwap<Vec<Credential>>,
@@ -81,6 +82,7 @@ impl Provider {
             base_url: config.base_url.clone(),
             urls: Operation::ALL.map(url),
             models: config.models.clone(),
+            responses: config.responses,
             keyless: config.keyless,
             from_env,
             stored: ArcSwap::default(),
@@ -113,6 +115,24 @@ impl Provider {
 
     pub(crate) fn is_demo(&self) -> bool {
         &*self.name == demo::PROVIDER
+    }
+
+    /// OpenAI itself, and not one that is compatible.
+    pub(crate) fn is_openai(&self) -> bool {
+        &*self.name == "openai"
+    }
+
+    fn is_vendor(&self) -> bool {
+        self.is_openai() || &*self.name == "anthropic"
+    }
+
+    /// Does it take this operation as it is? What it does not is put into other words.
+    pub(crate) fn speaks(&self, operation: Operation) -> bool {
+        match operation {
+            _ if self.is_demo() => true,
+            Operation::Responses => self.responses,
+            _ => self.dialect == operation.dialect(),
+        }
     }
 
     pub(crate) fn is_configured(&self) -> bool {
@@ -212,52 +232,78 @@ impl Providers {
         self.0.iter().find(|provider| &*provider.name == name)
     }
 
-    /// The configured providers that speak a dialect; the demo speaks every one.
-    pub(crate) fn speaking(&self, dialect: Dialect) -> impl Iterator<Item = &Arc<Provider>> {
-        self.0.iter().filter(move |p| p.is_configured() && (p.dialect == dialect || p.is_demo()))
+    /// The configured providers that can be asked by an operation, in its own words or others.
+    pub(crate) fn usable(&self, operation: Operation) -> impl Iterator<Item = &Arc<Provider>> {
+        let in_others = !matches!(operation, Operation::CountTokens | Operation::Embeddings);
+        self.0.iter().filter(move |p| p.is_configured() && (in_others || p.speaks(operation)))
     }
 
     /// Who serves `model` on this wire: the demo its own; then the provider whose name stands before
-    /// it (`groq/llama-3`); then one that lists it; then the wire's own vendor; then the only one.
+    /// it (`groq/llama-3`); then one that lists it; then the vendor whose name for a model it is; then
+    /// the wire's own vendor; then the only one that speaks the wire; then the only one.
     ///
     /// # Errors
     /// 404 `model_not_found`, 503 `feature_disabled`.
-    pub(crate) fn serving(&self, dialect: Dialect, model: &str) -> Result<Target> {
+    pub(crate) fn serving(&self, operation: Operation, model: &str) -> Result<Target> {
+        let usable = || self.usable(operation).filter(|p| !p.is_demo());
         let target =
-            |provider: &Arc<Provider>| Target { provider: Arc::clone(provider), rename: None };
+            |provider: &Arc<Provider>| Ok(Target { provider: Arc::clone(provider), rename: None });
         if model == demo::MODEL
             && let Some(provider) = self.named(demo::PROVIDER)
         {
-            return Ok(target(provider));
+            return target(provider);
         }
-        let is_vendor = |p: &Provider| matches!(&*p.name, "anthropic" | "openai");
         if let Some((name, rest)) = model.split_once('/')
-            && let Some(provider) =
-                self.speaking(dialect).find(|p| &*p.name == name && !p.is_demo())
+            && let Some(provider) = usable().find(|p| &*p.name == name)
             && !rest.is_empty()
         {
             return Ok(Target { provider: Arc::clone(provider), rename: Some(rest.to_owned()) });
         }
-        if let Some(provider) =
-            self.speaking(dialect).find(|p| p.models.iter().any(|known| known == model))
-        {
-            return Ok(target(provider));
+        if let Some(provider) = usable().find(|p| p.models.iter().any(|known| known == model)) {
+            return target(provider);
         }
-        if let Some(provider) = self.speaking(dialect).find(|p| is_vendor(p)) {
-            return Ok(target(provider));
-        }
-        let mut others = self.speaking(dialect).filter(|p| !p.is_demo());
-        if let (Some(only), None) = (others.next(), others.next()) {
-            return Ok(target(only));
-        }
-        if self.speaking(dialect).next().is_some() {
-            return Err(model_not_found(model, self.speaking(dialect)));
-        }
-        let vendor = match dialect {
+        let own = match operation.dialect() {
             Dialect::Anthropic => "anthropic",
             Dialect::OpenAi => "openai",
         };
-        Err(self.named(vendor).map_or_else(|| Error::not_found("provider"), |p| p.not_configured()))
+        let family = family(model);
+        for vendor in [family, Some(own)].into_iter().flatten() {
+            if let Some(provider) = usable().find(|p| &*p.name == vendor) {
+                return target(provider);
+            }
+        }
+        let mut speaking = usable().filter(|p| p.speaks(operation));
+        if let (Some(only), None) = (speaking.next(), speaking.next()) {
+            return target(only);
+        }
+        let mut others = usable();
+        if let (Some(only), None) = (others.next(), others.next())
+            // The one vendor does not have the other's models.
+            && (family.is_none() || !only.is_vendor())
+        {
+            return target(only);
+        }
+        if usable().any(|p| !p.is_vendor()) || self.usable(operation).any(|p| p.is_demo()) {
+            return Err(model_not_found(model, self.usable(operation)));
+        }
+        Err(self.named(own).map_or_else(|| Error::not_found("provider"), |p| p.not_configured()))
+    }
+}
+
+/// The vendor that calls its models so.
+fn family(model: &str) -> Option<&'static str> {
+    let is_o = |name: &str| {
+        let mut name = name.chars();
+        name.next() == Some('o') && name.next().is_some_and(|digit| digit.is_ascii_digit())
+    };
+    let base = model.strip_prefix("ft:").unwrap_or(model);
+    if model.starts_with("claude-") {
+        Some("anthropic")
+    } else if ["gpt-", "chatgpt-", "codex-"].iter().any(|name| base.starts_with(name)) || is_o(base)
+    {
+        Some("openai")
+    } else {
+        None
     }
 }
 

@@ -17,6 +17,11 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// The provider said nothing.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.input.is_none() && self.output.is_none()
+    }
+
     pub(crate) fn cache_write(&self) -> Option<u64> {
         match (self.cache_write_5m, self.cache_write_1h) {
             (None, None) => None,

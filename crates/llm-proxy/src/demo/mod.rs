@@ -44,6 +44,7 @@ pub(crate) fn config() -> ProviderConfig {
         api_key: None,
         keyless: true,
         models: vec![MODEL.to_owned()],
+        responses: true,
     }
 }
 

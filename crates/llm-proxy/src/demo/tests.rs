@@ -141,16 +141,29 @@ fn streams_are_complete_and_counted() {
 
 #[test]
 fn our_own_decoders_read_it() {
-    use crate::native::decoded;
-    for (dialect, operation) in
-        [(Dialect::Anthropic, Operation::Messages), (Dialect::OpenAi, Operation::Chat)]
-    {
-        let (_, stream) = sent(operation, &ask(operation, true, true));
-        assert_eq!(decoded(dialect, &stream), Some((String::new(), vec![arguments().to_string()])));
-        let (_, stream) = sent(operation, &ask(operation, true, false));
-        let whole = json(operation, &ask(operation, false, false));
-        let text = whole.pointer("/content/0/text").or(whole.pointer("/choices/0/message/content"));
-        assert_eq!(decoded(dialect, &stream).unwrap().0, text.unwrap().as_str().unwrap());
+    use crate::translate::{
+        reply::{Block, Reply},
+        stream::{Decoder, whole},
+    };
+    for operation in [Operation::Messages, Operation::Chat, Operation::Responses] {
+        for tools in [true, false] {
+            let (_, stream) = sent(operation, &ask(operation, true, tools));
+            let mut streamed = Reply::default();
+            for event in Decoder::new(operation).feed(&stream) {
+                streamed.take(&event);
+            }
+            let (_, body) = sent(operation, &ask(operation, false, tools));
+            let all = whole(operation, &body).unwrap();
+            assert_eq!(streamed.finish(), all.finish());
+            assert!(!all.blocks.is_empty());
+            // Ids are made of the whole request.
+            let texts = |reply: &Reply| -> Vec<String> {
+                reply.blocks.iter().map(|block| block.text().to_owned()).collect()
+            };
+            assert_eq!(texts(&streamed), texts(&all));
+            let calls = all.blocks.iter().any(|block| matches!(block, Block::Call { .. }));
+            assert_eq!(calls, tools);
+        }
     }
 }
 

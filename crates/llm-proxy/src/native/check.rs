@@ -1,38 +1,11 @@
 //! What can be said against a request whatever its provider.
 
-use loom_core::{Error, Result, error::FieldError};
-use serde_json::value::RawValue;
+use loom_core::Result;
 
 use super::model::{
     Content, Message, Part, PartKind, Request, Role, Source, SourceKind, Tool, ToolChoice,
 };
-
-/// No more than this many faults are told.
-const MAX_FAULTS: usize = 50;
-
-/// What is wrong with a request, field by field.
-#[derive(Debug, Default)]
-pub(super) struct Faults(Vec<FieldError>);
-
-impl Faults {
-    pub(super) fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        if self.0.len() < MAX_FAULTS {
-            self.0.push(FieldError { path: path.into(), message: message.into() });
-        }
-    }
-
-    fn unless(&mut self, holds: bool, path: impl Into<String>, message: &str) {
-        if !holds {
-            self.add(path, message);
-        }
-    }
-
-    /// # Errors
-    /// 422 when there is any.
-    pub(super) fn finish(self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(Error::invalid_fields(self.0)) }
-    }
-}
+use crate::translate::object::{Faults, is_object};
 
 /// # Errors
 /// 422 with the path of each field that is not as it should be.
@@ -85,10 +58,6 @@ fn check_choice(faults: &mut Faults, choice: Option<&ToolChoice>, tools: &[Tool]
         ),
         None | Some(ToolChoice::Auto | ToolChoice::None) => {}
     }
-}
-
-pub(super) fn is_object(json: &RawValue) -> bool {
-    json.get().starts_with('{')
 }
 
 fn check_message(faults: &mut Faults, path: &str, message: &Message) {

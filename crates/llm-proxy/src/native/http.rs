@@ -1,16 +1,15 @@
 //! The handlers of the native routes.
 
-use std::{collections::VecDeque, sync::atomic::Ordering};
+use std::{collections::VecDeque, sync::Arc};
 
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue},
     middleware,
     response::{IntoResponse, Response},
 };
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use bytes::Bytes;
 use loom_core::{
     Error, Json, Path, Principal, Result,
     authorize::{Action, authorize},
@@ -22,27 +21,22 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     check::check,
-    draft::{Draft, Event},
-    from_anthropic, from_openai,
     model::{Reply, Request, StreamEvent},
-    stream::{Account, Decoder, Live},
-    to_anthropic,
-    to_openai::{self, Manner},
+    stream::{complete as complete_reply, events},
     upstream,
 };
 use crate::{
     LlmProxy,
     dialect::{Dialect, Operation},
-    forward::{Incoming, Outgoing, read_to},
+    exchange::{Answer, is_event_stream, wire},
+    forward::Incoming,
     http::BODY_LIMIT,
     ledger::{Meter, Opening},
+    live::{Account, Live},
     observe::Observer,
     provider::Provider,
+    translate::stream::Decoder,
 };
-
-/// A whole reply longer than this is none.
-const MAX_REPLY: usize = 64 << 20;
-const MAX_ERROR: usize = 256 << 10;
 
 pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
     OpenApiRouter::new()
@@ -76,26 +70,19 @@ async fn complete(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response> {
-    let asked = proxy.ask(&principal, &info, &provider, &headers, &body, false).await?;
+    let asked = proxy.ask_native(&principal, &info, &provider, &headers, &body, false).await?;
     let Asked { provider, operation, answer, meter, model } = asked;
-    let observer = Observer::json(operation);
-    let mut account = Account::new(meter, model, observer);
-    let whole = match proxy.whole(&provider, answer.into_body(), &mut account).await {
-        Ok(whole) => whole,
+    let mut account = Account::new(meter, model, Observer::json(operation));
+    match proxy.whole(&provider, operation, answer.into_body(), &mut account).await {
+        Ok(reply) => {
+            let reply = complete_reply(&mut account, reply);
+            Ok(marked(&provider, Json(reply).into_response()))
+        }
         Err(error) => {
             account.fail(&error);
-            return Err(error);
+            Err(error)
         }
-    };
-    let draft = match read(&provider, operation, &whole) {
-        Ok(draft) => draft,
-        Err(error) => {
-            account.fail(&error);
-            return Err(error);
-        }
-    };
-    let reply = account.complete(draft);
-    Ok(marked(&provider, Json(reply).into_response()))
+    }
 }
 
 /// Ask a model, and hear it as it speaks
@@ -122,7 +109,7 @@ async fn stream(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response> {
-    let asked = proxy.ask(&principal, &info, &provider, &headers, &body, true).await?;
+    let asked = proxy.ask_native(&principal, &info, &provider, &headers, &body, true).await?;
     let Asked { provider, operation, answer, meter, model } = asked;
     let streams = is_event_stream(answer.headers());
     let mut waiting = VecDeque::new();
@@ -131,12 +118,8 @@ async fn stream(
     let mut account = Account::new(meter, model, observer);
     if !streams && let Some(body) = upstream.take() {
         // It does not stream, whatever it was asked: all of it at once.
-        let outcome = match proxy.whole(&provider, body, &mut account).await {
-            Ok(whole) => read(&provider, operation, &whole),
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(draft) => waiting.extend(at_once(draft)),
+        match proxy.whole(&provider, operation, body, &mut account).await {
+            Ok(reply) => waiting.extend(reply.events()),
             Err(error) => {
                 account.fail(&error);
                 return Err(error);
@@ -145,19 +128,19 @@ async fn stream(
     }
     let live = Live {
         upstream,
-        decoder: Decoder::new(operation.dialect()),
+        decoder: Decoder::new(operation),
         account,
         idle: proxy.timeouts.idle,
         stop: proxy.stop.clone(),
         waiting,
         received: 0,
     };
-    Ok(marked(&provider, loom_core::sse::response(live.events())))
+    Ok(marked(&provider, loom_core::sse::response(events(live))))
 }
 
 /// A reply that begins.
 struct Asked {
-    provider: std::sync::Arc<Provider>,
+    provider: Arc<Provider>,
     operation: Operation,
     answer: Incoming,
     meter: Meter,
@@ -165,7 +148,7 @@ struct Asked {
 }
 
 impl LlmProxy {
-    async fn ask(
+    async fn ask_native(
         &self,
         principal: &Principal,
         info: &RequestInfo,
@@ -189,8 +172,7 @@ impl LlmProxy {
             Dialect::Anthropic => Operation::Messages,
             Dialect::OpenAi => Operation::Chat,
         };
-        let counted = !provider.refuses_stream_options.load(Ordering::Relaxed);
-        let first = wire(&provider, &request, streamed, counted)?;
+        let sent = wire(&provider, operation, &request.neutral(streamed))?;
         let mut meter = self.ledger.open(&Opening {
             principal,
             info,
@@ -206,186 +188,26 @@ impl LlmProxy {
             () = self.stop.cancelled() => {
                 Err(Error::unavailable("this server is going down; try again"))
             }
-            answer = self.answer(&provider, operation, &request, headers, first, &mut meter) => answer,
+            answer = self.ask(&provider, operation, headers, sent, &mut meter) => answer,
         };
         let answer = match answer {
-            Ok(answer) => answer,
+            Ok(Answer::Reply(answer)) => Ok(answer),
+            Ok(Answer::Refusal(parts, told)) => {
+                let now = self.clock.now();
+                let (status, headers) = (parts.status, &parts.headers);
+                let name = &provider.name;
+                Err(upstream::problem(name, &request.model, status, headers, &told, now))
+            }
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(answer) => Ok(Asked { provider, operation, answer, meter, model: request.model }),
             Err(error) => {
                 meter.fail(error.status(), error.code());
-                return Err(error);
+                Err(error)
             }
-        };
-        Ok(Asked { provider, operation, answer, meter, model: request.model })
-    }
-
-    /// The provider's answer, when it is a success.
-    async fn answer(
-        &self,
-        provider: &Provider,
-        operation: Operation,
-        request: &Request,
-        from: &HeaderMap,
-        body: Bytes,
-        meter: &mut Meter,
-    ) -> Result<Incoming> {
-        let headers = along(from);
-        let outgoing =
-            |body: Bytes| Outgoing { provider, operation, headers: &headers, query: None, body };
-        let asks = memchr::memmem::find(&body, b"\"stream_options\"").is_some();
-        let answer = self.send(outgoing(body), meter).await?;
-        let (status, answer) = noted(answer, meter);
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let (parts, body) = answer.into_parts();
-        let told = self.refusal(body).await;
-        if asks
-            && status == StatusCode::BAD_REQUEST
-            && memchr::memmem::find(&told, b"stream_options").is_some()
-        {
-            let again = self.send(outgoing(wire(provider, request, true, false)?), meter).await?;
-            let (status, again) = noted(again, meter);
-            if status.is_success() {
-                // Only now is it known that they were the fault, and not a word in the request.
-                provider.note_refusal_of_stream_options();
-                return Ok(again);
-            }
-            let (parts, body) = again.into_parts();
-            let told = self.refusal(body).await;
-            return Err(self.problem(provider, request, &parts, &told));
-        }
-        Err(self.problem(provider, request, &parts, &told))
-    }
-
-    /// What a refusal says, without waiting for it for long.
-    async fn refusal(&self, body: reqwest::Body) -> Bytes {
-        tokio::time::timeout(self.timeouts.idle, read_to(body, MAX_ERROR)).await.unwrap_or_default()
-    }
-
-    fn problem(
-        &self,
-        provider: &Provider,
-        request: &Request,
-        parts: &http::response::Parts,
-        told: &[u8],
-    ) -> Error {
-        let now = self.clock.now();
-        upstream::problem(&provider.name, &request.model, parts.status, &parts.headers, told, now)
-    }
-
-    /// All of a reply that is not streamed.
-    async fn whole(
-        &self,
-        provider: &Provider,
-        mut body: reqwest::Body,
-        account: &mut Account,
-    ) -> Result<Bytes> {
-        let mut whole = BytesMut::new();
-        let name = &provider.name;
-        let broken = |what: &str| {
-            let detail = format!("the provider `{name}` {what}");
-            Error::new(StatusCode::BAD_GATEWAY, "upstream_error", detail)
-        };
-        loop {
-            let frame = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => {
-                    return Err(Error::unavailable("this server is going down; try again"));
-                }
-                frame = tokio::time::timeout(self.timeouts.idle, body.frame()) => frame,
-            };
-            let data = match frame {
-                Ok(None) => return Ok(whole.freeze()),
-                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-                Ok(Some(Err(error))) => {
-                    return Err(broken("broke off in the middle of its reply").because(error));
-                }
-                Err(_) => {
-                    return Err(Error::new(
-                        StatusCode::GATEWAY_TIMEOUT,
-                        "upstream_timeout",
-                        format!("the provider `{name}` fell silent in the middle of its reply"),
-                    ));
-                }
-            };
-            if whole.len() + data.len() > MAX_REPLY {
-                return Err(broken("sent a reply that is larger than this server takes"));
-            }
-            account.see(&data);
-            whole.extend_from_slice(&data);
         }
     }
-}
-
-/// Writes down that the provider answered; the status is what the client gets, unless it gets an
-/// error of ours.
-fn noted(answer: Incoming, meter: &mut Meter) -> (StatusCode, Incoming) {
-    let upstream_id = ["x-request-id", "request-id"]
-        .iter()
-        .find_map(|name| answer.headers().get(*name)?.to_str().ok())
-        .map(|id| loom_core::text::cut(id, 200).to_owned());
-    meter.answered(answer.status(), upstream_id);
-    (answer.status(), answer)
-}
-
-/// The few headers of the client's that are meant for whoever answers in the end.
-fn along(from: &HeaderMap) -> HeaderMap {
-    let names = [
-        header::USER_AGENT,
-        HeaderName::from_static("traceparent"),
-        HeaderName::from_static("tracestate"),
-    ];
-    names
-        .into_iter()
-        .filter_map(|name| from.get(&name).map(|v| (name.clone(), v.clone())))
-        .collect()
-}
-
-/// The request on the provider's wire.
-fn wire(provider: &Provider, request: &Request, stream: bool, counted: bool) -> Result<Bytes> {
-    match provider.dialect {
-        Dialect::Anthropic => to_anthropic::body(request, stream),
-        Dialect::OpenAi => {
-            let vendor = &*provider.name == "openai";
-            to_openai::body(request, Manner { stream, counted, vendor })
-        }
-    }
-}
-
-fn read(provider: &Provider, operation: Operation, body: &[u8]) -> Result<Draft> {
-    let draft = match operation.dialect() {
-        Dialect::Anthropic => from_anthropic::whole(body),
-        Dialect::OpenAi => from_openai::whole(body),
-    };
-    draft.map_err(|error| {
-        let detail = format!("the provider `{}` sent a reply that cannot be read", provider.name);
-        Error::new(StatusCode::BAD_GATEWAY, "upstream_error", detail).because(error)
-    })
-}
-
-/// The events of a reply that came whole.
-fn at_once(draft: Draft) -> Vec<Event> {
-    let mut events = Vec::new();
-    let thinking: String = draft.thinking.iter().map(|block| block.thinking.as_str()).collect();
-    if !thinking.is_empty() {
-        events.push(Event::Thinking(thinking));
-    }
-    if !draft.text.is_empty() {
-        events.push(Event::Text(draft.text.clone()));
-    }
-    events.extend(draft.calls.iter().map(|call| Event::ToolCall {
-        id: call.id.clone(),
-        name: call.name.clone(),
-        fragment: call.arguments.clone(),
-    }));
-    events.push(Event::Completed(Box::new(draft)));
-    events
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"))
 }
 
 /// A reply of the demo says so.

@@ -20,11 +20,13 @@ use uuid::Uuid;
 
 use crate::{
     demo,
-    dialect::{Dialect, Operation},
+    dialect::Operation,
     ledger::{Ledger, Opening, Row},
-    native::stream::{Account, Decoder, Live},
+    live::{Account, Live},
+    native::stream::events,
     observe::Observer,
     provider::Providers,
+    translate::stream::Decoder,
 };
 
 type Rows = Arc<Mutex<Vec<Row>>>;
@@ -73,7 +75,7 @@ impl Rig {
         meter.answered(StatusCode::OK, None);
         Live {
             upstream: Some(reqwest::Body::wrap_stream(chunks)),
-            decoder: Decoder::new(Dialect::OpenAi),
+            decoder: Decoder::new(Operation::Chat),
             account: Account::new(meter, "m".to_owned(), Observer::stream(Operation::Chat)),
             idle: Duration::from_millis(100),
             stop: self.stop.clone(),
@@ -92,7 +94,7 @@ impl Rig {
 
 /// The data of all events.
 async fn heard(live: Live) -> Vec<Value> {
-    let body = loom_core::sse::response(live.events()).into_body().collect().await.unwrap();
+    let body = loom_core::sse::response(events(live)).into_body().collect().await.unwrap();
     let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
     let frames = text.split_terminator("\n\n").map(|frame| {
         let data = frame.strip_prefix("event: llm\ndata: ").expect(frame);
@@ -193,7 +195,7 @@ async fn a_client_that_leaves_ends_the_request_and_what_came_counts() {
         let _ = &held;
         chunk
     });
-    let mut events = Box::pin(rig.live(upstream).events());
+    let mut events = Box::pin(events(rig.live(upstream)));
     assert!(events.next().await.is_some());
     drop(events);
     assert!(dropped.load(std::sync::atomic::Ordering::SeqCst));

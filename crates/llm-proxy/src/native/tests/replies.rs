@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::{
-    dialect::Dialect,
-    native::{
-        draft::{Draft, Event, Failure, arguments},
-        from_anthropic, from_openai,
-        stream::Decoder,
+    dialect::Operation,
+    native::reply::{arguments, native},
+    translate::{
+        reply::{Block, Event, Failure, Kind, Reply},
+        stream::{Decoder, whole},
     },
     usage::Usage,
 };
@@ -94,8 +94,8 @@ data: [DONE]
 
 "#;
 
-fn read<'a>(dialect: Dialect, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event> {
-    let mut decoder = Decoder::new(dialect);
+fn read<'a>(operation: Operation, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event> {
+    let mut decoder = Decoder::new(operation);
     let mut events: Vec<Event> = pieces.into_iter().flat_map(|p| decoder.feed(p)).collect();
     events.extend(decoder.finish());
     assert_eq!(decoder.feed(b"data: {}\n\n"), [], "nothing comes after the end");
@@ -103,33 +103,43 @@ fn read<'a>(dialect: Dialect, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec
     events
 }
 
-fn text_of(events: &[Event]) -> String {
-    let text = events.iter().filter_map(|event| match event {
-        Event::Text(text) => Some(text.as_str()),
+/// What is said in the blocks of a kind.
+fn told(events: &[Event], of: &Kind) -> String {
+    let blocks: Vec<usize> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Open { block, kind } if kind == of => Some(*block),
+            _ => None,
+        })
+        .collect();
+    let texts = events.iter().filter_map(|event| match event {
+        Event::Delta { block, text } if blocks.contains(block) => Some(text.as_str()),
         _ => None,
     });
-    text.collect()
+    texts.collect()
 }
 
 /// The one event that ends a stream.
 fn end(events: &[Event]) -> &Event {
     let ends =
-        events.iter().filter(|e| matches!(e, Event::Completed(_) | Event::Failed(_))).count();
+        events.iter().filter(|e| matches!(e, Event::Finished { .. } | Event::Failed(_))).count();
     assert_eq!(ends, 1, "{events:?}");
     events.last().unwrap()
 }
 
-fn reply(draft: Draft) -> Value {
+fn reply(reply: Reply) -> Value {
     let id = LlmRequestId(uuid::Uuid::nil());
     let usage = Usage { input: Some(3), output: Some(9), ..Usage::default() };
-    serde_json::to_value(draft.reply(id, "asked", &usage, Some(1_500_000))).unwrap()
+    serde_json::to_value(native(reply, id, "asked", &usage, Some(1_500_000))).unwrap()
 }
 
-fn completed(events: &[Event]) -> Draft {
-    match end(events) {
-        Event::Completed(draft) => (**draft).clone(),
-        other => panic!("{other:?}"),
+fn completed(events: &[Event]) -> Reply {
+    assert!(matches!(end(events), Event::Finished { .. }), "{events:?}");
+    let mut reply = Reply::default();
+    for event in events {
+        reply.take(event);
     }
+    reply
 }
 
 fn failed(events: &[Event]) -> &Failure {
@@ -141,9 +151,9 @@ fn failed(events: &[Event]) -> &Failure {
 
 #[test]
 fn a_stream_of_anthropics() {
-    let events = read(Dialect::Anthropic, [ANTHROPIC.as_bytes()]);
-    assert_eq!(events[0], Event::Thinking("Let me see.".to_owned()));
-    assert_eq!(text_of(&events), "grüß dich 👋");
+    let events = read(Operation::Messages, [ANTHROPIC.as_bytes()]);
+    assert_eq!(told(&events, &Kind::Thinking), "Let me see.");
+    assert_eq!(told(&events, &Kind::Text), "grüß dich 👋");
     let reply = reply(completed(&events));
     let expected = json!({
         "id": "00000000-0000-0000-0000-000000000000",
@@ -167,18 +177,14 @@ fn a_stream_of_anthropics() {
 
 #[test]
 fn a_stream_of_openais() {
-    let events = read(Dialect::OpenAi, [OPENAI.as_bytes()]);
-    assert_eq!(text_of(&events), "grüß dich 👋");
+    let events = read(Operation::Chat, [OPENAI.as_bytes()]);
+    assert_eq!(told(&events, &Kind::Text), "grüß dich 👋");
     let draft = completed(&events);
-    for call in &draft.calls {
-        let told: String = events
-            .iter()
-            .filter_map(|event| match event {
-                Event::ToolCall { id, fragment, .. } if *id == call.id => Some(fragment.as_str()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(told, call.arguments);
+    for block in &draft.blocks {
+        if let Block::Call { id, name, arguments } = block {
+            let kind = Kind::Call { id: id.clone(), name: name.clone() };
+            assert_eq!(told(&events, &kind), *arguments);
+        }
     }
     let reply = reply(draft);
     assert_eq!(reply["model"], "gpt-x");
@@ -200,21 +206,21 @@ fn whole_replies_read_as_their_streams() {
         {"type": "tool_use", "id": "t1", "name": "weather", "input": {"z": 1, "a": 2}},
         {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}},
     ]});
-    let whole = from_anthropic::whole(body.to_string().as_bytes()).unwrap();
-    let streamed = completed(&read(Dialect::Anthropic, [ANTHROPIC.as_bytes()]));
-    assert_eq!(reply(whole), reply(streamed));
+    let all = whole(Operation::Messages, body.to_string().as_bytes()).unwrap();
+    let streamed = completed(&read(Operation::Messages, [ANTHROPIC.as_bytes()]));
+    assert_eq!(reply(all), reply(streamed));
 
     let body = json!({"model": "gpt-x", "choices": [{"index": 0, "finish_reason": "tool_calls", "message": {
     "role": "assistant", "content": "grüß dich 👋", "reasoning_content": "Let me see.", "tool_calls": [
         {"id": "t1", "type": "function", "function": {"name": "weather", "arguments": "{\"z\": 1, \"a\": 2}"}},
         {"id": "t2", "type": "function", "function": {"name": "time", "arguments": "{}"}},
     ]}}]});
-    let whole = from_openai::whole(body.to_string().as_bytes()).unwrap();
-    let streamed = completed(&read(Dialect::OpenAi, [OPENAI.as_bytes()]));
-    assert_eq!(reply(whole), reply(streamed));
-    assert!(from_openai::whole(b"{\"choices\":[]}").is_err());
-    assert!(from_openai::whole(b"<html>").is_err());
-    assert!(from_anthropic::whole(b"[]").is_err());
+    let all = whole(Operation::Chat, body.to_string().as_bytes()).unwrap();
+    let streamed = completed(&read(Operation::Chat, [OPENAI.as_bytes()]));
+    assert_eq!(reply(all), reply(streamed));
+    assert!(whole(Operation::Chat, b"{\"choices\":[]}").is_err());
+    assert!(whole(Operation::Chat, b"<html>").is_err());
+    assert!(whole(Operation::Messages, b"[]").is_err());
 }
 
 #[test]
@@ -231,7 +237,10 @@ fn every_reason_for_the_end_has_its_word() {
     ];
     for (from, to) in anthropic {
         let body = json!({"content": [], "stop_reason": from}).to_string();
-        assert_eq!(reply(from_anthropic::whole(body.as_bytes()).unwrap())["finish_reason"], to);
+        assert_eq!(
+            reply(whole(Operation::Messages, body.as_bytes()).unwrap())["finish_reason"],
+            to
+        );
     }
     let openai = [
         ("stop", "end_turn"),
@@ -243,10 +252,10 @@ fn every_reason_for_the_end_has_its_word() {
     for (from, to) in openai {
         let body =
             json!({"choices": [{"message": {"content": "x"}, "finish_reason": from}]}).to_string();
-        assert_eq!(reply(from_openai::whole(body.as_bytes()).unwrap())["finish_reason"], to);
+        assert_eq!(reply(whole(Operation::Chat, body.as_bytes()).unwrap())["finish_reason"], to);
     }
     let refusal = json!({"choices": [{"message": {"refusal": "no"}, "finish_reason": "stop"}]});
-    let refusal = reply(from_openai::whole(refusal.to_string().as_bytes()).unwrap());
+    let refusal = reply(whole(Operation::Chat, refusal.to_string().as_bytes()).unwrap());
     assert_eq!(
         (&refusal["finish_reason"], &refusal["message"]["content"]),
         (&json!("content_filter"), &json!("no"))
@@ -267,24 +276,24 @@ fn arguments_that_are_not_json_stay_text() {
 fn a_stream_that_goes_wrong_ends_with_its_error() {
     let told = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
     let (begin, _) = ANTHROPIC.split_once("event: content_block_start").unwrap();
-    let failure = |dialect, text: String| failed(&read(dialect, [text.as_bytes()])).clone();
-    assert_eq!(failure(Dialect::Anthropic, format!("{begin}{told}")).code, "unavailable");
-    assert_eq!(failure(Dialect::Anthropic, begin.to_owned()).code, "upstream_error");
+    let failure = |operation, text: String| failed(&read(operation, [text.as_bytes()])).clone();
+    assert_eq!(failure(Operation::Messages, format!("{begin}{told}")).code, "unavailable");
+    assert_eq!(failure(Operation::Messages, begin.to_owned()).code, "upstream_error");
     let told = "data: {\"error\":{\"message\":\"slow\",\"type\":\"requests\",\"code\":\"rate_limit_exceeded\"}}\n\n";
-    assert_eq!(failure(Dialect::OpenAi, told.to_owned()).code, "rate_limited");
+    assert_eq!(failure(Operation::Chat, told.to_owned()).code, "rate_limited");
     assert!(
-        failure(Dialect::OpenAi, "data: {\"error\":\"boom\"}\n\n".to_owned())
+        failure(Operation::Chat, "data: {\"error\":\"boom\"}\n\n".to_owned())
             .message
             .contains("boom")
     );
-    assert_eq!(failure(Dialect::OpenAi, "data: <html>\n\n".to_owned()).code, "upstream_error");
-    assert_eq!(failure(Dialect::OpenAi, String::new()).code, "upstream_error");
+    assert_eq!(failure(Operation::Chat, "data: <html>\n\n".to_owned()).code, "upstream_error");
+    assert_eq!(failure(Operation::Chat, String::new()).code, "upstream_error");
 }
 
 #[test]
 fn a_missing_done_after_a_reason_is_an_end_all_the_same() {
     let (stream, _) = OPENAI.split_once("data: [DONE]").unwrap();
-    completed(&read(Dialect::OpenAi, [stream.as_bytes()]));
+    completed(&read(Operation::Chat, [stream.as_bytes()]));
 }
 
 #[test]
@@ -295,8 +304,8 @@ fn calls_that_share_an_index_are_told_apart_by_their_ids() {
         )
     };
     let stream = chunk("a") + &chunk("b");
-    let draft = completed(&read(Dialect::OpenAi, [stream.as_bytes()]));
-    assert_eq!(draft.calls.len(), 2);
+    let draft = completed(&read(Operation::Chat, [stream.as_bytes()]));
+    assert_eq!(draft.blocks.len(), 2);
     assert_eq!(reply(draft)["finish_reason"], "tool_use");
 }
 
@@ -311,10 +320,10 @@ fn a_line_of_ten_megabytes_is_read_and_one_of_twenty_is_an_error() {
     let chunks =
         |text: &str| text.as_bytes().chunks(1 << 16).map(<[u8]>::to_vec).collect::<Vec<_>>();
     let ten = chunks(&stream(10 << 20));
-    let draft = completed(&read(Dialect::OpenAi, ten.iter().map(Vec::as_slice)));
-    assert_eq!(draft.text.len(), 10 << 20);
+    let draft = completed(&read(Operation::Chat, ten.iter().map(Vec::as_slice)));
+    assert_eq!(draft.blocks[0].text().len(), 10 << 20);
     let twenty = chunks(&stream(20 << 20));
-    failed(&read(Dialect::OpenAi, twenty.iter().map(Vec::as_slice)));
+    failed(&read(Operation::Chat, twenty.iter().map(Vec::as_slice)));
 }
 
 /// Cuts `bytes` at the given places.
@@ -325,39 +334,40 @@ fn pieces<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
 }
 
-fn transcript() -> impl Strategy<Value = (Dialect, &'static str)> {
-    prop_oneof![Just((Dialect::Anthropic, ANTHROPIC)), Just((Dialect::OpenAi, OPENAI))]
+fn transcript() -> impl Strategy<Value = (Operation, &'static str)> {
+    prop_oneof![Just((Operation::Messages, ANTHROPIC)), Just((Operation::Chat, OPENAI))]
 }
 
 proptest! {
     #[test]
-    fn any_chunking_gives_the_same_events((dialect, stream) in transcript(), cuts in prop::collection::vec(any::<usize>(), 0..40)) {
-        prop_assert_eq!(read(dialect, pieces(stream.as_bytes(), &cuts)), read(dialect, [stream.as_bytes()]));
+    fn any_chunking_gives_the_same_events((operation, stream) in transcript(), cuts in prop::collection::vec(any::<usize>(), 0..40)) {
+        prop_assert_eq!(read(operation, pieces(stream.as_bytes(), &cuts)), read(operation, [stream.as_bytes()]));
     }
 
     #[test]
-    fn a_stream_cut_anywhere_ends_exactly_once((dialect, stream) in transcript(), at in any::<usize>()) {
+    fn a_stream_cut_anywhere_ends_exactly_once((operation, stream) in transcript(), at in any::<usize>()) {
         let cut = &stream.as_bytes()[..at % stream.len()];
-        end(&read(dialect, [cut]));
+        end(&read(operation, [cut]));
     }
 
     #[test]
-    fn nothing_makes_it_panic((dialect, stream) in transcript(), at in any::<usize>(), noise in prop::collection::vec(any::<u8>(), 0..40), cuts in prop::collection::vec(any::<usize>(), 0..6)) {
+    fn nothing_makes_it_panic((operation, stream) in transcript(), at in any::<usize>(), noise in prop::collection::vec(any::<u8>(), 0..40), cuts in prop::collection::vec(any::<usize>(), 0..6)) {
         let mut bytes = stream.as_bytes().to_vec();
         let at = at % bytes.len();
         let to = (at + noise.len()).min(bytes.len());
         bytes.splice(at..to, noise);
-        end(&read(dialect, pieces(&bytes, &cuts)));
-        let _ = from_anthropic::whole(&bytes);
-        let _ = from_openai::whole(&bytes);
+        end(&read(operation, pieces(&bytes, &cuts)));
+        for operation in [Operation::Messages, Operation::Chat, Operation::Responses] {
+            let _ = whole(operation, &bytes);
+        }
     }
 
     #[test]
     fn no_json_makes_it_panic(fields in prop::collection::vec("[a-z_]{0,12}|index|delta|choices|type|content", 0..6), value in "[0-9]{1,3}|null|\\[\\]|\\{\\}|\"[a-z]*\"") {
         let members: Vec<_> = fields.iter().map(|name| format!("\"{name}\":{value}")).collect();
         let line = format!("data: {{{}}}\n\n", members.join(","));
-        for dialect in [Dialect::Anthropic, Dialect::OpenAi] {
-            end(&read(dialect, [line.as_bytes()]));
+        for operation in [Operation::Messages, Operation::Chat] {
+            end(&read(operation, [line.as_bytes()]));
         }
     }
 }

@@ -3,14 +3,23 @@
 use loom_core::extract::parse_json;
 use serde_json::{Value, json};
 
-use crate::native::{
-    check::check,
-    model::Request,
-    to_anthropic,
-    to_openai::{self, Manner},
+use crate::{
+    native::{check::check, model::Request},
+    translate::{
+        anthropic,
+        chat::{self, request_out::Manner},
+    },
 };
 
-const OPENAI: Manner = Manner { stream: false, counted: true, vendor: true };
+const OPENAI: Manner = Manner { counted: true, vendor: true };
+
+fn to_anthropic(request: &Request, stream: bool) -> loom_core::Result<bytes::Bytes> {
+    anthropic::request_out::body(&request.neutral(stream))
+}
+
+fn to_openai(request: &Request, stream: bool, how: Manner) -> loom_core::Result<bytes::Bytes> {
+    chat::request_out::body(&request.neutral(stream), how)
+}
 
 fn parsed(body: &Value) -> loom_core::Result<Request> {
     let request: Request = parse_json(body.to_string().as_bytes())?;
@@ -26,11 +35,11 @@ fn faults(outcome: loom_core::Result<impl Sized>) -> Vec<String> {
 }
 
 fn anthropic(body: &Value) -> Value {
-    serde_json::from_slice(&to_anthropic::body(&parsed(body).unwrap(), false).unwrap()).unwrap()
+    serde_json::from_slice(&to_anthropic(&parsed(body).unwrap(), false).unwrap()).unwrap()
 }
 
 fn openai(body: &Value) -> Value {
-    serde_json::from_slice(&to_openai::body(&parsed(body).unwrap(), OPENAI).unwrap()).unwrap()
+    serde_json::from_slice(&to_openai(&parsed(body).unwrap(), false, OPENAI).unwrap()).unwrap()
 }
 
 fn with_messages(messages: &Value) -> Value {
@@ -142,8 +151,8 @@ fn a_conversation_on_openais_wire() {
                 {"id": "c2", "type": "function", "function": {"name": "weather", "arguments": "{\"city\": "}},
             ]},
             {"role": "tool", "tool_call_id": "c1", "content": "rain"},
-            {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "bad"}]},
-            {"role": "user", "content": [{"type": "text", "text": "so?"}]},
+            {"role": "tool", "tool_call_id": "c2", "content": "bad"},
+            {"role": "user", "content": "so?"},
         ],
     });
     assert_eq!(openai(&conversation()), expected);
@@ -154,7 +163,7 @@ fn a_schema_keeps_the_order_of_its_members() {
     let body = br#"{"model":"m","messages":[{"role":"user","content":"x"}],
         "tools":[{"name":"t","input_schema":{"z":1, "a":{"y":2,"b":3.50}}}]}"#;
     let request: Request = parse_json(body).unwrap();
-    for wire in [to_anthropic::body(&request, true), to_openai::body(&request, OPENAI)] {
+    for wire in [to_anthropic(&request, true), to_openai(&request, false, OPENAI)] {
         let text = String::from_utf8(wire.unwrap().to_vec()).unwrap();
         assert!(text.contains(r#"{"z":1, "a":{"y":2,"b":3.50}}"#), "{text}");
     }
@@ -164,15 +173,16 @@ fn a_schema_keeps_the_order_of_its_members() {
 fn a_stream_asks_for_its_usage_where_that_is_known() {
     let request = parsed(&with_messages(&json!([{"role": "user", "content": "x"}]))).unwrap();
     let of = |manner| -> Value {
-        serde_json::from_slice(&to_openai::body(&request, manner).unwrap()).unwrap()
+        serde_json::from_slice(&to_openai(&request, true, manner).unwrap()).unwrap()
     };
-    let counted = of(Manner { stream: true, ..OPENAI });
+    let counted = of(OPENAI);
     assert_eq!(counted["stream"], true);
     assert_eq!(counted["stream_options"], json!({"include_usage": true}));
-    assert_eq!(of(Manner { stream: true, counted: false, ..OPENAI }).get("stream_options"), None);
-    let whole = of(OPENAI);
+    assert_eq!(of(Manner { counted: false, ..OPENAI }).get("stream_options"), None);
+    let whole = to_openai(&request, false, OPENAI).unwrap();
+    let whole: Value = serde_json::from_slice(&whole).unwrap();
     assert_eq!((whole.get("stream"), whole.get("stream_options")), (None, None));
-    let text = to_anthropic::body(&request, true).unwrap();
+    let text = to_anthropic(&request, true).unwrap();
     let text: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!((&text["stream"], &text["max_tokens"]), (&json!(true), &json!(4096)));
 }
@@ -192,7 +202,7 @@ fn limits_and_thinking_fit_each_other() {
     let body = anthropic(&of(json!({"thinking": {"type": "adaptive", "effort": "minimal"}})));
     assert_eq!(body["thinking"], json!({"type": "adaptive"}));
     assert_eq!(body["output_config"], json!({"effort": "low"}));
-    let refused = |body: &Value| faults(to_anthropic::body(&parsed(body).unwrap(), false));
+    let refused = |body: &Value| faults(to_anthropic(&parsed(body).unwrap(), false));
     assert_eq!(refused(&of(json!({"thinking": {}, "max_tokens": 1000}))), ["max_tokens"]);
     let over = of(json!({"thinking": {"budget_tokens": 5000}, "max_tokens": 5000}));
     assert_eq!(refused(&over), ["thinking.budget_tokens"]);
@@ -275,19 +285,14 @@ fn a_fault_is_told_with_its_path() {
 
 #[test]
 fn what_a_wire_cannot_express_is_named() {
-    let late = with_messages(
-        &json!([{"role": "user", "content": "x"}, {"role": "system", "content": "y"}]),
-    );
-    assert_eq!(faults(to_anthropic::body(&parsed(&late).unwrap(), false)), ["messages[1].role"]);
-    assert!(to_openai::body(&parsed(&late).unwrap(), OPENAI).is_ok());
     let only_system = with_messages(&json!([{"role": "system", "content": "y"}]));
-    assert_eq!(faults(to_anthropic::body(&parsed(&only_system).unwrap(), false)), ["messages"]);
+    assert_eq!(faults(to_anthropic(&parsed(&only_system).unwrap(), false)), ["messages"]);
 
     let image = json!({"type": "image", "source": {"type": "url", "url": "https://example.com/x"}});
     let result = with_messages(&json!([{"role": "tool", "tool_call_id": "1", "content": [image]}]));
-    let openai = |body: &Value| faults(to_openai::body(&parsed(body).unwrap(), OPENAI));
+    let openai = |body: &Value| faults(to_openai(&parsed(body).unwrap(), false, OPENAI));
     assert_eq!(openai(&result), ["messages[0].content[0].type"]);
-    assert!(to_anthropic::body(&parsed(&result).unwrap(), false).is_ok());
+    assert!(to_anthropic(&parsed(&result).unwrap(), false).is_ok());
     let nested = with_messages(
         &json!([{"role": "user", "content": [{"type": "tool_result", "tool_call_id": "1", "content": [image]}]}]),
     );

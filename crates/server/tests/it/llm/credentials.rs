@@ -173,6 +173,8 @@ async fn a_401_of_the_provider_is_told_in_our_words() {
             assert!(!answer.text.contains(&UPSTREAM_KEY[..8]), "{}", answer.text);
         }
     }
+    // Of both providers.
+    app.mock.enqueue_for("/models", Script::error(401));
     app.mock.enqueue_for("/models", Script::error(401));
     let models = user.get("/v1/models").await.expect(401);
     assert!(models.text.contains("refuses the credential"), "{}", models.text);

@@ -12,6 +12,7 @@ mod passthrough;
 mod rig;
 mod routing;
 mod sdk;
+mod translated;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};

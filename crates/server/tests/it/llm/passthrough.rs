@@ -2,7 +2,7 @@
 
 use http::Method;
 use loom_testkit::{TestApp, app::UPSTREAM_KEY};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{GPT, Op, SONNET, post, post_directly, receive};
 
@@ -272,13 +272,21 @@ async fn the_models_are_listed_in_the_shape_of_the_wire_that_asks() {
     let user = app.user("a@example.com").await;
     let openai = user.get("/v1/models").await.expect(200).json();
     assert_eq!(openai["object"], "list");
-    assert_eq!(openai["data"][0]["object"], "model");
-    assert!(openai["data"].as_array().unwrap().iter().any(|model| model["id"] == GPT));
+    let find = |list: &Value, id: &str| {
+        let found = list["data"].as_array().unwrap().iter().find(|model| model["id"] == id);
+        found.unwrap_or_else(|| panic!("no {id} in {list}")).clone()
+    };
+    assert_eq!(find(&openai, GPT)["owned_by"], "system");
+    let claude = find(&openai, SONNET);
+    assert_eq!((&claude["object"], &claude["owned_by"]), (&json!("model"), &json!("anthropic")));
+    assert!(claude["created"].as_i64().unwrap() > 0);
     let caller = user.with("anthropic-version", "2023-06-01");
-    let anthropic = caller.get("/v1/models?limit=5").await.expect(200).json();
-    assert_eq!(anthropic["data"][0]["type"], "model");
-    assert_eq!(anthropic["first_id"], "claude-opus-4-5-20251101");
-    assert_eq!(app.mock.requests()[1].path, "/v1/models?limit=5");
+    let anthropic = caller.get("/v1/models").await.expect(200).json();
+    assert_eq!(find(&anthropic, SONNET)["type"], "model");
+    assert_eq!(anthropic["first_id"], anthropic["data"][0]["id"]);
+    let gpt = find(&anthropic, GPT);
+    assert_eq!((&gpt["type"], &gpt["display_name"]), (&json!("model"), &json!(GPT)));
+    assert!(gpt["created_at"].as_str().unwrap().ends_with('Z'));
     // Reading a list is not a request to a model.
     assert_eq!(app.rows("SELECT 1 FROM llm_requests").await.len(), 0);
 }
@@ -303,6 +311,13 @@ async fn a_model_is_found_by_its_id_also_by_one_with_slashes() {
         caller.get(&format!("/v1/models/{SONNET}")).await.expect(200).json()["type"],
         "model"
     );
+    // Each in the form of the wire that asks, whoever serves it.
+    let claude = user.get(&format!("/v1/models/{SONNET}")).await.expect(200).json();
+    assert_eq!((&claude["object"], &claude["id"]), (&json!("model"), &json!(SONNET)));
+    let gpt = caller.get("/v1/models/openai/gpt-4o").await.expect(200).json();
+    assert_eq!((&gpt["type"], &gpt["id"]), (&json!("model"), &json!("openai/gpt-4o")));
+    let unknown = caller.get("/v1/models/gpt-of-tomorrow").await.expect(404);
+    assert_eq!(unknown.json()["error"]["type"], "not_found_error");
     // Not ours to know: the provider is asked, and its answer passes.
     app.mock.clear();
     let unknown = user.get("/v1/models/meta-llama/Llama-3.3/70B").await.expect(404);

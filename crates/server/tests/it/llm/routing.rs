@@ -145,8 +145,11 @@ async fn a_model_that_the_only_provider_does_not_know_is_its_own_404() {
     ask(&user, Op::Chat, "any-model").await.expect(200);
     let answer = ask(&user, Op::Chat, "mock-error-404").await.expect(404);
     assert_eq!(Op::Chat.error_of(&answer.json()).1, "model_not_found");
-    // It does not speak the other wire.
-    ask(&user, Op::Messages, "any-model").await.expect(503);
+    // On the other wires it is asked as a chat; the vendor's own models it does not have.
+    for op in [Op::Messages, Op::Responses] {
+        ask(&user, op, "any-model").await.expect(200);
+        assert_eq!(mock.requests().last().unwrap().path, "/openai/v1/chat/completions");
+    }
 }
 
 #[tokio::test]

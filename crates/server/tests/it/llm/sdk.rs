@@ -55,3 +55,15 @@ async fn the_openai_sdk_works_as_with_its_vendor() {
 async fn both_sdks_work_with_the_demo() {
     run(Setup::default().demo().start().await, "test_demo").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sdks_work_with_the_models_of_other_wires() {
+    let mock = loom_testkit::llm::MockLlm::start("sk-compatible");
+    let app = Setup::default()
+        .set("LOOM_SERVER_LLM_PROVIDERS", "other")
+        .set("LOOM_SERVER_LLM_OTHER_BASE_URL", format!("{}/openai/v1", mock.url()))
+        .set("LOOM_SERVER_LLM_OTHER_API_KEY", "sk-compatible")
+        .start()
+        .await;
+    run(app, "test_translated").await;
+}

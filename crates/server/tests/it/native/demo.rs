@@ -310,5 +310,5 @@ async fn without_the_switch_there_is_no_such_model() {
     assert!(!list.text.contains(MODEL));
     user.get("/v1/models/loom-demo").await.expect(404);
     user.post(CHAT, &hi(MODEL)).await.expect(200);
-    assert_eq!(app.mock.wait_for_request(3).await.json()["model"], MODEL);
+    assert_eq!(app.mock.wait_for_request(4).await.json()["model"], MODEL);
 }

@@ -75,7 +75,7 @@ async fn every_setting_has_its_place_on_each_wire() {
         "model": "m",
         "messages": [
             {"role": "system", "content": "Be brief."},
-            {"role": "system", "content": [{"type": "text", "text": "And kind."}]},
+            {"role": "system", "content": "And kind."},
             {"role": "user", "content": "Hi"},
         ],
         "max_completion_tokens": 100,
@@ -204,7 +204,7 @@ async fn results_in_a_users_turn_come_first_and_may_hold_images() {
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "done"},
-        {"role": "user", "content": [{"type": "text", "text": "And now?"}]},
+        {"role": "user", "content": "And now?"},
     ]);
     assert_eq!(body["messages"], turns);
 }

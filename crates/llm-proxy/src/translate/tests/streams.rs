@@ -1,0 +1,130 @@
+//! Recorded streams of each provider, told on each other wire.
+
+use proptest::prelude::*;
+
+use super::{ALL, told};
+use crate::dialect::Operation;
+
+macro_rules! transcripts {
+    ($($name:literal of $from:ident),* $(,)?) => {
+        const TRANSCRIPTS: &[(&str, Operation, &str)] = &[
+            $(($name, Operation::$from, include_str!(concat!("transcripts/", $name, ".sse")))),*
+        ];
+    };
+}
+
+transcripts! {
+    "anthropic_thinking_tools" of Messages,
+    "anthropic_cache_in_both_places" of Messages,
+    "anthropic_refusal" of Messages,
+    "anthropic_pause_turn" of Messages,
+    "anthropic_overloaded" of Messages,
+    "chat_interleaved_tools" of Chat,
+    "chat_sequential_tools" of Chat,
+    "chat_reasoning" of Chat,
+    "chat_refusal" of Chat,
+    "chat_length_without_done" of Chat,
+    "responses_reasoning_tools" of Responses,
+    "responses_incomplete" of Responses,
+    "responses_refusal" of Responses,
+    "responses_failed" of Responses,
+}
+
+#[test]
+fn recorded_streams_are_told_on_every_other_wire() {
+    for (name, from, stream) in TRANSCRIPTS {
+        for to in ALL.into_iter().filter(|to| to != from) {
+            let (told, _) = told(*from, to, [stream.as_bytes()]);
+            insta::assert_snapshot!(format!("{name}_as_{}", to.name()), told);
+        }
+    }
+}
+
+#[test]
+fn what_they_cost_is_by_the_providers_own_count() {
+    let counts: Vec<_> = TRANSCRIPTS
+        .iter()
+        .map(|(name, from, stream)| {
+            let (_, usage) = told(*from, Operation::Chat, [stream.as_bytes()]);
+            let read = usage.cache_read;
+            let written = (usage.cache_write_5m, usage.cache_write_1h);
+            (*name, usage.input, read, written, usage.output, usage.reasoning)
+        })
+        .collect();
+    let expected = [
+        (
+            "anthropic_thinking_tools",
+            Some(12),
+            Some(4000),
+            (Some(100), Some(200)),
+            Some(89),
+            Some(20),
+        ),
+        ("anthropic_cache_in_both_places", Some(10), Some(700), (Some(30), None), Some(4), None),
+        ("anthropic_refusal", Some(9), None, (None, None), Some(3), None),
+        ("anthropic_pause_turn", Some(9), None, (None, None), Some(30), None),
+        ("anthropic_overloaded", Some(9), None, (None, None), Some(1), None),
+        ("chat_interleaved_tools", Some(36), Some(64), (None, None), Some(40), None),
+        ("chat_sequential_tools", Some(100), None, (None, None), Some(40), None),
+        ("chat_reasoning", Some(7), None, (None, None), Some(12), Some(8)),
+        ("chat_refusal", Some(7), None, (None, None), Some(5), None),
+        ("chat_length_without_done", None, None, (None, None), None, None),
+        ("responses_reasoning_tools", Some(20), Some(100), (None, None), Some(60), Some(32)),
+        ("responses_incomplete", Some(20), Some(100), (None, None), Some(60), Some(32)),
+        ("responses_refusal", Some(20), Some(100), (None, None), Some(60), Some(32)),
+        ("responses_failed", None, None, (None, None), None, None),
+    ];
+    assert_eq!(counts, expected);
+}
+
+/// Cuts `bytes` at the given places.
+fn pieces<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut at: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
+    at.extend([0, bytes.len()]);
+    at.sort_unstable();
+    at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+}
+
+fn transcript() -> impl Strategy<Value = (Operation, &'static str)> {
+    prop::sample::select(TRANSCRIPTS).prop_map(|(_, from, stream)| (from, stream))
+}
+
+fn surface() -> impl Strategy<Value = Operation> {
+    prop::sample::select(ALL.to_vec())
+}
+
+/// How often a stream says that it is at its end, well or not.
+fn ends(surface: Operation, told: &str) -> usize {
+    let words: &[&str] = match surface {
+        Operation::Messages => &["event: message_stop", "event: error"],
+        Operation::Chat => &["data: [DONE]", "data: {\"error\""],
+        _ => &["event: response.completed", "event: response.incomplete", "event: error"],
+    };
+    told.lines().filter(|line| words.iter().any(|word| line.starts_with(word))).count()
+}
+
+proptest! {
+    #[test]
+    fn any_chunking_gives_the_same_events_and_usage(
+        (from, stream) in transcript(), to in surface(), cuts in prop::collection::vec(any::<usize>(), 0..40),
+    ) {
+        prop_assert_eq!(told(from, to, pieces(stream.as_bytes(), &cuts)), told(from, to, [stream.as_bytes()]));
+    }
+
+    #[test]
+    fn a_stream_that_is_cut_or_garbled_anywhere_ends_exactly_once(
+        (from, stream) in transcript(), to in surface(), at in any::<usize>(), cut in any::<bool>(),
+        noise in prop::collection::vec(any::<u8>(), 0..30),
+    ) {
+        let mut bytes = stream.as_bytes().to_vec();
+        let at = at % bytes.len();
+        if cut {
+            bytes.truncate(at);
+        } else {
+            let until = (at + noise.len()).min(bytes.len());
+            bytes.splice(at..until, noise);
+        }
+        let (told, _) = told(from, to, [bytes.as_slice()]);
+        prop_assert_eq!(ends(to, &told), 1, "{}", told);
+    }
+}
