@@ -6,7 +6,11 @@ ALTER TABLE jobs
     -- Since when the admins know that it keeps failing; null again once it succeeds.
     ADD COLUMN alerted_at timestamptz;
 
-ALTER TABLE job_runs ADD COLUMN term bigint NOT NULL DEFAULT 0;
+ALTER TABLE job_runs
+    ADD COLUMN term bigint NOT NULL DEFAULT 0,
+    -- The slot that was taken before this one: nobody took those in between. Null for one that was not
+    -- taken from the schedule; missed_slots is what servers before this version counted.
+    ADD COLUMN previous_slot timestamptz;
 
 -- What old runs came to, per job and day (UTC) on which they started.
 CREATE TABLE job_run_days (

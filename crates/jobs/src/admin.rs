@@ -35,7 +35,7 @@ impl JobScheduler {
             // One that was not looked at yet has no row.
             let state = states.iter().find(|state| state.id == job.id);
             let place = runs.iter().position(|(id, _)| id == job.id);
-            let last_run = place.map(|place| runs.swap_remove(place).1);
+            let last_run = place.map(|place| job.counted(runs.swap_remove(place).1));
             let enabled = state.is_none_or(|state| state.enabled);
             let next = state.map_or_else(
                 || job.slots.after(now),
@@ -80,7 +80,9 @@ impl JobScheduler {
         limit: usize,
     ) -> Result<Vec<RunRecord>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        admin::history(&self.0.pool, self.job(id)?.id, after, limit).await
+        let job = self.job(id)?;
+        let runs = admin::history(&self.0.pool, job.id, after, limit).await?;
+        Ok(runs.into_iter().map(|run| job.counted(run)).collect())
     }
 
     /// What the runs of a job that are in the history no longer came to, by day, newest first, from

@@ -195,6 +195,9 @@ pub struct RunRecord {
     pub term: i64,
     /// Slots before its own that nobody took, as while no server was up.
     pub missed_slots: i32,
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(crate) previous_slot: Option<DateTime<Utc>>,
     /// Which server ran it.
     pub replica: String,
     pub status: RunStatus,

@@ -24,7 +24,7 @@ use crate::{
     clockwork::Clockwork,
     config::Config,
     lease::Lease,
-    model::{Job, RunOutcome, RunStatus},
+    model::{Job, RunOutcome, RunRecord, RunStatus},
     plan::Plan,
     schedule::{CatchUp, Slots},
     store::{self, Abandoned, NewRun},
@@ -87,6 +87,15 @@ impl Known {
     /// The slot to run next, `taken` being the newest that was taken.
     pub(crate) fn next(&self, taken: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
         self.slots.next(taken, now, self.job.catch_up)
+    }
+
+    /// With the slots that nobody took between its own and the one before.
+    pub(crate) fn counted(&self, run: RunRecord) -> RunRecord {
+        let missed_slots = match run.previous_slot {
+            Some(previous) => self.slots.between(previous, run.slot),
+            None => run.missed_slots,
+        };
+        RunRecord { missed_slots, ..run }
     }
 
     /// What counts as taken when the job is new.
@@ -326,16 +335,6 @@ impl Inner {
         Ok(ended)
     }
 
-    /// From here on the run is ours, so that no fault may keep it from being run.
-    async fn note_missed(&self, job: &Known, run: &NewRun<'_>, before: DateTime<Utc>) {
-        let missed = job.slots.between(before, run.slot);
-        if missed > 0
-            && let Err(error) = store::note_missed(&self.pool, run.id, missed).await
-        {
-            tracing::warn!(job = job.id, missed, ?error, "missed slots were not recorded");
-        }
-    }
-
     /// Ends the runs whose lease has ended, on whichever replica they were.
     pub(crate) async fn abandon(&self, now: DateTime<Utc>) -> Result<()> {
         let cut_off = self.heard.load(Ordering::SeqCst) && !self.hub.is_connected();
@@ -432,9 +431,6 @@ impl Inner {
             Start::Retry => store::claim_retry(&self.pool, &new).await?,
         };
         let Some(claimed) = claimed else { return Ok(None) };
-        if let Some(before) = claimed.before {
-            self.note_missed(job, &new, before).await;
-        }
         let cancel = CancellationToken::new();
         lock(&self.running).insert(new.id, cancel.clone());
         let run = supervise::Running {

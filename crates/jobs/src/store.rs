@@ -76,8 +76,6 @@ pub(crate) struct Claimed {
     pub(crate) slot: DateTime<Utc>,
     pub(crate) attempt: i32,
     pub(crate) term: i64,
-    /// The slot that was taken before; None when this one was not taken from the schedule.
-    pub(crate) before: Option<DateTime<Utc>>,
 }
 
 /// Takes a slot, which also ends the attempts at the one before, unless they go `in_order`. None: it
@@ -93,16 +91,16 @@ pub(crate) async fn claim_slot(
               WHERE id = $2 AND enabled AND last_slot < $3 AND (retry_at IS NULL OR NOT $7)
                 FOR NO KEY UPDATE SKIP LOCKED),
          claimed AS (
-             INSERT INTO job_runs (id, job_id, slot, trigger, replica, started_at, lease_until, term)
-             SELECT $1, id, $3, 'schedule', $4, $5, now() + make_interval(secs => $6), term + 1
+             INSERT INTO job_runs (id, job_id, slot, trigger, replica, started_at, lease_until, term, previous_slot)
+             SELECT $1, id, $3, 'schedule', $4, $5, now() + make_interval(secs => $6), term + 1, last_slot
                FROM due
              ON CONFLICT DO NOTHING
              RETURNING job_id, term)
          UPDATE jobs
             SET last_slot = $3, term = claimed.term,
                 retry_at = NULL, retry_slot = NULL, retry_attempt = NULL
-           FROM claimed JOIN due ON due.id = claimed.job_id WHERE jobs.id = claimed.job_id
-         RETURNING due.last_slot AS "before!", claimed.term AS "term!""#,
+           FROM claimed WHERE jobs.id = claimed.job_id
+         RETURNING claimed.term AS "term!""#,
         run.id.0,
         run.job,
         run.slot,
@@ -113,20 +111,7 @@ pub(crate) async fn claim_slot(
     )
     .fetch_optional(pool)
     .await?;
-    Ok(claimed.map(|claimed| Claimed {
-        slot: run.slot,
-        attempt: 1,
-        term: claimed.term,
-        before: Some(claimed.before),
-    }))
-}
-
-/// How many slots before its own nobody took.
-pub(crate) async fn note_missed(pool: &PgPool, run: RunId, missed: i32) -> Result<()> {
-    sqlx::query!("UPDATE job_runs SET missed_slots = $2 WHERE id = $1", run.0, missed)
-        .execute(pool)
-        .await?;
-    Ok(())
+    Ok(claimed.map(|claimed| Claimed { slot: run.slot, attempt: 1, term: claimed.term }))
 }
 
 /// Takes the next attempt of a job. None: there is none or it is not due (any more), the job is off,
@@ -160,7 +145,6 @@ pub(crate) async fn claim_retry(pool: &PgPool, run: &NewRun<'_>) -> Result<Optio
         slot: claimed.slot,
         attempt: claimed.attempt,
         term: claimed.term,
-        before: None,
     }))
 }
 
@@ -186,7 +170,7 @@ pub(crate) async fn claim_manual(pool: &PgPool, run: &NewRun<'_>) -> Result<Opti
     )
     .fetch_optional(pool)
     .await?;
-    Ok(term.map(|row| Claimed { slot: run.slot, attempt: 1, term: row.term, before: None }))
+    Ok(term.map(|row| Claimed { slot: run.slot, attempt: 1, term: row.term }))
 }
 
 /// Whether the run was told to stop. None: it is no longer ours.

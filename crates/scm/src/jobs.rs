@@ -44,6 +44,8 @@ impl Scm {
             else {
                 break;
             };
+            // What git does to the disk no transaction undoes.
+            context.fence().await?;
             // Another server may be quicker; then it is due no more.
             if let Some(run) = self.maintain_by_schedule(&target, &context.cancel).await? {
                 handled += 1;
@@ -70,6 +72,7 @@ impl Scm {
             if batch.is_empty() {
                 break;
             }
+            context.fence().await?;
             for (org, id) in batch {
                 self.disk
                     .remove(org, id)

@@ -113,8 +113,15 @@ impl TestApp {
         if setup.logs {
             loom_server::logging::start(&loaded.config.log);
         }
-        let clock = setup.clock.unwrap_or_else(Clock::system);
+        let clock = setup.clock.clone().unwrap_or_else(Clock::system);
         let running = app::start(&loaded.config, clock.clone()).await.unwrap();
+        if setup.clock.is_some() {
+            // Who moves the time by days says when a job runs: `run_now` does.
+            let jobs = &running.features.jobs;
+            for id in jobs.jobs().map(|job| job.id).collect::<Vec<_>>() {
+                jobs.switch(id, false).await.unwrap();
+            }
+        }
         let http = Client::builder().no_proxy().build().unwrap();
         let config = loaded.config;
         Self { running, database, mock, clock, http, config, data_dir }

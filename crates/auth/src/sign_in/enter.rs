@@ -151,7 +151,7 @@ pub(crate) fn go_on(path: &str, is_form: bool, cookie: Option<HeaderValue>) -> R
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     if let Some(cookie) = cookie {
         headers.append(header::SET_COOKIE, cookie);
     }

@@ -124,7 +124,7 @@ async fn log_in(
             let headers = [
                 (header::LOCATION, url),
                 (header::CACHE_CONTROL, "no-store".to_owned()),
-                (header::REFERRER_POLICY, "no-referrer".to_owned()),
+                (header::REFERRER_POLICY, "same-origin".to_owned()),
             ];
             (StatusCode::FOUND, headers, [(header::SET_COOKIE, cookie)]).into_response()
         }

@@ -31,7 +31,7 @@ pub(crate) async fn newest_runs(pool: &PgPool, ids: &[String]) -> Result<Vec<(St
         r#"SELECT run.job_id AS "job_id!", run.id AS "id!: RunId", run.slot AS "slot!",
                   run.trigger AS "trigger!: Trigger", run.attempt AS "attempt!",
                   run.term AS "term!",
-                  run.missed_slots AS "missed_slots!", run.replica AS "replica!",
+                  run.missed_slots AS "missed_slots!", run.previous_slot, run.replica AS "replica!",
                   run.status AS "status!: RunStatus", run.started_at AS "started_at!",
                   run.finished_at, run.duration_ms, run.items_handled AS "items_handled!", run.error
              FROM UNNEST($1::text[]) AS known (id)
@@ -52,6 +52,7 @@ pub(crate) async fn newest_runs(pool: &PgPool, ids: &[String]) -> Result<Vec<(St
                 attempt: row.attempt,
                 term: row.term,
                 missed_slots: row.missed_slots,
+                previous_slot: row.previous_slot,
                 replica: row.replica,
                 status: row.status,
                 started_at: row.started_at,
@@ -75,7 +76,7 @@ pub(crate) async fn history(
     let (started_at, id) = after.unzip();
     Ok(sqlx::query_as!(
         RunRecord,
-        r#"SELECT id AS "id: RunId", slot, trigger AS "trigger: Trigger", attempt, term, missed_slots, replica,
+        r#"SELECT id AS "id: RunId", slot, trigger AS "trigger: Trigger", attempt, term, missed_slots, previous_slot, replica,
                   status AS "status: RunStatus", started_at, finished_at, duration_ms,
                   items_handled, error
              FROM job_runs

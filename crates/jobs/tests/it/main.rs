@@ -150,7 +150,6 @@ struct Recorded {
     trigger: String,
     attempt: i32,
     term: i64,
-    missed_slots: i32,
     replica: String,
     slot: DateTime<Utc>,
     duration_ms: Option<i64>,
@@ -161,7 +160,7 @@ struct Recorded {
 /// The history of a job, oldest first.
 async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
     sqlx::query(
-        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error, attempt, missed_slots, term FROM job_runs
+        "SELECT status, trigger, replica, slot, duration_ms, items_handled, error, attempt, term FROM job_runs
           WHERE job_id = $1 ORDER BY started_at, term, id",
     )
     .bind(job)
@@ -178,8 +177,7 @@ async fn history(pool: &PgPool, job: &str) -> Vec<Recorded> {
         items_handled: row.get(5),
         error: row.get(6),
         attempt: row.get(7),
-        missed_slots: row.get(8),
-        term: row.get(9),
+        term: row.get(8),
     })
     .collect()
 }

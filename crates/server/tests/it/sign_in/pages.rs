@@ -24,7 +24,7 @@ fn assert_strict(page: &loom_testkit::Answer, what: &str) {
         assert!(policy.contains(part), "{what}: {policy}");
     }
     assert!(!policy.contains("unsafe"), "{what}: {policy}");
-    assert_eq!(header("referrer-policy"), "no-referrer", "{what}");
+    assert_eq!(header("referrer-policy"), "same-origin", "{what}");
     assert_eq!(header("cache-control"), "no-store", "{what}");
     assert_eq!(header("x-content-type-options"), "nosniff", "{what}");
     let text = &page.text;
@@ -67,7 +67,7 @@ async fn every_page_is_strict() {
     assert_strict(&stale, "stale");
     let token = token_of(&link);
     let done = stranger.submit("/auth/magic-link/verify", &[("token", &token)]).await.expect(303);
-    assert_eq!(done.header("referrer-policy"), Some("no-referrer"));
+    assert_eq!(done.header("referrer-policy"), Some("same-origin"));
     assert_strict(&page(&stranger, "/account").await, "account");
     assert_strict(&page(&stranger, "/device").await, "device");
     assert_strict(
