@@ -130,6 +130,7 @@ impl Auth {
             &token::digest(&token),
             &browser.derive("code", &code),
             now + LIFE,
+            wanted,
         )
         .await?;
         let mail = mail::of(&self.site.base_url, &link, &token, &code, now + LIFE);

@@ -7,18 +7,21 @@ use uuid::Uuid;
 
 use super::Link;
 
-/// Stores a link; the ones before it, for the same address or in the same browser, are void.
+/// Stores a link; the ones before it in the same browser are void, and those for the same address when
+/// this one is `mailed`: else whoever knows an address could void the links that its owner has.
 pub(crate) async fn replace(
     db: &mut PgConnection,
     link: &Link,
     token: &[u8],
     code: &[u8],
     expires_at: DateTime<Utc>,
+    mailed: bool,
 ) -> Result<()> {
     sqlx::query!(
-        "DELETE FROM magic_links WHERE email = $1 OR browser_sha256 = $2",
+        "DELETE FROM magic_links WHERE (email = $1 AND $3) OR browser_sha256 = $2",
         link.email,
-        link.browser_sha256
+        link.browser_sha256,
+        mailed
     )
     .execute(&mut *db)
     .await?;

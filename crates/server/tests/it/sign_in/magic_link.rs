@@ -175,6 +175,21 @@ async fn one_address_gets_no_flood_of_mails_and_nobody_learns_of_it() {
 }
 
 #[tokio::test]
+async fn who_asks_for_an_address_that_gets_no_more_mails_does_not_void_its_link() {
+    let (app, smtp) = app().await;
+    let browser = app.browser();
+    let asked = json!({"email": "ada@example.com"});
+    for n in 1..=4 {
+        app.browser().post_json("/auth/magic-link", &asked).await.expect(202);
+        smtp.mail(n).await;
+    }
+    browser.post_json("/auth/magic-link", &asked).await.expect(202);
+    let (_, code) = link_and_code(&smtp.mail(5).await);
+    app.browser().post_json("/auth/magic-link", &asked).await.expect(202);
+    browser.submit("/auth/magic-link/verify", &[("code", &code)]).await.expect(303);
+}
+
+#[tokio::test]
 async fn a_link_does_not_sign_in_another_account_over_a_session_without_ending_it() {
     let (app, smtp) = app().await;
     let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
