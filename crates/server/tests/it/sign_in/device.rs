@@ -159,6 +159,35 @@ async fn guessing_user_codes_is_closed_after_five() {
 }
 
 #[tokio::test]
+async fn user_codes_guessed_at_the_same_time_are_no_more_than_five() {
+    let (app, smtp) = app().await;
+    let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
+    let tries = (0..20).map(|_| browser.submit("/device", &[("user_code", "ZZZZ-ZZZZ")]));
+    let answers = futures::future::join_all(tries).await;
+    let judged = answers.iter().filter(|answer| answer.status == 404).count();
+    let refused = answers.iter().filter(|answer| answer.status == 429).count();
+    assert_eq!((judged, refused), (5, 15));
+}
+
+#[tokio::test]
+async fn the_token_of_a_device_lets_no_further_device_in_and_connects_no_identity() {
+    let smtp = SmtpServer::start();
+    let idp = loom_testkit::idp::Idp::start();
+    let app = with(with(open(), smtp.settings()), idp.settings("github")).start().await;
+    let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
+    let started = start(&app).await;
+    assert_eq!(answer(&browser, started["user_code"].as_str().unwrap(), "true").await, 200);
+    let token = poll(&app, &started).await.unwrap();
+    let client = app.anonymous().with_key(&token);
+    client.get("/auth/me").await.expect(200);
+    let second = start(&app).await;
+    let complete = json!({"user_code": second["user_code"], "approve": true});
+    client.post("/auth/device/complete", &complete).await.expect(403);
+    assert_eq!(poll(&app, &second).await, Err("authorization_pending".to_owned()));
+    client.post("/api/account/identities/github/connect", &json!({})).await.expect(403);
+}
+
+#[tokio::test]
 async fn a_client_cannot_write_markup_on_the_page() {
     let (app, smtp) = app().await;
     let name = "<script>alert(1)</script>\"'&\u{202e}\u{0}";
