@@ -183,7 +183,7 @@ async fn get_api_key(
 /// Change the name, expiry, networks or budget of an API key
 ///
 /// Its scopes stay as they are, and so does its secret. The credential that changes it must have all of
-/// its scopes, and a key gives no more than its own limits allow, to itself neither.
+/// its scopes, and a key gives no more than its own limits allow, itself included.
 #[utoipa::path(patch, path = "/api/orgs/{org}/api-keys/{id}", tag = "auth", security(("api_key" = [])),
     params(("org" = String, Path, description = "Id or slug"), ("id" = ApiKeyId, Path)), request_body = ApiKeyChange,
     responses((status = 200, body = ApiKey),

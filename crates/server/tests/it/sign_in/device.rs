@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loom_testkit::{TestApp, browser::Browser, smtp::SmtpServer};
+use loom_testkit::{TestApp, browser::Browser, eventually, smtp::SmtpServer};
 use serde_json::{Value, json};
 
 use super::{open, signed_in_by_mail, with};
@@ -159,14 +159,35 @@ async fn guessing_user_codes_is_closed_after_five() {
 }
 
 #[tokio::test]
-async fn user_codes_guessed_at_the_same_time_are_no_more_than_five() {
+async fn a_code_is_not_tried_while_the_last_wrong_one_is_being_counted() {
     let (app, smtp) = app().await;
     let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
-    let tries = (0..20).map(|_| browser.submit("/device", &[("user_code", "ZZZZ-ZZZZ")]));
-    let answers = futures::future::join_all(tries).await;
-    let judged = answers.iter().filter(|answer| answer.status == 404).count();
-    let refused = answers.iter().filter(|answer| answer.status == 429).count();
-    assert_eq!((judged, refused), (5, 15));
+    let started = start(&app).await;
+    let wrong = [("user_code", "ZZZZ-ZZZZ")];
+    for _ in 0..4 {
+        browser.submit("/device", &wrong).await.expect(404);
+    }
+    let mut count = app.database.pool().begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM rate_limits WHERE purpose = 'device code' FOR UPDATE")
+        .execute(&mut *count)
+        .await
+        .unwrap();
+    let waiting = async |n: usize| {
+        let query = "SELECT pid FROM pg_stat_activity
+                      WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually(async || (app.rows(query).await.len() >= n).then_some(())).await;
+    };
+    let fifth = browser.submit("/device", &wrong);
+    let sixth = async {
+        waiting(1).await;
+        browser.submit("/device", &[("user_code", started["user_code"].as_str().unwrap())]).await
+    };
+    let release = async {
+        waiting(2).await;
+        count.rollback().await.unwrap();
+    };
+    let (fifth, sixth, ()) = tokio::join!(fifth, sixth, release);
+    assert_eq!((fifth.status.as_u16(), sixth.status.as_u16()), (404, 429));
 }
 
 #[tokio::test]
