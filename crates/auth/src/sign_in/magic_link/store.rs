@@ -44,13 +44,20 @@ pub(crate) async fn replace(
     Ok(())
 }
 
-pub(crate) async fn find(pool: &PgPool, token: &[u8], now: DateTime<Utc>) -> Result<Option<Link>> {
+/// A link that is good, and for whose code fewer than `most` wrong ones were typed.
+pub(crate) async fn find(
+    pool: &PgPool,
+    token: &[u8],
+    most: i32,
+    now: DateTime<Utc>,
+) -> Result<Option<Link>> {
     Ok(sqlx::query_as!(
         Link,
         "SELECT id, email, browser_sha256, redirect_to, ip, user_agent, created_at
-           FROM magic_links WHERE token_sha256 = $1 AND expires_at > $2",
+           FROM magic_links WHERE token_sha256 = $1 AND expires_at > $2 AND wrong_codes < $3",
         token,
-        now
+        now,
+        most
     )
     .fetch_optional(pool)
     .await?)

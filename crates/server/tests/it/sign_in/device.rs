@@ -167,7 +167,7 @@ async fn a_code_is_not_tried_while_the_last_wrong_one_is_being_counted() {
     for _ in 0..4 {
         browser.submit("/device", &wrong).await.expect(404);
     }
-    let mut count = app.database.pool().begin().await.unwrap();
+    let mut count = loom_db::begin(app.database.pool()).await.unwrap();
     sqlx::query("SELECT 1 FROM rate_limits WHERE purpose = 'device code' FOR UPDATE")
         .execute(&mut *count)
         .await
