@@ -11,14 +11,14 @@ use loom_core::{
     authorize::{Action, authorize},
     error::Problem,
     id::UserId,
-    principal::{RequestInfo, Scope, Via},
+    principal::{RequestInfo, Scope},
 };
 use serde::Serialize;
 use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use crate::{Auth, path::only_users, sign_in::store};
+use crate::{Auth, path::only_users, sessions::is_browser, sign_in::store};
 
 pub(crate) fn routes() -> OpenApiRouter<Auth> {
     OpenApiRouter::new()
@@ -157,12 +157,13 @@ impl Auth {
         provider: &str,
         headers: &HeaderMap,
     ) -> Result<(String, HeaderValue)> {
-        let (Via::Session(_) | Via::DevMode, Some(user)) = (principal.via, principal.user_id())
-        else {
-            return Err(Error::forbidden(
-                "an identity is connected from a browser that is signed in; an API key cannot",
-            ));
-        };
+        let user =
+            principal.user_id().filter(|_| is_browser(principal, headers)).ok_or_else(|| {
+                Error::forbidden(
+                    "an identity is connected from a browser that is signed in; \
+                 an API key or the token of a device cannot",
+                )
+            })?;
         let configured = self.sign_in.provider(provider)?;
         self.begin_at(&configured, provider, headers, crate::pages::ACCOUNT.to_owned(), Some(user))
             .await

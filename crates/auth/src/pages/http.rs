@@ -112,12 +112,13 @@ async fn show_device(
     State(auth): State<Auth>,
     info: RequestInfo,
     Extension(authentication): Extension<Authentication>,
+    headers: HeaderMap,
     Query(query): Query<UserCode>,
 ) -> Response {
     // Only what can be a code comes back on the page.
     let code = code::typed(&query.user_code).map(|code| code::shown(&code)).unwrap_or_default();
     match known(authentication) {
-        Ok(Some(principal)) => match allowed_to_answer(&principal) {
+        Ok(Some(principal)) => match allowed_to_answer(&principal, &headers) {
             Ok(_) => device::ask(&code, &principal.name),
             Err(error) => error_page(&auth, &info, error),
         },
@@ -131,11 +132,12 @@ async fn look_at_device(
     State(auth): State<Auth>,
     info: RequestInfo,
     Extension(authentication): Extension<Authentication>,
+    headers: HeaderMap,
     body: Result<FormOrJson<UserCode>>,
 ) -> Response {
     let looked = async {
         let Some(principal) = known(authentication)? else { return Ok(sign_in_first("/device")) };
-        let user = allowed_to_answer(&principal)?;
+        let user = allowed_to_answer(&principal, &headers)?;
         let typed = body?.value.user_code;
         let grant = auth.waiting_device(user, &typed).await?;
         let code = code::typed(&typed).map(|code| code::shown(&code)).unwrap_or_default();

@@ -149,10 +149,12 @@ async fn five_wrong_codes_void_a_link_also_when_they_come_at_once() {
     assert_eq!(try_code(&code).await, 303, "the fifth may still be right");
 
     ask().await;
-    let (_, code) = link_and_code(&smtp.mail(2).await);
+    let (link, code) = link_and_code(&smtp.mail(2).await);
     let tries = (0..20).map(|_| try_code("ZZZZ-ZZZZ"));
     assert!(futures::future::join_all(tries).await.iter().all(|status| *status == 400));
     assert_eq!(try_code(&code).await, 400);
+    browser.get(&path_of(&link)).await.expect(400);
+    browser.submit("/auth/magic-link/verify", &[("token", &token_of(&link))]).await.expect(400);
 }
 
 #[tokio::test]
@@ -172,6 +174,21 @@ async fn one_address_gets_no_flood_of_mails_and_nobody_learns_of_it() {
         last = browser.submit("/auth/magic-link", &[("email", &email)]).await.status.as_u16();
     }
     assert_eq!(last, 429);
+}
+
+#[tokio::test]
+async fn who_asks_for_an_address_that_gets_no_more_mails_does_not_void_its_link() {
+    let (app, smtp) = app().await;
+    let browser = app.browser();
+    let asked = json!({"email": "ada@example.com"});
+    for n in 1..=4 {
+        app.browser().post_json("/auth/magic-link", &asked).await.expect(202);
+        smtp.mail(n).await;
+    }
+    browser.post_json("/auth/magic-link", &asked).await.expect(202);
+    let (_, code) = link_and_code(&smtp.mail(5).await);
+    app.browser().post_json("/auth/magic-link", &asked).await.expect(202);
+    browser.submit("/auth/magic-link/verify", &[("code", &code)]).await.expect(303);
 }
 
 #[tokio::test]
