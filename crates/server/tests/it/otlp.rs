@@ -148,6 +148,21 @@ async fn a_request_and_the_model_it_asked_are_spans_of_the_callers_trace() {
     assert!(!format!("{:?}", received.spans).contains("a secret"));
 }
 
+#[tokio::test]
+async fn no_secret_leaves_in_a_trace() {
+    let (collector, url) = Collector::start().await;
+    let secret = "hunter2-correct-horse";
+    let app = setup(url).set("LOOM_SERVER_OPENAI_API_KEY", secret).start().await;
+    let user = app.user("ada@example.com").await;
+    let body = json!({"model": format!("openai/{secret}"), "messages": [{"role": "user", "content": "Hi"}]});
+    user.with("x-request-id", secret).post("/v1/chat/completions", &body).await;
+    app.stop().await;
+    let request = collector.span("POST /v1/chat/completions").unwrap();
+    assert!(text(&request.attributes, "loom.request.id").starts_with("[redacted:"));
+    let received = collector.0.lock().unwrap();
+    assert!(!format!("{:?}", received.spans).contains(secret), "{:?}", received.spans);
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
