@@ -92,6 +92,10 @@ impl<T: Clone + Send + Sync + 'static> Writer<T> {
         W: Fn(Arc<[T]>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), sqlx::Error>> + Send + 'static,
     {
+        // From nothing: what a counter begins with is no increase to whoever watches it.
+        for counted in ["loom_group_commit_refused_total", "loom_group_commit_lost_total"] {
+            metrics::counter!(counted, "writer" => name).increment(0);
+        }
         let (queue, receiver) = mpsc::channel(limits.queue.max(1));
         let lost = Arc::new(AtomicU64::new(0));
         let batch = limits.batch.max(1);

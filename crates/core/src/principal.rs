@@ -210,7 +210,8 @@ impl Authentication {
             Self::Known(principal) => Ok(principal),
             Self::Refused(error) => Err(error.clone()),
             Self::Anonymous => Err(Error::unauthenticated(
-                "send an API key as `Authorization: Bearer loom_…` or `x-api-key: loom_…`; \
+                // No key is named as an example: it would be masked in the log, and counted.
+                "send an API key as `Authorization: Bearer <key>` or `x-api-key: <key>`; \
                  `loom-server admin create <email>` makes the first one",
             )),
         }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{SecondsFormat, TimeDelta};
 use loom_core::{
+    Error,
     health::{Check, Component, Status},
     telemetry::Metric,
 };
@@ -32,6 +33,8 @@ const CLOCK_STANDS_STILL: Duration = Duration::from_secs(60);
 /// A job that is due begins within seconds; after this long nobody takes it.
 const LATE: TimeDelta = TimeDelta::minutes(2);
 const LIMIT: Duration = Duration::from_secs(1);
+/// A database that hangs is told as such, below the limit of the whole check.
+const DATABASE_WITHIN: Duration = Duration::from_millis(900);
 
 const FAILING_ADVICE: &str = "GET /api/admin/jobs/{id}/history has the error of each run; mend what it \
     names, then POST /api/admin/jobs/{id}/run. A run that succeeds makes this healthy again.";
@@ -63,8 +66,10 @@ async fn look(inner: &Inner, pool: &PgPool) -> Component {
             );
     }
     let ids: Vec<String> = inner.jobs.keys().map(|&id| id.to_owned()).collect();
-    let read = tokio::try_join!(store::failing(pool, &ids), lag::waiting(pool, &ids));
-    let (failing, waiting) = match read {
+    let read = async { tokio::try_join!(store::failing(pool, &ids), lag::waiting(pool, &ids)) };
+    let read = tokio::time::timeout(DATABASE_WITHIN, read).await;
+    let silent = |_| Err(Error::unavailable("the database does not answer"));
+    let (failing, waiting) = match read.unwrap_or_else(silent) {
         Ok(read) => read,
         Err(error) => {
             tracing::warn!(?error, "the health of the jobs cannot be read");

@@ -174,6 +174,9 @@ impl JobScheduler {
     /// Starts the clock, which looks each second from now on. A database that is out of reach is
     /// logged and tried again.
     pub async fn start_clock(&self) -> Result<()> {
+        for job in self.jobs() {
+            supervise::count_from_zero(job.id);
+        }
         self.tick().await;
         let clockwork = Clockwork::start(&self.0).await?;
         *lock(&self.0.clockwork) = Some(clockwork);

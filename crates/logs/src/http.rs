@@ -299,7 +299,10 @@ impl Admin {
                     Authentication::Known(principal) => {
                         authorize(&principal, Action::InspectSystem(Scope::AdminRead)).is_ok()
                     }
-                    Authentication::Anonymous | Authentication::Refused(_) => false,
+                    // Nobody could be asked: an outage is no reason to go blind, and while it lasts
+                    // nothing is revoked.
+                    Authentication::Refused(error) => error.status().is_server_error(),
+                    Authentication::Anonymous => false,
                 }
             };
             Box::pin(again.instrument(tracing::error_span!(WATCHING_SPAN)))

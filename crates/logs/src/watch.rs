@@ -87,7 +87,7 @@ impl Drop for Seat {
     }
 }
 
-/// May the watcher go on watching?
+/// May the watcher go on watching? Also while that cannot be known, within the longest time.
 pub(crate) type Recheck = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// Why a stream ends.

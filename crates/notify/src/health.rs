@@ -7,6 +7,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use loom_core::{
+    Error,
     health::{Check, Component, Status},
     telemetry::Metric,
 };
@@ -33,6 +34,8 @@ const KEPT: TimeDelta = TimeDelta::seconds(30);
 /// So long a health check waits for the mail server; after it, the answer before counts.
 const PATIENCE: Duration = Duration::from_millis(300);
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
+/// A database that hangs is told as such, below the limit of the whole check.
+const DATABASE_WITHIN: Duration = Duration::from_millis(900);
 /// What is due is begun at once; after this long nobody does.
 const LEFT_LYING: TimeDelta = TimeDelta::minutes(5);
 
@@ -94,7 +97,8 @@ impl Notify {
     }
 
     async fn with_queue(&self, mut component: Component) -> Component {
-        let queues = match store::queues(&self.pool).await {
+        let read = timeout(DATABASE_WITHIN, store::queues(&self.pool)).await;
+        let queues = match read.unwrap_or_else(|_| Err(Error::unavailable("it does not answer"))) {
             Ok(queues) => queues,
             Err(error) => {
                 tracing::warn!(?error, "the health of deliveries cannot be read");

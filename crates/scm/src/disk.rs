@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -41,7 +42,13 @@ impl Disk {
         let path = self.path(org, id);
         let unfinished = path.with_extension("new");
         let parent = self.root.join(org.to_string());
-        tokio::fs::create_dir_all(&parent).await.map_err(Error::internal)?;
+        let (root, folder) = (self.root.clone(), parent.clone());
+        blocking(move || {
+            make_root(&root)?;
+            fs::create_dir_all(folder)
+        })
+        .await
+        .map_err(Error::internal)?;
         let mut command = git::command(&parent);
         command.args(["init", "--quiet", "--bare", "--template=", "--object-format=sha1"]);
         command.arg(format!("--initial-branch={branch}")).arg(&unfinished);
@@ -68,6 +75,18 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
         }
+    }
+}
+
+/// The directory of all repositories. Private ones are in it: it is nobody's on this machine but the
+/// server's.
+pub(crate) fn make_root(root: &Path) -> io::Result<()> {
+    if let Some(parent) = root.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(root) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => done,
     }
 }
 

@@ -26,8 +26,8 @@ pub(crate) struct World {
 
 struct Nobody;
 
-/// Looks a credential up again: is it still good?
-pub(crate) struct StillGood(pub(crate) bool);
+/// What becomes of the credential of whoever watches.
+pub(crate) struct Again(pub(crate) Authentication);
 
 impl Audit for Nobody {
     fn record<'a>(
@@ -41,15 +41,13 @@ impl Audit for Nobody {
     }
 }
 
-impl Reauthenticate for StillGood {
+impl Reauthenticate for Again {
     fn again<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Authentication> {
-        let known = Authentication::Known(admin());
-        let again = if self.0 { known } else { Authentication::Anonymous };
-        Box::pin(std::future::ready(again))
+        Box::pin(std::future::ready(self.0.clone()))
     }
 }
 
-fn admin() -> Principal {
+pub(crate) fn admin() -> Principal {
     let now = Clock::system().now();
     Principal {
         actor: Actor::User(UserId::new(now)),
@@ -87,14 +85,14 @@ impl World {
     }
 
     /// The routes, for an admin.
-    pub(crate) fn app(&self, still_good: bool) -> Router {
+    pub(crate) fn app(&self, again: Authentication) -> Router {
         loom_testkit::app::install_crypto();
         let database = loom_db::Database::disconnected();
         let config = Config { buffer_bytes: 16 << 20, peer_url: None };
         let (pool, clock) = (database.pool().clone(), Clock::system());
         let logs = Logs::new(pool, clock, self.buffer.clone(), &config, "key".into()).unwrap();
         let info = RequestInfo { id: "r".into(), ip: IpAddr::from([127, 0, 0, 1]) };
-        let routes: Router = logs.routes(Arc::new(Nobody), Arc::new(StillGood(still_good))).into();
+        let routes: Router = logs.routes(Arc::new(Nobody), Arc::new(Again(again))).into();
         routes.layer(Extension(info)).layer(Extension(Authentication::Known(admin())))
     }
 
@@ -103,7 +101,8 @@ impl World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let request = Request::get(format!("/api/admin/logs{query}")).body(Body::empty());
-            let answer = self.app(true).oneshot(request.unwrap()).await.unwrap();
+            let answer =
+                self.app(Authentication::Known(admin())).oneshot(request.unwrap()).await.unwrap();
             assert_eq!(answer.status(), 200);
             let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
             serde_json::from_slice(&body).unwrap()

@@ -315,3 +315,12 @@ async fn health_turns_when_the_disk_cannot_be_written_to() {
     // The rest of the server goes on.
     assert_eq!(health["status"], "degraded");
 }
+
+#[tokio::test]
+async fn nobody_else_on_the_machine_reads_the_repositories() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new().await;
+    world.create("engine").await;
+    let mode = std::fs::metadata(world.app.data_dir().join("repos")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}

@@ -86,8 +86,11 @@ fn otlp_span(span: Span) -> OtlpSpan {
         SpanKind::Server => OtlpSpanKind::Server,
         SpanKind::Client => OtlpSpanKind::Client,
     };
+    // Clients name requests and models as they like.
+    let redactor = loom_redact::shared();
+    let redacted = |text: &str| redactor.redact(text).into_owned();
     let value = |attribute| match attribute {
-        Attribute::Text(text) => Value::StringValue(text.into_owned()),
+        Attribute::Text(text) => Value::StringValue(redacted(&text)),
         Attribute::Int(number) => Value::IntValue(number),
         Attribute::Float(number) => Value::DoubleValue(number),
         Attribute::Flag(flag) => Value::BoolValue(flag),
@@ -99,7 +102,7 @@ fn otlp_span(span: Span) -> OtlpSpan {
         parent_span_id: if parent == 0 { Vec::new() } else { parent.to_be_bytes().to_vec() },
         // Sampled.
         flags: 1,
-        name: span.name,
+        name: redacted(&span.name),
         kind: kind.into(),
         start_time_unix_nano: start,
         end_time_unix_nano: start.saturating_add(whole_nanos(span.duration)),
@@ -108,7 +111,9 @@ fn otlp_span(span: Span) -> OtlpSpan {
             .into_iter()
             .map(|(key, attribute)| key_value(key, value(attribute)))
             .collect(),
-        status: span.error.map(|message| Status { message, code: StatusCode::Error.into() }),
+        status: span
+            .error
+            .map(|message| Status { message: redacted(&message), code: StatusCode::Error.into() }),
         ..OtlpSpan::default()
     }
 }

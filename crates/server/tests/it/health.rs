@@ -168,6 +168,39 @@ async fn a_database_that_answers_late_is_slow_and_one_that_hangs_is_away() {
 }
 
 #[tokio::test]
+async fn a_probe_with_a_credential_does_not_wait_for_the_database() {
+    let (world, proxy) = behind_proxy().await;
+    // Who has not asked yet: to know them is a question to the database.
+    let bob = world.app.user("bob@example.com").await;
+    proxy.freeze();
+    for path in ["/health/live", "/health/ready", "/health", "/metrics"] {
+        let (me, probe) = (bob.get("/auth/me"), bob.get(path));
+        tokio::select! {
+            biased;
+            answer = me => panic!("{path}: {answer:?} came first"),
+            answer = probe => assert!(answer.status != 401, "{path}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_from_a_database_that_hangs_is_told_as_that() {
+    let (world, proxy) = behind_proxy().await;
+    proxy.freeze();
+    let health = eventually(async || {
+        let health = world.app.anonymous().get("/health").await.json();
+        let away = health["components"]["database"]["status"] == "unhealthy";
+        away.then_some(health)
+    })
+    .await;
+    let jobs = &health["components"]["jobs"];
+    assert_eq!(jobs["error"], "the database does not answer", "{jobs}");
+    let smtp = &health["components"]["smtp"];
+    assert_eq!(smtp["status"], "degraded", "{smtp}");
+    assert_eq!(smtp["error"], "the database does not say what waits to be sent", "{smtp}");
+}
+
+#[tokio::test]
 async fn a_pool_without_a_free_connection_is_degraded_and_the_server_stays_ready() {
     let world = World::new(Setup::default().set("LOOM_SERVER_DATABASE_MAX_CONNECTIONS", "3")).await;
     world.turns("database", "").await;

@@ -26,7 +26,7 @@ async fn after_traffic() -> (TestApp, String) {
     admin.post(run, &json!({})).await.expect(202);
     let text = eventually(async || {
         let text = app.anonymous().get("/metrics").await.expect(200).text;
-        text.contains("loom_job_runs_total").then_some(text)
+        text.contains("loom_job_duration_seconds").then_some(text)
     })
     .await;
     (app, text)
@@ -191,6 +191,29 @@ async fn what_is_measured_is_in_the_table_with_these_labels() {
             .filter(|label| *label != "le")
             .collect();
         assert_eq!(found, metric.labels.iter().copied().collect(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn counters_of_which_an_increase_alerts_are_there_before_anything_happens() {
+    let app = TestApp::start().await;
+    let text = app.anonymous().get("/metrics").await.expect(200).text;
+    let alerts = std::fs::read_to_string(root().join("deploy/grafana/alerts.yaml")).unwrap();
+    // Those of the collector are there when there is one.
+    let watched: BTreeSet<_> = alerts
+        .split("increase(")
+        .skip(1)
+        .filter_map(|rest| rest.split(['{', '[']).next())
+        .filter(|name| !name.starts_with("loom_otlp_"))
+        .collect();
+    assert!(watched.len() >= 3, "{watched:?}");
+    for name in watched {
+        assert!(text.contains(&format!("\n{name}{{")), "{name}: {text}");
+    }
+    for status in ["failed", "abandoned"] {
+        let series =
+            format!(r#"loom_job_runs_total{{job="job-history-cleanup",status="{status}"}} 0"#);
+        assert!(text.contains(&series), "{series}: {text}");
     }
 }
 
