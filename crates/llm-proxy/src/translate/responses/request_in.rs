@@ -150,7 +150,8 @@ fn item<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults
     match kind.as_deref() {
         None | Some("message") => message(&mut item, request, faults),
         Some("function_call") => {
-            item.ignore(&["id"]);
+            // Who called is told by the role.
+            item.ignore(&["id", "caller"]);
             let call = Call {
                 id: item.some_text("call_id", faults),
                 name: item.some_text("name", faults),
@@ -159,7 +160,8 @@ fn item<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults
             request.push(Role::Assistant, vec![PartKind::Call(call).into()]);
         }
         Some("function_call_output") => {
-            item.ignore(&["id"]);
+            // The name is that of the call.
+            item.ignore(&["id", "caller", "name"]);
             let id = item.some_text("call_id", faults);
             let at = path.member("output");
             let parts = member(&mut item, "output", faults)
@@ -299,6 +301,7 @@ fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<To
         cache: None,
     };
     tool.only("defer_loading", &["false"], faults);
+    tool.only("allowed_callers", &["[\"direct\"]"], faults);
     tool.finish(faults);
     Some(read)
 }
