@@ -108,6 +108,7 @@ pub(crate) fn read<'a>(body: &'a RawValue, faults: &mut Faults) -> Request<'a> {
 fn refuse(all: &mut Object<'_, '_>, faults: &mut Faults) {
     // About caches, labels and padding: the reply is the same.
     all.ignore(&[
+        "client_metadata",
         "metadata",
         "prompt_cache_key",
         "prompt_cache_options",

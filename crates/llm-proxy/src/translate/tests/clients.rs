@@ -50,6 +50,7 @@ fn responses_agent() -> Value {
     json!({
         "model": "claude-sonnet-4-5", "instructions": "You are an agent.", "stream": true, "store": false,
         "tool_choice": "auto", "parallel_tool_calls": false, "prompt_cache_key": "k",
+        "client_metadata": {"x-installation-id": "i"},
         "include": ["reasoning.encrypted_content"], "reasoning": {"effort": "medium", "summary": "auto"},
         "text": {"format": {"type": "text"}, "verbosity": "medium"},
         "tools": [{"type": "function", "name": "shell", "description": "Runs", "strict": false,
