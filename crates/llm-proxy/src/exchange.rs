@@ -159,11 +159,14 @@ impl LlmProxy {
 
 impl Provider {
     /// How it is asked what comes in another form: OpenAI itself by responses, which alone gives its
-    /// reasoning back, but for what only chat can express.
+    /// reasoning back, but for what only chat takes: stop sequences, and the limit of a token or so
+    /// by which some clients try whether they are let in.
     pub(crate) fn asked_by(&self, request: &Request<'_>) -> Operation {
         match self.dialect {
             Dialect::Anthropic => Operation::Messages,
-            Dialect::OpenAi if self.is_openai() && request.stop.is_empty() => Operation::Responses,
+            Dialect::OpenAi if self.is_openai() && responses::request_out::takes(request) => {
+                Operation::Responses
+            }
             Dialect::OpenAi => Operation::Chat,
         }
     }

@@ -26,7 +26,11 @@ pub(crate) fn from_url<'a>(url: Cow<'a, str>, at: &str, faults: &mut Faults) -> 
         return Source::Url(url);
     };
     // `image/png;charset=x;base64`
-    let media_type = media_type.split(';').next().unwrap_or_default().to_ascii_lowercase();
+    let media_type = match media_type.split(';').next().unwrap_or_default().to_ascii_lowercase() {
+        // A name that many use and Anthropic does not know.
+        jpg if jpg == "image/jpg" => "image/jpeg".to_owned(),
+        other => other,
+    };
     let data = match &url {
         Cow::Borrowed(url) => Cow::Borrowed(url.get(url.len() - data.len()..).unwrap_or_default()),
         Cow::Owned(_) => Cow::Owned(data.to_owned()),
@@ -59,6 +63,17 @@ pub(crate) fn text_of<'s>(media: &'s Media<'_>, faults: &mut Faults) -> Option<C
         }
         Source::Base64 { .. } | Source::Url(_) => None,
     }
+}
+
+/// A document's title as the name of a file, by whose ending OpenAI knows what it is.
+pub(crate) fn filename<'s>(media: &'s Media<'_>) -> Cow<'s, str> {
+    let title = media.title.as_deref().filter(|title| !title.is_empty()).unwrap_or("document");
+    let is_pdf = matches!(&media.source,
+        Source::Base64 { media_type, .. } if media_type == "application/pdf");
+    if is_pdf && !title.to_ascii_lowercase().ends_with(".pdf") {
+        return format!("{title}.pdf").into();
+    }
+    title.into()
 }
 
 /// A document that is a text, with its title and what is said of it before it.

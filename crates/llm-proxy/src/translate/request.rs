@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 pub(crate) struct Request<'a> {
@@ -224,6 +225,33 @@ pub(crate) enum ToolChoice<'a> {
     None,
     Required,
     Tool(Cow<'a, str>),
+}
+
+/// A tool's schema with the two members without which it is refused, by OpenAI the one and by
+/// Anthropic the other, and which a client leaves out whose tool takes no arguments.
+pub(crate) fn complete_schema(schema: &RawValue) -> Cow<'_, RawValue> {
+    #[derive(Deserialize)]
+    struct Top {
+        #[serde(rename = "type")]
+        kind: Option<IgnoredAny>,
+        properties: Option<IgnoredAny>,
+    }
+    let Some(rest) = schema.get().strip_prefix('{') else { return Cow::Borrowed(schema) };
+    let added = match serde_json::from_str(schema.get()) {
+        Ok(Top { kind: None, properties: None }) => r#""type":"object","properties":{}"#,
+        Ok(Top { kind: None, properties: Some(_) }) => r#""type":"object""#,
+        Ok(Top { kind: Some(_), properties: None }) => r#""properties":{}"#,
+        Ok(Top { kind: Some(_), properties: Some(_) }) | Err(_) => return Cow::Borrowed(schema),
+    };
+    let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
+    let whole = RawValue::from_string(format!("{{{added}{comma}{rest}"));
+    whole.map_or(Cow::Borrowed(schema), Cow::Owned)
+}
+
+/// Is it worth telling a vendor this `temperature` or `top_p`? 1 is what both have by default, and
+/// clients set it out of habit; but some models refuse either, and some the two together.
+pub(crate) fn is_telling(value: f64) -> bool {
+    (value - 1.0).abs() > f64::EPSILON
 }
 
 /// How much the model is to think before it answers.

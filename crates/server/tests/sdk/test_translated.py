@@ -85,6 +85,30 @@ class Chat(unittest.TestCase):
         answer = self.chat([*PROMPT, message, *PROMPT], reasoning_effort="low")
         self.assertEqual(answer.usage.completion_tokens, OUTPUT_TEXT + OUTPUT_THINKING)
 
+    def test_as_an_agent_asks(self):
+        history = [
+            {"role": "developer", "content": [{"type": "text", "text": "You are an agent."}]},
+            {"role": "user", "content": [{"type": "text", "text": "Look"}]},
+            {"role": "assistant", "content": "", "refusal": None, "audio": None,
+             "function_call": None, "annotations": [], "tool_calls": [
+                 {"id": "c1", "type": "function", "index": 0,
+                  "function": {"name": "weather", "arguments": ""}}]},
+            {"role": "tool", "tool_call_id": "c1", "name": "weather", "content": ""},
+        ]
+        chunks = list(self.chat(
+            history, stream=True, stream_options={"include_usage": True}, temperature=0, top_p=1,
+            max_completion_tokens=4096, parallel_tool_calls=True, tool_choice="auto", n=1,
+            presence_penalty=0, frequency_penalty=0, store=False, user="u", metadata={"a": "b"},
+            prompt_cache_key="k", service_tier="auto", verbosity="medium",
+            tools=[{"type": "function", "function": {
+                "name": "weather", "parameters": {}, "strict": False}}],
+        ))
+        self.assertEqual(chunks[0].choices[0].delta.role, "assistant")
+        ends = [c.choices[0].finish_reason for c in chunks if c.choices]
+        self.assertEqual(ends, [None] * (len(ends) - 1) + ["stop"])
+        self.assertEqual(chunks[-1].choices, [])
+        self.assertEqual(len({chunk.id for chunk in chunks}), 1)
+
     def test_refused_field(self):
         with self.assertRaises(openai.BadRequestError) as told:
             self.chat(logit_bias={"50256": -100})
@@ -137,6 +161,47 @@ class Responses(unittest.TestCase):
                     model=model, input=history, tools=[self.tool]
                 )
                 self.assertEqual(more.output_text, TEXT)
+
+    def test_as_a_coding_agent_asks(self):
+        tool = {**self.tool, "parameters": {}}
+        ask = {
+            "instructions": "You are an agent.",
+            "tools": [tool],
+            "tool_choice": "auto",
+            "parallel_tool_calls": False,
+            "reasoning": {"effort": "medium", "summary": "auto"},
+            "store": False,
+            "include": ["reasoning.encrypted_content"],
+            "prompt_cache_key": "k",
+            "text": {"verbosity": "medium"},
+            "service_tier": "auto",
+            "metadata": {"a": "b"},
+            "stream_options": {"include_obfuscation": False},
+        }
+        history = [
+            {"type": "message", "role": "developer",
+             "content": [{"type": "input_text", "text": "Sandboxed."}]},
+            {"role": "user", "content": [{"type": "input_text", "text": "Look"}]},
+            {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+            {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": ""},
+        ]
+        for model in (CLAUDE, OTHER):
+            events = list(
+                self.client.responses.create(model=model, input=history, stream=True, **ask)
+            )
+            self.assertEqual([e.sequence_number for e in events], list(range(len(events))))
+            self.assertEqual([e.type for e in events[:2]],
+                             ["response.created", "response.in_progress"])
+            done = events[-1].response
+            self.assertEqual(done.output_text, TEXT)
+            # Each item is told from its beginning to its end, under one id.
+            for at, item in enumerate(done.output):
+                of = [e for e in events if getattr(e, "output_index", None) == at]
+                self.assertEqual(of[0].type, "response.output_item.added")
+                self.assertEqual(of[-1].type, "response.output_item.done")
+                ids = {getattr(e, "item_id", None) or e.item.id for e in of}
+                self.assertEqual(ids, {item.id})
 
     def test_reasoning(self):
         reasoning = {"effort": "low", "summary": "auto"}
@@ -223,6 +288,43 @@ class Messages(unittest.TestCase):
              "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}},
         ]
         for _, whole, _, _ in self.both([{"role": "user", "content": content}]):
+            self.assertEqual(whole.content[0].text, TEXT)
+
+    def test_as_a_coding_agent_asks(self):
+        cache = {"type": "ephemeral"}
+        ask = {
+            "max_tokens": 32000,
+            "system": [{"type": "text", "text": "You are an agent.", "cache_control": cache}],
+            "metadata": {"user_id": "user_" + 70 * "0"},
+            "tools": [{"name": "list", "input_schema": {"type": "object"}, "cache_control": cache}],
+            "extra_body": {
+                "temperature": 1,
+                "context_management": {"edits": [{"type": "clear_thinking_20251015"}]},
+                "output_config": {"effort": "high"},
+                "thinking": {"type": "adaptive"},
+            },
+            "extra_headers": {"anthropic-beta": "context-management-2025-06-27"},
+            "extra_query": {"beta": "true"},
+        }
+        history = [
+            {"role": "user", "content": [{"type": "text", "text": "Look", "cache_control": cache}]},
+            {"role": "assistant", "content": [
+                {"type": "text", "text": "\n\n"},
+                {"type": "tool_use", "id": "t1", "name": "list", "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": "", "cache_control": cache}]},
+        ]
+        for _, whole, events, streamed in self.both(history, **ask):
+            for answer in (whole, streamed):
+                self.assertEqual(answer.content[-1].text, TEXT)
+            told = [e for e in events if e.type.startswith(("content_block_start", "content_block_stop"))]
+            indices = [(event.type, event.index) for event in told]
+            wanted = [(f"content_block_{kind}", at)
+                      for at in range(len(streamed.content)) for kind in ("start", "stop")]
+            self.assertEqual(indices, wanted)
+
+    def test_a_probe_of_one_token(self):
+        for _, whole, _, _ in self.both(max_tokens=1):
             self.assertEqual(whole.content[0].text, TEXT)
 
     def test_refused_field(self):

@@ -161,11 +161,14 @@ fn a_conversation_on_openais_wire() {
 #[test]
 fn a_schema_keeps_the_order_of_its_members() {
     let body = br#"{"model":"m","messages":[{"role":"user","content":"x"}],
-        "tools":[{"name":"t","input_schema":{"z":1, "a":{"y":2,"b":3.50}}}]}"#;
+        "tools":[{"name":"t","input_schema":{"type":"object","z":1, "properties":{"y":2,"b":3.50}}}]}"#;
     let request: Request = parse_json(body).unwrap();
     for wire in [to_anthropic(&request, true), to_openai(&request, false, OPENAI)] {
         let text = String::from_utf8(wire.unwrap().to_vec()).unwrap();
-        assert!(text.contains(r#"{"z":1, "a":{"y":2,"b":3.50}}"#), "{text}");
+        assert!(
+            text.contains(r#"{"type":"object","z":1, "properties":{"y":2,"b":3.50}}"#),
+            "{text}"
+        );
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     translate::{
         Facts,
         reply::{Block, Event, Finish, Kind, Reply},
-        request::Seal,
+        request::{Seal, Thought},
         set,
         thinking::to_signature,
     },
@@ -60,6 +60,9 @@ fn block(block: &Block) -> Option<Value> {
         // An empty text says nothing, and could not be sent back.
         Block::Text(text) | Block::Refusal(text) if text.is_empty() => return None,
         Block::Text(text) | Block::Refusal(text) => json!({"type": "text", "text": text}),
+        // Reasoning of which nothing is shown and nothing can be sent back. Who did not ask for any
+        // looks for the text in the first block.
+        Block::Thinking(Thought { text, seal: None }) if text.is_empty() => return None,
         Block::Thinking(thought) => match &thought.seal {
             Some(Seal::Redacted(data)) => json!({"type": "redacted_thinking", "data": data}),
             seal => {
@@ -212,7 +215,7 @@ impl Encoder {
                 return;
             }
             if let Some(held) = self.blocks.get_mut(self.current) {
-                if !held.open && matches!(held.kind, Some(Kind::Call { .. } | Kind::Thinking)) {
+                if !held.open && matches!(held.kind, Some(Kind::Call { .. })) {
                     self.open(None, out);
                 }
                 self.close(out);

@@ -12,7 +12,7 @@ use crate::translate::{
     object::{Faults, is_object},
     request::{
         Cache, Call, Format, Media, Part, PartKind, Request, Role, Seal, Source, Text, Thought,
-        ToolChoice, Verbosity,
+        ToolChoice, Verbosity, complete_schema, is_telling,
     },
     thinking::{Think, budget},
 };
@@ -199,8 +199,8 @@ pub(crate) fn body(request: &Request<'_>) -> Result<Bytes> {
         messages,
         tools,
         tool_choice: choice,
-        temperature: request.temperature,
-        top_p: request.top_p,
+        temperature: request.temperature.filter(|value| is_telling(*value)),
+        top_p: request.top_p.filter(|value| is_telling(*value)),
         top_k: request.top_k,
         stop_sequences: &request.stop,
         thinking,
@@ -222,7 +222,7 @@ fn tools<'a>(request: &'a Request<'_>) -> Vec<Tool<'a>> {
             name: &tool.name,
             description: tool.description.as_deref(),
             input_schema: match tool.schema {
-                Some(schema) => Cow::Borrowed(schema),
+                Some(schema) => complete_schema(schema),
                 None => Cow::Owned(none().unwrap_or_else(|_| RawValue::NULL.to_owned())),
             },
             strict: tool.strict.filter(|strict| *strict),
@@ -253,6 +253,7 @@ fn cache_control(cache: Option<Cache>) -> Option<CacheControl> {
 }
 
 fn system<'a>(texts: &'a [Text<'_>]) -> Option<System<'a>> {
+    let texts: Vec<_> = texts.iter().filter(|text| !text.text.trim().is_empty()).collect();
     if texts.is_empty() {
         return None;
     }
@@ -264,7 +265,7 @@ fn system<'a>(texts: &'a [Text<'_>]) -> Option<System<'a>> {
         kind: Kind::Text { text: &text.text },
         cache_control: cache_control(text.cache),
     };
-    Some(System::Blocks(texts.iter().map(block).collect()))
+    Some(System::Blocks(texts.into_iter().map(block).collect()))
 }
 
 fn messages<'a>(faults: &mut Faults, request: &'a Request<'_>) -> Vec<Message<'a>> {
@@ -300,8 +301,9 @@ fn messages<'a>(faults: &mut Faults, request: &'a Request<'_>) -> Vec<Message<'a
 
 fn block<'a>(faults: &mut Faults, part: &'a Part<'_>) -> Option<Block<'a>> {
     let kind = match &part.kind {
-        // An empty text is refused on this wire, and says nothing.
-        PartKind::Text(text) if text.is_empty() => return None,
+        // A text without a letter, as models write before a call, is refused on this wire, and says
+        // nothing.
+        PartKind::Text(text) if text.trim().is_empty() => return None,
         PartKind::Text(text) => Kind::Text { text },
         PartKind::Image(media) => Kind::Image { source: origin(faults, media) },
         PartKind::Document(media) => Kind::Document {

@@ -28,6 +28,8 @@ pub(crate) fn whole(reply: &Reply, facts: &Facts<'_>) -> Value {
         match block {
             Block::Text(more) => text.get_or_insert_default().push_str(more),
             Block::Refusal(more) => refusal.get_or_insert_default().push_str(more),
+            // Reasoning of which nothing is shown and nothing can be sent back.
+            Block::Thinking(Thought { text, seal: None }) if text.is_empty() => {}
             Block::Thinking(thinking) => {
                 thought.push_str(&thinking.text);
                 details.push(detail(details.len(), thinking));

@@ -15,7 +15,7 @@ use crate::translate::{
     object::Faults,
     request::{
         Call as CallPart, Effort, Format as ReplyFormat, Media, Part, PartKind, Request, Role,
-        Source, ToolChoice, ToolResult, Turn, Verbosity,
+        Source, ToolChoice, ToolResult, Turn, Verbosity, complete_schema, is_telling,
     },
     thinking::effort,
 };
@@ -101,7 +101,7 @@ struct Url<'a> {
 
 #[derive(Serialize)]
 struct File<'a> {
-    filename: &'a str,
+    filename: Cow<'a, str>,
     file_data: Cow<'a, str>,
 }
 
@@ -132,7 +132,7 @@ struct Function<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<&'a RawValue>,
+    parameters: Option<Cow<'a, RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     strict: Option<bool>,
 }
@@ -212,7 +212,7 @@ pub(crate) fn body(request: &Request<'_>, how: Manner) -> Result<Bytes> {
             function: Function {
                 name: &tool.name,
                 description: tool.description.as_deref(),
-                parameters: tool.schema,
+                parameters: tool.schema.map(complete_schema),
                 strict: tool.strict,
             },
         })
@@ -231,8 +231,8 @@ pub(crate) fn body(request: &Request<'_>, how: Manner) -> Result<Bytes> {
         tools,
         max_tokens: request.max_tokens.filter(|_| !how.vendor),
         max_completion_tokens: request.max_tokens.filter(|_| how.vendor),
-        temperature: request.temperature,
-        top_p: request.top_p,
+        temperature: request.temperature.filter(|value| !how.vendor || is_telling(*value)),
+        top_p: request.top_p.filter(|value| !how.vendor || is_telling(*value)),
         stop: &request.stop,
         reasoning_effort: request.thinking.and_then(effort),
         response_format: request.format.as_ref().map(|format| match format {
@@ -353,6 +353,6 @@ fn document<'a>(faults: &mut Faults, media: &'a Media<'_>) -> Option<Piece<'a>> 
     if media.context.is_some() {
         faults.unsaid(format!("{}.context", media.at));
     }
-    let filename = media.title.as_deref().unwrap_or("document.pdf");
+    let filename = media::filename(media);
     Some(Piece::File { file: File { filename, file_data: media::to_url(&media.source) } })
 }

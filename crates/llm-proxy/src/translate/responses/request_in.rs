@@ -108,6 +108,7 @@ pub(crate) fn read<'a>(body: &'a RawValue, faults: &mut Faults) -> Request<'a> {
 fn refuse(all: &mut Object<'_, '_>, faults: &mut Faults) {
     // About caches, labels and padding: the reply is the same.
     all.ignore(&[
+        "client_metadata",
         "metadata",
         "prompt_cache_key",
         "prompt_cache_options",
@@ -150,7 +151,8 @@ fn item<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults
     match kind.as_deref() {
         None | Some("message") => message(&mut item, request, faults),
         Some("function_call") => {
-            item.ignore(&["id"]);
+            // Who called is told by the role.
+            item.ignore(&["id", "caller"]);
             let call = Call {
                 id: item.some_text("call_id", faults),
                 name: item.some_text("name", faults),
@@ -159,7 +161,8 @@ fn item<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults
             request.push(Role::Assistant, vec![PartKind::Call(call).into()]);
         }
         Some("function_call_output") => {
-            item.ignore(&["id"]);
+            // The name is that of the call.
+            item.ignore(&["id", "caller", "name"]);
             let id = item.some_text("call_id", faults);
             let at = path.member("output");
             let parts = member(&mut item, "output", faults)
@@ -299,6 +302,7 @@ fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<To
         cache: None,
     };
     tool.only("defer_loading", &["false"], faults);
+    tool.only("allowed_callers", &["[\"direct\"]"], faults);
     tool.finish(faults);
     Some(read)
 }

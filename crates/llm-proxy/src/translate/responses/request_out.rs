@@ -14,7 +14,7 @@ use crate::translate::{
     object::Faults,
     request::{
         Effort, Format as ReplyFormat, Media, Part, PartKind, Request, Role, Seal, Source,
-        ToolChoice, Turn, Verbosity,
+        ToolChoice, Turn, Verbosity, complete_schema, is_telling,
     },
     thinking::effort,
 };
@@ -86,7 +86,7 @@ enum Piece<'a> {
     },
     InputFile {
         #[serde(skip_serializing_if = "Option::is_none")]
-        filename: Option<&'a str>,
+        filename: Option<Cow<'a, str>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         file_data: Option<Cow<'a, str>>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,7 +101,7 @@ struct Tool<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
-    parameters: Option<&'a RawValue>,
+    parameters: Option<Cow<'a, RawValue>>,
     /// This wire takes none for true.
     strict: bool,
 }
@@ -146,6 +146,14 @@ enum Format<'a> {
     },
 }
 
+/// The least limit that this wire takes.
+const LEAST_MAX_TOKENS: u32 = 16;
+
+/// Can it be asked on this wire, as far as it is in chat's words?
+pub(crate) fn takes(request: &Request<'_>) -> bool {
+    request.stop.is_empty() && request.max_tokens.is_none_or(|limit| limit >= LEAST_MAX_TOKENS)
+}
+
 /// The body of `POST /responses`.
 ///
 /// # Errors
@@ -170,7 +178,7 @@ pub(crate) fn body(request: &Request<'_>) -> Result<Bytes> {
             kind: "function",
             name: &tool.name,
             description: tool.description.as_deref(),
-            parameters: tool.schema,
+            parameters: tool.schema.map(complete_schema),
             strict: tool.strict.unwrap_or_default(),
         })
         .collect();
@@ -202,8 +210,8 @@ pub(crate) fn body(request: &Request<'_>) -> Result<Bytes> {
         parallel_tool_calls: request.parallel_tools.filter(|_| !tools.is_empty()),
         tools,
         max_output_tokens: request.max_tokens,
-        temperature: request.temperature,
-        top_p: request.top_p,
+        temperature: request.temperature.filter(|value| is_telling(*value)),
+        top_p: request.top_p.filter(|value| is_telling(*value)),
         reasoning: effort.map(|effort| Reasoning { effort: Some(effort), summary: "auto" }),
         include: if effort.is_some() { &["reasoning.encrypted_content"] } else { &[] },
         text: (text.format.is_some() || text.verbosity.is_some()).then_some(text),
@@ -300,7 +308,7 @@ fn document<'a>(faults: &mut Faults, media: &'a Media<'_>) -> Piece<'a> {
             Piece::InputFile { filename: None, file_data: None, file_url: Some(url) }
         }
         source => Piece::InputFile {
-            filename: Some(media.title.as_deref().unwrap_or("document.pdf")),
+            filename: Some(media::filename(media)),
             file_data: Some(media::to_url(source)),
             file_url: None,
         },

@@ -1,6 +1,7 @@
 //! The translation of whole conversations: recorded streams, round trips, and each field of a request.
 
 mod bench;
+mod clients;
 mod fields;
 mod replies;
 mod requests;

@@ -280,7 +280,8 @@ async fn a_provider_that_does_not_stream_is_told_as_a_stream() {
 }
 
 #[tokio::test]
-async fn stop_sequences_reach_openai_as_a_chat_and_others_are_asked_without_what_they_refuse() {
+async fn stop_sequences_and_small_limits_reach_openai_as_a_chat_and_others_are_asked_without_what_they_refuse()
+ {
     let (app, other) = with_other().await;
     let user = app.user("a@example.com").await;
     let mut body = Op::Messages.body(GPT);
@@ -291,6 +292,13 @@ async fn stop_sequences_reach_openai_as_a_chat_and_others_are_asked_without_what
         (sent.path.as_str(), &sent.json()["stop"]),
         ("/v1/chat/completions", &json!(["END"]))
     );
+    // Its responses take no limit under 16.
+    for (limit, path) in [(1, "/v1/chat/completions"), (16, "/v1/responses")] {
+        let mut body = Op::Messages.body(GPT);
+        body["max_tokens"] = json!(limit);
+        user.post("/v1/messages", &body).await.expect(200);
+        assert_eq!(app.mock.requests().pop().unwrap().path, path);
+    }
     let told = stream(&user, Op::Messages, "other/mock-refuse-stream-options").await;
     assert_eq!(streamed_text(Op::Messages, &told.data()), reply_text());
     assert_eq!(other.requests().len(), 2);

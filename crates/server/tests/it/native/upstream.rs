@@ -120,7 +120,7 @@ async fn tools_keep_their_schema_and_the_choice_its_meaning() {
 async fn a_schema_arrives_byte_for_byte() {
     let (app, user) = with_user().await;
     // The order of members and the form of numbers are the client's.
-    let schema = "{\"type\":\"object\",\"zeta\":1.50,\"alpha\":1e400,\"big\":123456789012345678901234567890}";
+    let schema = "{\"type\":\"object\",\"properties\":{},\"zeta\":1.50,\"alpha\":1e400,\"big\":123456789012345678901234567890}";
     for wire in Wire::ALL {
         let body = format!(
             "{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hi\"}}],\"tools\":[{{\"name\":\"f\",\"input_schema\":{schema}}}],\"tool_choice\":\"none\"}}"
