@@ -175,6 +175,24 @@ async fn one_address_gets_no_flood_of_mails_and_nobody_learns_of_it() {
 }
 
 #[tokio::test]
+async fn who_asks_too_often_keeps_the_last_mail_that_came() {
+    let (app, smtp) = app().await;
+    let browser = app.browser();
+    let asked = [("email", "ada@example.com")];
+    for n in 1..=5 {
+        browser.submit("/auth/magic-link", &asked).await.expect(202);
+        smtp.mail(n).await;
+    }
+    let (link, code) = link_and_code(&smtp.mail(5).await);
+    // No mail comes of these, whoever asks.
+    browser.submit("/auth/magic-link", &asked).await.expect(202);
+    app.browser().submit("/auth/magic-link", &asked).await.expect(202);
+    assert_eq!(app.rows("SELECT * FROM deliveries").await.len(), 5);
+    browser.get(&path_of(&link)).await.expect(200);
+    browser.submit("/auth/magic-link/verify", &[("code", &code)]).await.expect(303);
+}
+
+#[tokio::test]
 async fn a_link_does_not_sign_in_another_account_over_a_session_without_ending_it() {
     let (app, smtp) = app().await;
     let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
