@@ -11,7 +11,7 @@ use loom_core::{
     authorize::{Action, authorize},
     error::Problem,
     id::UserId,
-    principal::{RequestInfo, Scope, Via},
+    principal::{RequestInfo, Scope},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -157,10 +157,10 @@ impl Auth {
         provider: &str,
         headers: &HeaderMap,
     ) -> Result<(String, HeaderValue)> {
-        let (Via::Session(_) | Via::DevMode, Some(user)) = (principal.via, principal.user_id())
-        else {
+        let at_browser = self.is_at_browser(principal, headers);
+        let Some(user) = principal.user_id().filter(|_| at_browser) else {
             return Err(Error::forbidden(
-                "an identity is connected from a browser that is signed in; an API key cannot",
+                "an identity is connected from a browser that is signed in; a key or a client's token cannot",
             ));
         };
         let configured = self.sign_in.provider(provider)?;

@@ -190,11 +190,12 @@ impl Auth {
     pub(crate) async fn answer_device(
         &self,
         principal: &Principal,
+        headers: &HeaderMap,
         info: &RequestInfo,
         typed: &str,
         approve: bool,
     ) -> Result<Grant> {
-        let user = allowed_to_answer(principal)?;
+        let user = self.allowed_to_answer(principal, headers)?;
         let grant = self.waiting_device(user, typed).await?;
         if !store::answer(&self.pool, grant.id, user, approve, self.clock.now()).await? {
             return Err(no_such_code());
@@ -205,6 +206,19 @@ impl Auth {
         );
         self.note_act(principal, info, action, grant.id.to_string(), details).await?;
         Ok(grant)
+    }
+
+    /// Who is at a browser of ours: a client's own token or a key must not let further clients in.
+    pub(crate) fn allowed_to_answer(
+        &self,
+        principal: &Principal,
+        headers: &HeaderMap,
+    ) -> Result<UserId> {
+        principal.user_id().filter(|_| self.is_at_browser(principal, headers)).ok_or_else(|| {
+            Error::forbidden(
+                "only somebody who is signed in in a browser may let a device in; a key or a client's token may not",
+            )
+        })
     }
 }
 
@@ -221,15 +235,5 @@ fn signed_in_mail(base_url: &str, to: &str, client: &str, ip: &std::net::IpAddr)
         ),
         html: None,
         expires_at: None,
-    }
-}
-
-/// Who is at a browser of ours: a client's own token or a key must not let further clients in.
-pub(crate) fn allowed_to_answer(principal: &Principal) -> Result<UserId> {
-    match (principal.via, principal.user_id()) {
-        (Via::Session(_) | Via::DevMode, Some(user)) => Ok(user),
-        _ => Err(Error::forbidden(
-            "only somebody who is signed in may let a device in; an API key may not",
-        )),
     }
 }

@@ -57,8 +57,7 @@ async fn a_401_says_how_to_authenticate() {
     let challenge = "Bearer realm=\"loom\", error=\"invalid_token\"";
     assert_eq!(parts.headers[header::WWW_AUTHENTICATE], challenge);
     let (parts, problem) = shown(Error::insufficient_scope(Scope::ThreadsRead)).await;
-    let challenge =
-        "Bearer realm=\"loom\", error=\"insufficient_scope\", scope=\"threads:read\"";
+    let challenge = "Bearer realm=\"loom\", error=\"insufficient_scope\", scope=\"threads:read\"";
     assert_eq!(parts.headers[header::WWW_AUTHENTICATE], challenge);
     assert_eq!((&problem["status"], &problem["code"]), (&403.into(), &"forbidden".into()));
     let (parts, _) = shown(Error::forbidden("no role")).await;

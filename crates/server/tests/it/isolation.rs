@@ -150,8 +150,10 @@ impl World {
             all.extend(self.app.rows(&query).await);
         }
         for table in ["user_sessions", "identities"] {
-            let query =
-                format!("SELECT to_jsonb(t) AS row FROM {table} t WHERE user_id = '{}'", self.ada.id);
+            let query = format!(
+                "SELECT to_jsonb(t) AS row FROM {table} t WHERE user_id = '{}'",
+                self.ada.id
+            );
             let rows = self.app.rows(&query).await;
             assert_eq!(rows.len(), 1, "{table}");
             all.extend(rows);

@@ -76,6 +76,13 @@ async fn a_client_is_let_in_by_a_person_who_sees_who_asks() {
         (&me["user"]["email"], &me["via"]["kind"]),
         (&"ada@example.com".into(), &"session".into())
     );
+    // It makes no further way in: neither another client nor an identity.
+    let other = start(&app).await;
+    let approve = json!({"user_code": other["user_code"], "approve": true});
+    client.post("/auth/device/complete", &approve).await.expect(403);
+    client.get("/device").await.expect(403);
+    client.post("/device", &json!({"user_code": other["user_code"]})).await.expect(403);
+    client.post("/api/account/identities/github/connect", &json!({})).await.expect(403);
     let mail = smtp.mail(2).await;
     assert!(mail.text().contains("loom-cli on workbench"), "{}", mail.text());
     // The device code is used up, and the session is listed and can be ended.
