@@ -18,7 +18,7 @@ use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use crate::{Auth, path::only_users, sign_in::store};
+use crate::{Auth, path::only_users, sessions::is_browser, sign_in::store};
 
 pub(crate) fn routes() -> OpenApiRouter<Auth> {
     OpenApiRouter::new()
@@ -157,12 +157,13 @@ impl Auth {
         provider: &str,
         headers: &HeaderMap,
     ) -> Result<(String, HeaderValue)> {
-        let at_browser = self.is_at_browser(principal, headers);
-        let Some(user) = principal.user_id().filter(|_| at_browser) else {
-            return Err(Error::forbidden(
-                "an identity is connected from a browser that is signed in; a key or a client's token cannot",
-            ));
-        };
+        let user =
+            principal.user_id().filter(|_| is_browser(principal, headers)).ok_or_else(|| {
+                Error::forbidden(
+                    "an identity is connected from a browser that is signed in; \
+                 an API key or the token of a device cannot",
+                )
+            })?;
         let configured = self.sign_in.provider(provider)?;
         self.begin_at(&configured, provider, headers, crate::pages::ACCOUNT.to_owned(), Some(user))
             .await

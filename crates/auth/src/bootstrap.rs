@@ -119,8 +119,13 @@ pub(crate) fn last_four(secret: &str) -> &str {
     secret.get(secret.len().saturating_sub(4)..).unwrap_or_default()
 }
 
-/// Case-folded and trimmed; nothing else is rewritten.
+/// Case-folded and trimmed; nothing else is rewritten. A letter beyond ASCII that folds into it (the
+/// Kelvin sign into `k`) would make one address of two, which are not the same mailbox: it is refused.
 pub(crate) fn normalise_email(email: &str) -> Result<String> {
+    let becomes_ascii = |c: char| !c.is_ascii() && c.to_lowercase().all(|folded| folded.is_ascii());
+    if email.contains(becomes_ascii) {
+        return Err(Error::invalid("email", "is not an e-mail address"));
+    }
     let email = email.trim().to_lowercase();
     let well_formed = email.split_once('@').is_some_and(|(local, domain)| {
         !local.is_empty() && !domain.is_empty() && !domain.contains('@')
@@ -129,5 +134,20 @@ pub(crate) fn normalise_email(email: &str) -> Result<String> {
         Ok(email)
     } else {
         Err(Error::invalid("email", "is not an e-mail address"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_addresses_do_not_become_one() {
+        assert_eq!(normalise_email(" Mike@Example.COM ").unwrap(), "mike@example.com");
+        assert_eq!(normalise_email("J\u{dc}RGEN@example.com").unwrap(), "j\u{fc}rgen@example.com");
+        // The Kelvin sign.
+        for email in ["mi\u{212a}e@example.com", "mike@\u{212a}example.com"] {
+            assert!(normalise_email(email).is_err(), "{email}");
+        }
     }
 }

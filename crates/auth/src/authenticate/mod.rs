@@ -9,7 +9,7 @@ pub(crate) mod store;
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, StatusCode, header, request::Parts};
+use axum::http::{HeaderMap, StatusCode, request::Parts};
 use loom_core::{
     Error, Principal, Result,
     id::{OrgId, UserId},
@@ -93,21 +93,6 @@ impl Auth {
             return Ok(None);
         }
         self.as_user(user, Via::DevMode, Scopes::all(), wanted).await.map(Some)
-    }
-
-    /// Is it somebody at a browser? The token of a command-line client makes a session too, and whoever
-    /// got hold of one must not make further ways in with it.
-    pub(crate) fn is_at_browser(&self, principal: &Principal, headers: &HeaderMap) -> bool {
-        match principal.via {
-            Via::DevMode => true,
-            Via::Session(_) => {
-                // A WebSocket may stand for a client's token.
-                matches!(credential(headers), Ok(None))
-                    && self.session_cookie_digest(headers).is_some()
-                    && !headers.contains_key(header::UPGRADE)
-            }
-            Via::ApiKey(_) | Via::WeaverToken(_) => false,
-        }
     }
 
     /// The digest of what a request shows, as it is stored.

@@ -39,8 +39,10 @@ use crate::{
 };
 
 const GOOD_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Mails that one organisation sends, and that one address gets from all of them.
+/// Mails that one organisation sends, that one person sends (who can make any number of organisations),
+/// and that one address gets from all of them.
 const OF_ORG: Budget = Budget::per_hour(50);
+const OF_SENDER: Budget = Budget::per_hour(100);
 const TO_ADDRESS: Budget = Budget::per_hour(5);
 pub(super) const TRIES: Budget = Budget::per_minute(20);
 
@@ -96,6 +98,8 @@ async fn invite(
     let invited_by = only_users(&here)?;
     let email = normalise_email(&new.email)?;
     auth.rare.take(&auth.pool, "invitations of org", &here.org.to_string(), OF_ORG).await?;
+    let sender = invited_by.to_string();
+    auth.rare.take(&auth.pool, "invitations of sender", &sender, OF_SENDER).await?;
     auth.rare.take(&auth.pool, "invitations to address", &email, TO_ADDRESS).await?;
     let now = auth.clock.now();
     let token = token::one_time();

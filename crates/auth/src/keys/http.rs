@@ -83,7 +83,8 @@ async fn list_api_keys(
 
 /// Create an API key; its secret is shown this once
 ///
-/// A personal key acts as you; a service key (made by admins) acts as the organisation.
+/// A personal key acts as you; a service key (made by admins) acts as the organisation. A key that makes
+/// one hands its own limits on: scopes, expiry, networks, budget.
 #[utoipa::path(post, path = "/api/orgs/{org}/api-keys", tag = "auth", security(("api_key" = [])),
     params(("org" = String, Path, description = "Id or slug")), request_body = NewApiKey,
     responses((status = 201, body = CreatedApiKey),
@@ -114,6 +115,10 @@ async fn create_api_key(
     }
     let networks = networks(&new.allowed_networks)?;
     let budget_nanousd = new.monthly_budget_usd.map(nanousd).transpose()?;
+    let limits = auth.limits_of(&here).await?;
+    limits.allow_expiry(expires_at)?;
+    limits.allow_networks(&networks)?;
+    limits.allow_budget(budget_nanousd)?;
     let (kind, user) = match new.kind {
         KeyKind::Personal => (token::TokenKind::Personal, Some(creator)),
         KeyKind::Service => {
@@ -178,7 +183,7 @@ async fn get_api_key(
 /// Change the name, expiry, networks or budget of an API key
 ///
 /// Its scopes stay as they are, and so does its secret. The credential that changes it must have all of
-/// its scopes.
+/// its scopes, and a key gives no more than its own limits allow, itself included.
 #[utoipa::path(patch, path = "/api/orgs/{org}/api-keys/{id}", tag = "auth", security(("api_key" = [])),
     params(("org" = String, Path, description = "Id or slug"), ("id" = ApiKeyId, Path)), request_body = ApiKeyChange,
     responses((status = 200, body = ApiKey),
@@ -194,6 +199,7 @@ async fn change_api_key(
 ) -> Result<Json<ApiKey>> {
     let here = auth.acting_in(&principal, &org).await?;
     authorize(&here, Action::Use(Scope::AdminWrite))?;
+    let limits = auth.limits_of(&here).await?;
     let mut tx = loom_db::begin(&auth.pool).await?;
     let mut key = store::key(&mut *tx, here.org, id, whose(&here)?)
         .await?
@@ -207,14 +213,19 @@ async fn change_api_key(
     }
     if let Some(secs) = change.expires_in_secs {
         key.expires_at = expiry(auth.clock.now(), secs)?;
+        limits.allow_expiry(key.expires_at)?;
     }
     if let Some(allowed) = &change.allowed_networks {
         key.allowed_networks = networks(allowed)?;
+        limits.allow_networks(&key.allowed_networks)?;
     }
     if let Some(budget) = change.monthly_budget_usd {
         key.monthly_budget_usd = budget;
     }
     let budget = key.monthly_budget_usd.map(nanousd).transpose()?;
+    if change.monthly_budget_usd.is_some() {
+        limits.allow_budget(budget)?;
+    }
     let changed = store::update_key(&mut *tx, here.org, &key, budget)
         .await?
         .ok_or_else(|| Error::not_found("API key"))?;

@@ -1,6 +1,7 @@
 //! API keys of users and organisations.
 
 mod http;
+mod limits;
 pub(crate) mod model;
 mod report;
 pub(crate) mod store;

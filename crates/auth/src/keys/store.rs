@@ -149,6 +149,24 @@ pub(crate) async fn key(
     Ok(row.map(ApiKey::from))
 }
 
+/// What a key is limited by.
+#[derive(Default)]
+pub(crate) struct KeyLimits {
+    pub(crate) expires_at: Option<DateTime<Utc>>,
+    pub(crate) networks: Vec<String>,
+    pub(crate) budget_nanousd: Option<i64>,
+}
+
+pub(crate) async fn limits(pool: &PgPool, key: ApiKeyId) -> Result<Option<KeyLimits>> {
+    Ok(sqlx::query_as!(
+        KeyLimits,
+        "SELECT expires_at, networks, budget_nanousd FROM api_keys WHERE id = $1",
+        key.0
+    )
+    .fetch_optional(pool)
+    .await?)
+}
+
 /// Writes what can change of a key; gives what caches must forget. None when there is no such key any more.
 pub(crate) async fn update_key(
     db: impl PgExecutor<'_>,

@@ -24,7 +24,7 @@ use crate::{
     sign_in::{
         body::{self, FormOrJson},
         code,
-        device::known,
+        device::{allowed_to_answer, known},
         enter::go_on,
     },
 };
@@ -111,14 +111,14 @@ struct UserCode {
 async fn show_device(
     State(auth): State<Auth>,
     info: RequestInfo,
-    headers: HeaderMap,
     Extension(authentication): Extension<Authentication>,
+    headers: HeaderMap,
     Query(query): Query<UserCode>,
 ) -> Response {
     // Only what can be a code comes back on the page.
     let code = code::typed(&query.user_code).map(|code| code::shown(&code)).unwrap_or_default();
     match known(authentication) {
-        Ok(Some(principal)) => match auth.allowed_to_answer(&principal, &headers) {
+        Ok(Some(principal)) => match allowed_to_answer(&principal, &headers) {
             Ok(_) => device::ask(&code, &principal.name),
             Err(error) => error_page(&auth, &info, error),
         },
@@ -131,13 +131,13 @@ async fn show_device(
 async fn look_at_device(
     State(auth): State<Auth>,
     info: RequestInfo,
-    headers: HeaderMap,
     Extension(authentication): Extension<Authentication>,
+    headers: HeaderMap,
     body: Result<FormOrJson<UserCode>>,
 ) -> Response {
     let looked = async {
         let Some(principal) = known(authentication)? else { return Ok(sign_in_first("/device")) };
-        let user = auth.allowed_to_answer(&principal, &headers)?;
+        let user = allowed_to_answer(&principal, &headers)?;
         let typed = body?.value.user_code;
         let grant = auth.waiting_device(user, &typed).await?;
         let code = code::typed(&typed).map(|code| code::shown(&code)).unwrap_or_default();

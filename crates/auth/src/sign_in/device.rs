@@ -26,7 +26,7 @@ use super::{browser::random_secret, code, enter::HOME};
 use crate::{
     Auth,
     limit::Budget,
-    sessions::{Origin, SessionKind, model::device, user_agent},
+    sessions::{Origin, SessionKind, is_browser, model::device, user_agent},
     token,
 };
 
@@ -161,29 +161,24 @@ impl Auth {
         }))
     }
 
-    /// The client behind a code that a signed-in person typed.
+    /// The client behind a code that a signed-in person typed. A try is counted before it is judged, and
+    /// the count is held until then, so that tries at the same time are one after another. A right code
+    /// costs nothing; many wrong ones close this for a while, to the right one too.
     pub(crate) async fn waiting_device(&self, user: UserId, typed: &str) -> Result<Grant> {
+        let mut tx = loom_db::begin(&self.pool).await?;
+        self.rare.take(&mut *tx, "device code", &user.to_string(), TYPED).await?;
         let found = match code::typed(typed) {
-            Some(code) => {
-                // A right code costs nothing; many wrong ones close this for a while, to the right one too.
-                self.flood_of_codes(user).await?;
-                store::find(&self.pool, &token::digest(&code), self.clock.now()).await?
-            }
+            Some(code) => store::find(&mut tx, &token::digest(&code), self.clock.now()).await?,
             None => None,
         };
         match found {
+            // Rolled back.
             Some(grant) => Ok(grant),
             None => {
-                self.rare.take(&self.pool, "device code", &user.to_string(), TYPED).await?;
+                tx.commit().await?;
                 Err(no_such_code())
             }
         }
-    }
-
-    async fn flood_of_codes(&self, user: UserId) -> Result<()> {
-        let mut tx = loom_db::begin(&self.pool).await?;
-        // Rolled back: it only asks whether there is one left.
-        self.rare.take(&mut *tx, "device code", &user.to_string(), TYPED).await
     }
 
     /// What a signed-in person says to a client that waits.
@@ -195,7 +190,7 @@ impl Auth {
         typed: &str,
         approve: bool,
     ) -> Result<Grant> {
-        let user = self.allowed_to_answer(principal, headers)?;
+        let user = allowed_to_answer(principal, headers)?;
         let grant = self.waiting_device(user, typed).await?;
         if !store::answer(&self.pool, grant.id, user, approve, self.clock.now()).await? {
             return Err(no_such_code());
@@ -206,19 +201,6 @@ impl Auth {
         );
         self.note_act(principal, info, action, grant.id.to_string(), details).await?;
         Ok(grant)
-    }
-
-    /// Who is at a browser of ours: a client's own token or a key must not let further clients in.
-    pub(crate) fn allowed_to_answer(
-        &self,
-        principal: &Principal,
-        headers: &HeaderMap,
-    ) -> Result<UserId> {
-        principal.user_id().filter(|_| self.is_at_browser(principal, headers)).ok_or_else(|| {
-            Error::forbidden(
-                "only somebody who is signed in in a browser may let a device in; a key or a client's token may not",
-            )
-        })
     }
 }
 
@@ -235,5 +217,17 @@ fn signed_in_mail(base_url: &str, to: &str, client: &str, ip: &std::net::IpAddr)
         ),
         html: None,
         expires_at: None,
+    }
+}
+
+/// Who is at a browser of ours: a client's own token or a key must not let further clients in, which
+/// would outlive it.
+pub(crate) fn allowed_to_answer(principal: &Principal, headers: &HeaderMap) -> Result<UserId> {
+    match principal.user_id() {
+        Some(user) if is_browser(principal, headers) => Ok(user),
+        _ => Err(Error::forbidden(
+            "only somebody who is signed in in a browser may let a device in; \
+             an API key or the token of another device may not",
+        )),
     }
 }

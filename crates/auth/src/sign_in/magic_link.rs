@@ -69,7 +69,7 @@ impl Link {
 fn stale() -> Error {
     Error::malformed(
         "sign_in_expired",
-        "this link was used already, is older than ten minutes, or a newer one took its place; ask for a new one",
+        "this link was used already, is older than ten minutes, a newer one took its place, or five wrong codes were typed; ask for a new one",
     )
 }
 
@@ -131,6 +131,7 @@ impl Auth {
             &token::digest(&token),
             &browser.derive("code", &code),
             now + LIFE,
+            wanted,
         )
         .await?;
         let mail = mail::of(&self.site.base_url, &link, &token, &code, now + LIFE);
@@ -160,7 +161,8 @@ impl Auth {
         if !is_secret(token) {
             return Err(stale());
         }
-        store::find(&self.pool, &token::digest(token), self.clock.now()).await?.ok_or_else(stale)
+        let now = self.clock.now();
+        store::find(&self.pool, &token::digest(token), WRONG_CODES, now).await?.ok_or_else(stale)
     }
 
     /// By the button on the link's page.

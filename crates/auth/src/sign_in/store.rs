@@ -152,15 +152,18 @@ pub(crate) async fn name_user(db: &mut PgConnection, user: UserId, name: &str) -
     Ok(())
 }
 
-/// Is there an open invitation to this address?
+/// Is there an open invitation to this address, from somebody who could still send it?
 pub(crate) async fn is_invited(
     db: &mut PgConnection,
     email: &str,
     now: DateTime<Utc>,
 ) -> Result<bool> {
     Ok(sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM organisation_invitations
-                           WHERE email = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $2) AS "is!""#,
+        r#"SELECT EXISTS (SELECT FROM organisation_invitations i
+                           JOIN organisation_members m ON m.org_id = i.org_id AND m.user_id = i.invited_by
+                           JOIN users u ON u.id = i.invited_by AND u.disabled_at IS NULL
+                          WHERE i.email = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > $2
+                            AND (m.role = 'owner' OR (m.role = 'admin' AND i.role <> 'owner'))) AS "is!""#,
         email,
         now
     )

@@ -179,6 +179,23 @@ async fn the_mails_to_an_address_are_limited_over_all_replicas() {
 }
 
 #[tokio::test]
+async fn who_makes_many_organisations_sends_no_more_mails_for_it() {
+    let team = Team::new().await;
+    let new = json!({"slug": "second", "name": "Second"});
+    team.ada.post("/api/orgs", &new).await.expect(201);
+    let third = json!({"slug": "third", "name": "Third"});
+    team.ada.post("/api/orgs", &third).await.expect(201);
+    for n in 0..100 {
+        let org = if n % 2 == 0 { "engines" } else { "second" };
+        let invitation = json!({"email": format!("n{n}@example.com"), "role": "member"});
+        team.ada.post(&format!("/api/orgs/{org}/invitations"), &invitation).await.expect(201);
+    }
+    let invitation = json!({"email": "one@example.com", "role": "member"});
+    let limited = team.ada.post("/api/orgs/third/invitations", &invitation).await.expect(429);
+    assert_eq!(limited.code(), "rate_limited");
+}
+
+#[tokio::test]
 async fn of_two_who_accept_at_once_one_joins() {
     let team = Team::new().await;
     let invitation = team.invite(&team.ada, "bob@example.com", "member").await.expect(201).json();

@@ -117,6 +117,43 @@ async fn a_key_cannot_give_scopes_that_it_lacks() {
 }
 
 #[tokio::test]
+async fn a_key_cannot_lift_its_own_limits_by_changing_itself_or_making_another() {
+    let app = Setup::default().manual_clock().start().await;
+    let ada = app.user("ada@example.com").await;
+    let limited = json!({"name": "k", "kind": "personal", "scopes": ["admin:read", "admin:write"],
+        "expires_in_secs": 3600, "allowed_networks": ["127.0.0.0/16"], "monthly_budget_usd": 5});
+    let (made, key) = make(&ada, &path(&ada), &limited).await;
+    let own = format!("{}/{}", path(&ada), made["id"].as_str().unwrap());
+    for (member, wider) in [
+        ("expires_in_secs", json!(null)),
+        ("expires_in_secs", json!(3601)),
+        ("allowed_networks", json!([])),
+        ("allowed_networks", json!(["127.0.0.0/8"])),
+        ("allowed_networks", json!(["127.0.0.1", "192.0.2.1"])),
+        ("monthly_budget_usd", json!(null)),
+        ("monthly_budget_usd", json!(6)),
+    ] {
+        let refused = key.patch(&own, &json!({ member: wider })).await.expect(403);
+        assert_eq!(refused.code(), "forbidden", "{member}");
+        for kind in ["personal", "service"] {
+            let mut another = limited.clone();
+            another["kind"] = json!(kind);
+            another[member] = wider.clone();
+            assert_eq!(key.post(&path(&ada), &another).await.expect(403).code(), "forbidden");
+        }
+    }
+    assert_eq!(ids(&key.get(&path(&ada)).await.expect(200)).len(), 1 + 1);
+    // As narrow or narrower is well, and so is what is no limit; who has no limits sets any.
+    key.post(&path(&ada), &limited).await.expect(201);
+    let narrower = json!({"name": "n", "expires_in_secs": 60, "allowed_networks": ["127.0.0.1"],
+        "monthly_budget_usd": 1});
+    key.patch(&own, &narrower).await.expect(200);
+    key.patch(&own, &json!({"name": "m"})).await.expect(200);
+    let open = json!({"expires_in_secs": null, "allowed_networks": [], "monthly_budget_usd": null});
+    ada.patch(&own, &open).await.expect(200);
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_new_key_is_told_with_its_path() {
     let app = TestApp::start().await;
     let ada = app.user("ada@example.com").await;

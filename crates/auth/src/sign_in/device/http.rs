@@ -80,7 +80,9 @@ async fn complete_device(
         Ok(body) => body,
         Err(error) => return pages::error_for(&auth, &headers, &info, error),
     };
-    match auth.answer_device(&principal, &headers, &info, &value.user_code, value.approve).await {
+    let answered =
+        auth.answer_device(&principal, &headers, &info, &value.user_code, value.approve).await;
+    match answered {
         Ok(grant) if is_form => pages::device_answered(&auth, &grant, value.approve),
         Ok(grant) => {
             no_store(Json(DeviceAnswered { approved: value.approve, client_name: grant.client }))

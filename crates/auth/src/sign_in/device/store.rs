@@ -80,7 +80,7 @@ pub(crate) async fn delete(db: &mut PgConnection, id: Uuid) -> Result<()> {
 
 /// One that waits for an answer.
 pub(crate) async fn find(
-    pool: &PgPool,
+    db: &mut PgConnection,
     user_code: &[u8],
     now: DateTime<Utc>,
 ) -> Result<Option<Grant>> {
@@ -91,7 +91,7 @@ pub(crate) async fn find(
         user_code,
         now
     )
-    .fetch_optional(pool)
+    .fetch_optional(db)
     .await?)
 }
 

@@ -7,18 +7,21 @@ use uuid::Uuid;
 
 use super::Link;
 
-/// Stores a link; the ones before it, for the same address or in the same browser, are void.
+/// Stores a link; the ones before it in the same browser are void, and those for the same address when
+/// this one is `mailed`: else whoever knows an address could void the links that its owner has.
 pub(crate) async fn replace(
     db: &mut PgConnection,
     link: &Link,
     token: &[u8],
     code: &[u8],
     expires_at: DateTime<Utc>,
+    mailed: bool,
 ) -> Result<()> {
     sqlx::query!(
-        "DELETE FROM magic_links WHERE email = $1 OR browser_sha256 = $2",
+        "DELETE FROM magic_links WHERE (email = $1 AND $3) OR browser_sha256 = $2",
         link.email,
-        link.browser_sha256
+        link.browser_sha256,
+        mailed
     )
     .execute(&mut *db)
     .await?;
@@ -41,13 +44,20 @@ pub(crate) async fn replace(
     Ok(())
 }
 
-pub(crate) async fn find(pool: &PgPool, token: &[u8], now: DateTime<Utc>) -> Result<Option<Link>> {
+/// A link that is good, and for whose code fewer than `most` wrong ones were typed.
+pub(crate) async fn find(
+    pool: &PgPool,
+    token: &[u8],
+    most: i32,
+    now: DateTime<Utc>,
+) -> Result<Option<Link>> {
     Ok(sqlx::query_as!(
         Link,
         "SELECT id, email, browser_sha256, redirect_to, ip, user_agent, created_at
-           FROM magic_links WHERE token_sha256 = $1 AND expires_at > $2",
+           FROM magic_links WHERE token_sha256 = $1 AND expires_at > $2 AND wrong_codes < $3",
         token,
-        now
+        now,
+        most
     )
     .fetch_optional(pool)
     .await?)

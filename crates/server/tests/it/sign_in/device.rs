@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loom_testkit::{TestApp, browser::Browser, smtp::SmtpServer};
+use loom_testkit::{TestApp, browser::Browser, eventually, smtp::SmtpServer};
 use serde_json::{Value, json};
 
 use super::{open, signed_in_by_mail, with};
@@ -83,6 +83,10 @@ async fn a_client_is_let_in_by_a_person_who_sees_who_asks() {
     client.get("/device").await.expect(403);
     client.post("/device", &json!({"user_code": other["user_code"]})).await.expect(403);
     client.post("/api/account/identities/github/connect", &json!({})).await.expect(403);
+    // Nor does the token of a WebSocket that stands for it.
+    let token = client.get("/auth/ws-token").await.expect(200).json();
+    let path = format!("/auth/device/complete?token={}", token["token"].as_str().unwrap());
+    app.anonymous().with("upgrade", "websocket").post(&path, &approve).await.expect(403);
     let mail = smtp.mail(2).await;
     assert!(mail.text().contains("loom-cli on workbench"), "{}", mail.text());
     // The device code is used up, and the session is listed and can be ended.
@@ -163,6 +167,56 @@ async fn guessing_user_codes_is_closed_after_five() {
     assert_eq!(answer(&browser, code, "true").await, 429);
     app.clock.advance(Duration::from_secs(300));
     browser.submit("/device", &[("user_code", code)]).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_code_is_not_tried_while_the_last_wrong_one_is_being_counted() {
+    let (app, smtp) = app().await;
+    let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
+    let started = start(&app).await;
+    let wrong = [("user_code", "ZZZZ-ZZZZ")];
+    for _ in 0..4 {
+        browser.submit("/device", &wrong).await.expect(404);
+    }
+    let mut count = loom_db::begin(app.database.pool()).await.unwrap();
+    sqlx::query("SELECT 1 FROM rate_limits WHERE purpose = 'device code' FOR UPDATE")
+        .execute(&mut *count)
+        .await
+        .unwrap();
+    let waiting = async |n: usize| {
+        let query = "SELECT pid FROM pg_stat_activity
+                      WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually(async || (app.rows(query).await.len() >= n).then_some(())).await;
+    };
+    let fifth = browser.submit("/device", &wrong);
+    let sixth = async {
+        waiting(1).await;
+        browser.submit("/device", &[("user_code", started["user_code"].as_str().unwrap())]).await
+    };
+    let release = async {
+        waiting(2).await;
+        count.rollback().await.unwrap();
+    };
+    let (fifth, sixth, ()) = tokio::join!(fifth, sixth, release);
+    assert_eq!((fifth.status.as_u16(), sixth.status.as_u16()), (404, 429));
+}
+
+#[tokio::test]
+async fn the_token_of_a_device_lets_no_further_device_in_and_connects_no_identity() {
+    let smtp = SmtpServer::start();
+    let idp = loom_testkit::idp::Idp::start();
+    let app = with(with(open(), smtp.settings()), idp.settings("github")).start().await;
+    let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
+    let started = start(&app).await;
+    assert_eq!(answer(&browser, started["user_code"].as_str().unwrap(), "true").await, 200);
+    let token = poll(&app, &started).await.unwrap();
+    let client = app.anonymous().with_key(&token);
+    client.get("/auth/me").await.expect(200);
+    let second = start(&app).await;
+    let complete = json!({"user_code": second["user_code"], "approve": true});
+    client.post("/auth/device/complete", &complete).await.expect(403);
+    assert_eq!(poll(&app, &second).await, Err("authorization_pending".to_owned()));
+    client.post("/api/account/identities/github/connect", &json!({})).await.expect(403);
 }
 
 #[tokio::test]

@@ -306,6 +306,49 @@ async fn who_is_invited_may_sign_up_while_the_invitation_is_open() {
 }
 
 #[tokio::test]
+async fn an_address_that_only_folds_into_that_of_an_account_does_not_open_it() {
+    let idp = Idp::start();
+    let app = app_with(&idp, &["github", "oidc"]).await;
+    app.user("mike@example.com").await;
+    verify(&app, "mike@example.com").await;
+    // The Kelvin sign, whose small letter is `k`.
+    idp.sign_in_as(Person::new("666", "mi\u{212a}e@example.com"));
+    for provider in ["github", "oidc"] {
+        let browser = app.browser();
+        browser.sign_in_with(provider).await.expect(403);
+        assert_eq!(email_of(&browser).await, None);
+    }
+    assert!(app.rows("SELECT * FROM identities").await.is_empty());
+}
+
+#[tokio::test]
+async fn an_invitation_of_somebody_who_may_invite_no_more_lets_nobody_sign_up() {
+    let idp = Idp::start();
+    let app = with(loom_testkit::Setup::default(), idp.settings("github")).start().await;
+    let chief = app.admin("chief@example.com").await;
+    let mallory = app.user("mallory@example.com").await;
+    let team = serde_json::json!({"slug": "engines", "name": "Engines"});
+    let team = chief.post("/api/orgs", &team).await.expect(201).json();
+    let org = team["id"].as_str().unwrap().parse().unwrap();
+    app.join(mallory.id, org, loom_core::principal::OrgRole::Admin).await;
+    let own = serde_json::json!({"slug": "lair", "name": "Lair"});
+    mallory.post("/api/orgs", &own).await.expect(201);
+    let invite = |email: &str| serde_json::json!({"email": email, "role": "member"});
+    mallory.post("/api/orgs/engines/invitations", &invite("ada@example.com")).await.expect(201);
+    mallory.post("/api/orgs/lair/invitations", &invite("bob@example.com")).await.expect(201);
+    let member = format!("/api/orgs/engines/members/{}", mallory.id);
+    let demoted = serde_json::json!({"role": "member"});
+    chief.patch(&member, &demoted).await.expect(204);
+    idp.sign_in_as(ada());
+    app.browser().sign_in_with("github").await.expect(403);
+    let disable = format!("/api/admin/users/{}/disable", mallory.id);
+    chief.post(&disable, &serde_json::json!({})).await.expect(200);
+    idp.sign_in_as(Person::new("7", "bob@example.com"));
+    app.browser().sign_in_with("github").await.expect(403);
+    assert_eq!(app.rows("SELECT * FROM users").await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_disabled_user_is_not_let_in() {
     let idp = Idp::start();
     let app = app_with(&idp, &["github"]).await;
