@@ -40,7 +40,7 @@ pub fn authorize(principal: &Principal, action: Action) -> Result<()> {
         }
     };
     if !principal.scopes.contains(scope) {
-        return Err(Error::forbidden(format!("this credential lacks the scope `{scope}`")));
+        return Err(Error::insufficient_scope(scope));
     }
     if allowed { Ok(()) } else { Err(Error::forbidden(format!("only {who} may do this"))) }
 }

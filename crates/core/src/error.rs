@@ -8,6 +8,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::principal::Scope;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Cause = Arc<dyn StdError + Send + Sync>;
@@ -24,7 +26,15 @@ struct Inner {
     errors: Vec<FieldError>,
     extra: Map<String, Value>,
     retry_after: Option<Duration>,
+    lacking: Option<Lacking>,
     cause: Option<Cause>,
+}
+
+/// What a credential that was shown lacks, for `WWW-Authenticate` (RFC 6750, section 3.1).
+#[derive(Clone, Copy)]
+enum Lacking {
+    Validity,
+    Scope(Scope),
 }
 
 /// What is wrong with one field of a request.
@@ -74,6 +84,7 @@ impl Error {
             errors: Vec::new(),
             extra: Map::new(),
             retry_after: None,
+            lacking: None,
             cause: None,
         }))
     }
@@ -103,6 +114,13 @@ impl Error {
     /// 401.
     pub fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
+    /// 403: the credential is good, and not for this.
+    pub fn insufficient_scope(scope: Scope) -> Self {
+        let mut error = Self::forbidden(format!("this credential lacks the scope `{scope}`"));
+        error.0.lacking = Some(Lacking::Scope(scope));
+        error
     }
 
     /// 403.
@@ -161,6 +179,13 @@ impl Error {
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
+        self
+    }
+
+    /// The challenge says that the credential which was shown is no good; who showed none is not told so.
+    #[must_use]
+    pub fn invalid_token(mut self) -> Self {
+        self.0.lacking = Some(Lacking::Validity);
         self
     }
 
@@ -225,6 +250,24 @@ impl Error {
         }
     }
 
+    /// `WWW-Authenticate`: of every 401, and of the 403 for want of a scope.
+    fn challenge(&self) -> Option<HeaderValue> {
+        let bearer = "Bearer realm=\"loom\"";
+        match self.0.lacking {
+            Some(Lacking::Validity) => {
+                HeaderValue::try_from(format!("{bearer}, error=\"invalid_token\"")).ok()
+            }
+            Some(Lacking::Scope(scope)) => HeaderValue::try_from(format!(
+                "{bearer}, error=\"insufficient_scope\", scope=\"{scope}\""
+            ))
+            .ok(),
+            None if self.0.status == StatusCode::UNAUTHORIZED => {
+                Some(HeaderValue::from_static(bearer))
+            }
+            None => None,
+        }
+    }
+
     /// The response, its problem document naming the request. The error itself rides along in the
     /// response's extensions, for the log and for surfaces that have an error shape of their own.
     pub fn respond(self, request_id: &str) -> Response {
@@ -236,11 +279,8 @@ impl Error {
         if let Some(secs) = self.retry_after_secs() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
-        if self.0.status == StatusCode::UNAUTHORIZED {
-            headers.insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"loom\""),
-            );
+        if let Some(challenge) = self.challenge() {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(self);
         response

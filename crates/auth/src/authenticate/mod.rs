@@ -44,6 +44,9 @@ impl Auth {
         match self.identify(request).await {
             Ok(Some(principal)) => Authentication::Known(principal),
             Ok(None) => Authentication::Anonymous,
+            Err(error) if error.status() == StatusCode::UNAUTHORIZED => {
+                Authentication::Refused(error.invalid_token())
+            }
             Err(error) => Authentication::Refused(error),
         }
     }

@@ -118,14 +118,10 @@ pub(crate) fn error_page(auth: &Auth, info: &RequestInfo, error: Error) -> Respo
         "last_way_in" | "identity_taken" | "cross_site" => (ACCOUNT, "Back to your account"),
         _ => (SIGN_IN, "Go to the sign-in page"),
     };
-    let mut sentence = error.detail().to_owned();
-    if let Some(first) = sentence.get(..1).map(str::to_uppercase) {
-        sentence.replace_range(..1, &first);
-    }
     let body = html! {
         section.card {
             h1 { (title) }
-            p role="alert" { (sentence) "." }
+            p role="alert" { (sentence(&error)) }
             @if let Some(secs) = error.retry_after_secs() {
                 p { "Try again in " (wait_words(secs)) "." }
             }
@@ -142,6 +138,25 @@ pub(crate) fn error_page(auth: &Auth, info: &RequestInfo, error: Error) -> Respo
     }
     response.extensions_mut().insert(error);
     response
+}
+
+/// What an error says, for people: a whole sentence, code as code.
+fn sentence(error: &Error) -> Markup {
+    let mut text = match (error.code(), error.detail().strip_prefix("email: ")) {
+        // How long to wait is said in words of its own.
+        ("rate_limited", _) => "this was done too often".to_owned(),
+        (_, Some(fault)) => format!("this {fault}"),
+        (_, None) => error.detail().to_owned(),
+    };
+    if let Some(first) = text.get(..1).map(str::to_uppercase) {
+        text.replace_range(..1, &first);
+    }
+    html! {
+        @for (at, part) in text.split('`').enumerate() {
+            @if at % 2 == 1 { code { (part) } } @else { (part) }
+        }
+        "."
+    }
 }
 
 fn wait_words(secs: u64) -> String {

@@ -126,7 +126,7 @@ pub(super) fn set_up(token: &str, wrong: Option<&Error>) -> Response {
         section.card {
             h1 { "Set up this server" }
             p { "Nobody administers this server yet. You will: with this address you become its first system admin." }
-            @if let Some(error) = wrong { p.error role="alert" { (error.detail()) } }
+            @if let Some(error) = wrong { p.error role="alert" { (super::sentence(error)) } }
             form method="post" action="/auth/setup" {
                 input type="hidden" name="token" value=(token);
                 label for="email" { "Your e-mail address" }

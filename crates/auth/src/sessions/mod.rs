@@ -168,10 +168,12 @@ impl Auth {
 }
 
 /// Was the request authenticated by a browser's cookie (or as the developer's own)? What is shown in a
-/// header counts before a cookie, and is a key or the token of a command-line client.
+/// header counts before a cookie, and is a key or the token of a command-line client; the token of a
+/// WebSocket may stand for either.
 pub(crate) fn is_browser(principal: &Principal, headers: &HeaderMap) -> bool {
-    let by_header =
-        headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-api-key");
+    let by_header = headers.contains_key(header::AUTHORIZATION)
+        || headers.contains_key("x-api-key")
+        || headers.contains_key(header::UPGRADE);
     matches!(principal.via, Via::Session(_) | Via::DevMode) && !by_header
 }
 

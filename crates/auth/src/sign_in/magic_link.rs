@@ -124,6 +124,7 @@ impl Auth {
         // Nobody learns here that others asked for the same address.
         let may_mail = self.rare.take(&mut *tx, "mails to an address", email, MAILED).await.is_ok();
         let wanted = may_mail && self.may_enter_by_mail(&mut tx, email).await?;
+        sqlx::query("SAVEPOINT link").execute(&mut *tx).await?;
         store::replace(
             &mut tx,
             &link,
@@ -136,7 +137,12 @@ impl Auth {
         let mail = mail::of(&self.site.base_url, &link, &token, &code, now + LIFE);
         sqlx::query("SAVEPOINT mail").execute(&mut *tx).await?;
         self.notify.mail(&mut tx, &mail).await?;
-        let end = if wanted { "RELEASE SAVEPOINT mail" } else { "ROLLBACK TO SAVEPOINT mail" };
+        let end = match (may_mail, wanted) {
+            // Without a mail of its own it takes the place of none that was sent.
+            (false, _) => "ROLLBACK TO SAVEPOINT link",
+            (true, false) => "ROLLBACK TO SAVEPOINT mail",
+            (true, true) => "RELEASE SAVEPOINT mail",
+        };
         sqlx::query(end).execute(&mut *tx).await?;
         tx.commit().await?;
         self.notify.wake();

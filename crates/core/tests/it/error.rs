@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::response::IntoResponse;
 use http::{StatusCode, header};
 use http_body_util::BodyExt;
-use loom_core::Error;
+use loom_core::{Error, principal::Scope};
 use serde_json::Value;
 
 async fn shown(error: Error) -> (http::response::Parts, Value) {
@@ -53,7 +53,14 @@ async fn a_401_says_how_to_authenticate() {
     let (parts, _) = shown(Error::unauthenticated("no key")).await;
     assert_eq!(parts.status, StatusCode::UNAUTHORIZED);
     assert_eq!(parts.headers[header::WWW_AUTHENTICATE], "Bearer realm=\"loom\"");
-    let (parts, _) = shown(Error::forbidden("no scope")).await;
+    let (parts, _) = shown(Error::unauthenticated("a revoked key").invalid_token()).await;
+    let challenge = "Bearer realm=\"loom\", error=\"invalid_token\"";
+    assert_eq!(parts.headers[header::WWW_AUTHENTICATE], challenge);
+    let (parts, problem) = shown(Error::insufficient_scope(Scope::ThreadsRead)).await;
+    let challenge = "Bearer realm=\"loom\", error=\"insufficient_scope\", scope=\"threads:read\"";
+    assert_eq!(parts.headers[header::WWW_AUTHENTICATE], challenge);
+    assert_eq!((&problem["status"], &problem["code"]), (&403.into(), &"forbidden".into()));
+    let (parts, _) = shown(Error::forbidden("no role")).await;
     assert!(!parts.headers.contains_key(header::WWW_AUTHENTICATE));
 }
 

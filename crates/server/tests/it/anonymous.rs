@@ -52,7 +52,12 @@ fn assert_refused(answer: Answer, path: &str, what: &str) {
         assert!(error["error"]["type"].is_string(), "{what} {path}: {error}");
     } else {
         assert_eq!(answer.code(), "unauthenticated", "{what} {path}");
-        assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"loom\""));
+        // RFC 6750: who showed nothing is told of no error.
+        let challenge = match what {
+            "nothing" => "Bearer realm=\"loom\"",
+            _ => "Bearer realm=\"loom\", error=\"invalid_token\"",
+        };
+        assert_eq!(answer.header("www-authenticate"), Some(challenge), "{what} {path}");
     }
     assert!(answer.header("x-request-id").is_some());
 }

@@ -24,6 +24,9 @@ struct World {
     threads: [String; 2],
     /// The same of repositories.
     repositories: [String; 2],
+    /// A sign-in of hers, and an identity at a provider.
+    session: String,
+    identity: String,
 }
 
 /// Somebody of another organisation, with one of their own.
@@ -34,6 +37,8 @@ struct Stranger {
 }
 
 const TITLE: &str = "the plans of Ada";
+/// What GitHub calls her.
+const LOGIN: &str = "countess-of-lovelace";
 
 impl World {
     async fn new() -> Self {
@@ -73,8 +78,22 @@ impl World {
             let made = ada.post("/api/repos", &new).await.expect(201).json();
             repositories.push(text(&made["id"]));
         }
+        let [session, identity] =
+            [(); 2].map(|()| loom_core::id::new_uuid(app.clock.now()).to_string());
+        let signed_in = format!(
+            "WITH session AS (INSERT INTO user_sessions
+                 (id, user_id, kind, secret_sha256, method, created_at, last_used_at, expires_at, last_expires_at)
+                 VALUES ('{session}', '{user}', 'web', sha256('secret'), 'github', now(), now(),
+                         now() + interval '60 days', now() + interval '180 days'))
+             INSERT INTO identities (id, user_id, provider, issuer, subject, login, created_at, last_used_at)
+             VALUES ('{identity}', '{user}', 'github', 'https://github.com', '1815', '{LOGIN}', now(), now())",
+            user = ada.id
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(signed_in)).execute(app.database.pool()).await.unwrap();
         let mut keys = keys.into_iter();
         Self {
+            session,
+            identity,
             personal_key: keys.next().unwrap(),
             service_key: keys.next().unwrap(),
             invitation: (invitation, token),
@@ -130,6 +149,15 @@ impl World {
             );
             all.extend(self.app.rows(&query).await);
         }
+        for table in ["user_sessions", "identities"] {
+            let query = format!(
+                "SELECT to_jsonb(t) AS row FROM {table} t WHERE user_id = '{}'",
+                self.ada.id
+            );
+            let rows = self.app.rows(&query).await;
+            assert_eq!(rows.len(), 1, "{table}");
+            all.extend(rows);
+        }
         assert!(all.len() > 10);
         all
     }
@@ -149,7 +177,7 @@ impl World {
         telling.push(self.ada.id.to_string());
         telling.push("grace@example.com".to_owned());
         telling.push(self.invitation.0.clone());
-        telling.push(TITLE.to_owned());
+        telling.extend([TITLE, LOGIN, &self.session, &self.identity].map(str::to_owned));
         for word in telling {
             assert!(!answer.text.contains(&word), "tells {word}: {}", answer.text);
         }
@@ -186,6 +214,17 @@ async fn key_case(world: &World, stranger: &Stranger, method: Method) {
     }
 }
 
+/// What is a user's own is not there for another user, and not for what is no user at all.
+async fn own_case(world: &World, stranger: &Stranger, method: Method, path: &str) {
+    let request = stranger.caller.request(method.clone(), path);
+    let answer = stranger.caller.send(request).await;
+    world.assert_silent(&answer.expect(match stranger.what {
+        "a service key" => 403,
+        _ if method == Method::GET => 200,
+        _ => 404,
+    }));
+}
+
 /// One for each operation under which something of an organisation can be reached.
 const CASES: &[(&str, Case)] = &[
     ("GET /auth/me", |world, stranger| {
@@ -193,6 +232,32 @@ const CASES: &[(&str, Case)] = &[
             let me = stranger.caller.get("/auth/me").await.expect(200);
             world.assert_silent(&me);
             assert_eq!(me.json()["org_id"], stranger.own_org.as_str());
+        })
+    }),
+    ("GET /api/sessions", |world, stranger| {
+        Box::pin(async move { own_case(world, stranger, Method::GET, "/api/sessions").await })
+    }),
+    ("DELETE /api/sessions/{id}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/api/sessions/{}", world.session);
+            own_case(world, stranger, Method::DELETE, &path).await;
+        })
+    }),
+    ("POST /auth/logout", |world, stranger| {
+        Box::pin(async move {
+            let answer = stranger.caller.post("/auth/logout", &json!({})).await;
+            world.assert_silent(&answer.expect(409));
+        })
+    }),
+    ("GET /api/account/identities", |world, stranger| {
+        Box::pin(async move {
+            own_case(world, stranger, Method::GET, "/api/account/identities").await;
+        })
+    }),
+    ("DELETE /api/account/identities/{id}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/api/account/identities/{}", world.identity);
+            own_case(world, stranger, Method::DELETE, &path).await;
         })
     }),
     ("GET /api/orgs", |world, stranger| {
@@ -506,12 +571,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /auth/device/start", "begins to sign in; nothing of anybody is read"),
     ("POST /auth/device/poll", "only with the device code; see sign_in/device.rs"),
     ("POST /auth/device/complete", "acts as the one who is signed in; see sign_in/device.rs"),
-    ("POST /auth/logout", "ends the session of this request, no other; see sign_in/sessions.rs"),
     ("GET /auth/ws-token", "stands for the credential of this request; see sign_in/sessions.rs"),
-    ("GET /api/sessions", "of a user, in no organisation; strangers: sign_in/sessions.rs"),
-    ("DELETE /api/sessions/{id}", "of a user, in no organisation; strangers: sign_in/sessions.rs"),
-    ("GET /api/account/identities", "of a user, in no organisation; strangers: sign_in/account.rs"),
-    ("DELETE /api/account/identities/{id}", "of a user; strangers: sign_in/account.rs"),
     ("POST /api/account/identities/{provider}/connect", "of a user; see sign_in/account.rs"),
     ("GET /api/admin/users", "the users of the installation, for its admins; see auth_admin.rs"),
     ("GET /api/admin/users/{id}", "as /api/admin/users"),

@@ -11,6 +11,7 @@
 mod anonymous;
 mod auth_admin;
 mod auth_audit;
+mod auth_cost;
 mod auth_invitation_page;
 mod auth_invitations;
 mod auth_keys;

@@ -76,6 +76,17 @@ async fn a_client_is_let_in_by_a_person_who_sees_who_asks() {
         (&me["user"]["email"], &me["via"]["kind"]),
         (&"ada@example.com".into(), &"session".into())
     );
+    // It makes no further way in: neither another client nor an identity.
+    let other = start(&app).await;
+    let approve = json!({"user_code": other["user_code"], "approve": true});
+    client.post("/auth/device/complete", &approve).await.expect(403);
+    client.get("/device").await.expect(403);
+    client.post("/device", &json!({"user_code": other["user_code"]})).await.expect(403);
+    client.post("/api/account/identities/github/connect", &json!({})).await.expect(403);
+    // Nor does the token of a WebSocket that stands for it.
+    let token = client.get("/auth/ws-token").await.expect(200).json();
+    let path = format!("/auth/device/complete?token={}", token["token"].as_str().unwrap());
+    app.anonymous().with("upgrade", "websocket").post(&path, &approve).await.expect(403);
     let mail = smtp.mail(2).await;
     assert!(mail.text().contains("loom-cli on workbench"), "{}", mail.text());
     // The device code is used up, and the session is listed and can be ended.

@@ -192,6 +192,23 @@ async fn who_asks_for_an_address_that_gets_no_more_mails_does_not_void_its_link(
 }
 
 #[tokio::test]
+async fn who_asks_too_often_keeps_the_last_mail_that_came() {
+    let (app, smtp) = app().await;
+    let browser = app.browser();
+    let asked = [("email", "ada@example.com")];
+    for n in 1..=5 {
+        browser.submit("/auth/magic-link", &asked).await.expect(202);
+        smtp.mail(n).await;
+    }
+    let (link, code) = link_and_code(&smtp.mail(5).await);
+    // No mail comes of it.
+    browser.submit("/auth/magic-link", &asked).await.expect(202);
+    assert_eq!(app.rows("SELECT * FROM deliveries").await.len(), 5);
+    browser.get(&path_of(&link)).await.expect(200);
+    browser.submit("/auth/magic-link/verify", &[("code", &code)]).await.expect(303);
+}
+
+#[tokio::test]
 async fn a_link_does_not_sign_in_another_account_over_a_session_without_ending_it() {
     let (app, smtp) = app().await;
     let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;

@@ -22,13 +22,13 @@ use loom_testkit::{
 use serde_json::Value;
 
 /// Anybody at example.com may sign up.
-fn open() -> Setup {
+pub(crate) fn open() -> Setup {
     Setup::default()
         .set("LOOM_SERVER_SIGN_UP", "domains")
         .set("LOOM_SERVER_SIGN_UP_DOMAINS", "example.com")
 }
 
-fn with(setup: Setup, settings: Vec<(impl AsRef<str>, String)>) -> Setup {
+pub(crate) fn with(setup: Setup, settings: Vec<(impl AsRef<str>, String)>) -> Setup {
     settings.into_iter().fold(setup, |setup, (name, value)| setup.set(name.as_ref(), value))
 }
 
@@ -90,7 +90,12 @@ async fn verify(app: &TestApp, email: &str) {
 }
 
 /// A browser that signed in by mail; `n` is the number of the mail.
-async fn signed_in_by_mail(app: &TestApp, smtp: &SmtpServer, email: &str, n: usize) -> Browser {
+pub(crate) async fn signed_in_by_mail(
+    app: &TestApp,
+    smtp: &SmtpServer,
+    email: &str,
+    n: usize,
+) -> Browser {
     let browser = app.browser();
     browser.submit("/auth/magic-link", &[("email", email)]).await.expect(202);
     let (link, _) = link_and_code(&smtp.mail(n).await);

@@ -55,7 +55,9 @@ async fn every_page_is_strict() {
     let link = app.running.features.auth.setup_link().await.unwrap().unwrap();
     assert_strict(&page(&stranger, &path_of(&link)).await, "set-up");
     let wrong = stranger.submit("/auth/magic-link", &[("email", "\"><script>@example.com")]).await;
-    assert_strict(&wrong.expect(422), "not an address");
+    let wrong = wrong.expect(422);
+    assert_strict(&wrong, "not an address");
+    assert!(wrong.text.contains("This is not an e-mail address."), "{}", wrong.text);
     let sent = stranger.submit("/auth/magic-link", &[("email", "ada&co@example.com")]).await;
     assert_strict(&sent.expect(202), "sent");
     let (link, _) = link_and_code(&smtp.mail(1).await);
