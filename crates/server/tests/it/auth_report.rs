@@ -61,7 +61,7 @@ async fn a_key_is_read_renamed_and_given_another_end_and_budget() {
 }
 
 #[tokio::test]
-async fn a_key_revoked_on_one_replica_is_refused_on_the_other_within_a_second() {
+async fn a_key_revoked_on_one_replica_is_refused_on_the_other_by_word_not_by_age() {
     let app = TestApp::start().await;
     let other = app.replica().await;
     let ada = app.user("ada@example.com").await;
@@ -74,8 +74,8 @@ async fn a_key_revoked_on_one_replica_is_refused_on_the_other_within_a_second() 
     key.get("/api/threads").await.expect(401);
     let refused =
         eventually(async || (key.at(&other).get("/api/threads").await.status == 401).then_some(()));
-    // Long before it would be looked up anew.
-    tokio::time::timeout(Duration::from_secs(1), refused).await.unwrap();
+    // It takes milliseconds; without word it would be believed for ten seconds.
+    tokio::time::timeout(Duration::from_secs(5), refused).await.unwrap();
     other.shut_down().await;
 }
 

@@ -232,7 +232,7 @@ async fn a_session_acts_in_the_organisation_that_is_chosen() {
 }
 
 #[tokio::test]
-async fn a_session_ended_at_one_replica_is_refused_at_the_other_within_a_second() {
+async fn a_session_ended_at_one_replica_is_refused_at_the_other_by_word_not_by_age() {
     let (app, smtp) = app().await;
     let other = app.replica().await;
     let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
@@ -246,8 +246,8 @@ async fn a_session_ended_at_one_replica_is_refused_at_the_other_within_a_second(
     });
     there.set_cookie("loom_session", &secret.unwrap());
     eventually(async || me(&there).await.is_none().then_some(())).await;
-    // Much less than the ten seconds for which it is believed without word.
-    assert!(ended.elapsed() < Duration::from_secs(1), "{:?}", ended.elapsed());
+    // It takes milliseconds; without word it would be believed for ten seconds.
+    assert!(ended.elapsed() < Duration::from_secs(5), "{:?}", ended.elapsed());
 }
 
 #[tokio::test]
