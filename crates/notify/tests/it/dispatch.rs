@@ -15,6 +15,7 @@ use loom_testkit::{
     smtp::{Answer, SmtpServer},
 };
 use loom_vault::Vault;
+use sqlx::PgPool;
 use tokio::runtime::Runtime;
 
 use crate::{MINUTE, mail, queue};
@@ -46,11 +47,15 @@ impl World {
     }
 
     fn replica(&self) -> Notify {
+        self.replica_on(self.database.pool().clone())
+    }
+
+    fn replica_on(&self, pool: PgPool) -> Notify {
         let settings = self.smtp.settings();
         let vars = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
         let config = Config::load(&mut Env::new(vars), Path::new("/nowhere"), false);
-        let (pool, clock) = (self.database.pool().clone(), self.clock.clone());
-        Notify::new(pool, clock, Arc::clone(&self.vault), Arc::new(Nobody), &config).unwrap()
+        Notify::new(pool, self.clock.clone(), Arc::clone(&self.vault), Arc::new(Nobody), &config)
+            .unwrap()
     }
 
     async fn states(&self) -> Vec<String> {
@@ -110,7 +115,8 @@ async fn what_a_replica_was_sending_when_it_died_is_sent_by_another_with_the_sam
     let first = Runtime::new().unwrap();
     let dying = {
         let _inside = first.enter();
-        let dying = world.replica();
+        // Of its own: what is connected in there ends with it.
+        let dying = world.replica_on(PgPool::connect_lazy(world.database.url().expose()).unwrap());
         dying.start(&Hub::silent(&[CHANNEL]));
         dying
     };
