@@ -148,7 +148,7 @@ impl Auth {
         }
         tx.commit().await?;
         let details = json!({"provider": provider});
-        self.note_act(principal, info, "identity.disconnect", id.to_string(), details).await
+        self.done(principal, None, info, "identity.disconnect", id, details).await
     }
 
     pub(crate) async fn begin_to_connect(

@@ -45,6 +45,19 @@ pub trait Audit: Send + Sync {
         from: Option<&'a RequestInfo>,
         act: Act,
     ) -> BoxFuture<'a, Result<()>>;
+
+    /// Records what somebody has done, in the organisation that they act in.
+    fn done<'a>(
+        &'a self,
+        by: &'a Principal,
+        from: &'a RequestInfo,
+        action: &'static str,
+        target: String,
+        details: Value,
+    ) -> BoxFuture<'a, Result<()>> {
+        let act = Act { action, target, outcome: Outcome::Success, details };
+        self.record(Some(by), None, Some(from), act)
+    }
 }
 
 /// Asks once more who is behind a request, for what goes on long after it was let in. Implemented by

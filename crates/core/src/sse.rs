@@ -1,4 +1,4 @@
-//! Server-sent events: headers, keep-alive, ids, and what a slow reader is told.
+//! Server-sent events: headers and keep-alive.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -6,9 +6,8 @@ use axum::response::{
     IntoResponse, Response, Sse,
     sse::{Event, KeepAlive},
 };
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt};
 use http::{HeaderValue, header};
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 /// A comment line is sent after this long without an event.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -23,22 +22,4 @@ pub fn response(events: impl Stream<Item = Event> + Send + 'static) -> Response 
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
-}
-
-/// The events of a broadcast channel. A reader that is too slow gets `event: lagged` with
-/// `{"skipped": n}` in place of what it missed; the sender never waits for it.
-pub fn from_broadcast<T: Clone + Send + 'static>(
-    receiver: Receiver<T>,
-    event: impl Fn(T) -> Event + Send + 'static,
-) -> impl Stream<Item = Event> + Send {
-    stream::unfold((receiver, event), |(mut receiver, event)| async move {
-        let next = match receiver.recv().await {
-            Ok(item) => event(item),
-            Err(RecvError::Lagged(skipped)) => {
-                Event::default().event("lagged").data(format!("{{\"skipped\":{skipped}}}"))
-            }
-            Err(RecvError::Closed) => return None,
-        };
-        Some((next, (receiver, event)))
-    })
 }

@@ -9,11 +9,11 @@ use loom_core::{
     error::Problem,
     id::RunId,
     page::{PageQuery, cut},
-    port::{Act, Audit, Outcome},
+    port::Audit,
     principal::{RequestInfo, Scope, required},
 };
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -150,7 +150,7 @@ async fn run_job(
 ) -> Result<(StatusCode, Json<JobRun>)> {
     authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
     let run_id = admin.scheduler.request_enabled(&id).await?.id;
-    admin.record(&principal, &info, "job.run", id, json!({"run_id": run_id})).await?;
+    admin.audit.done(&principal, &info, "job.run", id, json!({"run_id": run_id})).await?;
     Ok((StatusCode::ACCEPTED, Json(JobRun { run_id })))
 }
 
@@ -170,7 +170,7 @@ async fn cancel_job(
 ) -> Result<(StatusCode, Json<JobRun>)> {
     authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
     let run_id = admin.scheduler.cancel(&id).await?;
-    admin.record(&principal, &info, "job.cancel", id, json!({"run_id": run_id})).await?;
+    admin.audit.done(&principal, &info, "job.cancel", id, json!({"run_id": run_id})).await?;
     Ok((StatusCode::ACCEPTED, Json(JobRun { run_id })))
 }
 
@@ -217,20 +217,8 @@ impl Admin {
         authorize(principal, Action::ManageSystem(Scope::AdminWrite))?;
         if self.scheduler.switch(&id, on).await? {
             let action = if on { "job.enable" } else { "job.disable" };
-            self.record(principal, info, action, id.clone(), json!({})).await?;
+            self.audit.done(principal, info, action, id.clone(), json!({})).await?;
         }
         Ok(Json(self.scheduler.view(&id).await?))
-    }
-
-    async fn record(
-        &self,
-        principal: &Principal,
-        info: &RequestInfo,
-        action: &'static str,
-        target: String,
-        details: Value,
-    ) -> Result<()> {
-        let act = Act { action, target, outcome: Outcome::Success, details };
-        self.audit.record(Some(principal), None, Some(info), act).await
     }
 }

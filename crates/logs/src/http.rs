@@ -18,7 +18,7 @@ use loom_core::{
     Error, Json, Principal, Query, Result,
     authorize::{Action, authorize},
     error::Problem,
-    port::{Act, Audit, Outcome, Reauthenticate},
+    port::{Audit, Reauthenticate},
     principal::{Actor, Authentication, RequestInfo, Scope, required},
 };
 use serde::Serialize;
@@ -281,13 +281,8 @@ impl Admin {
         // Somebody may look for a secret that got out.
         let mut details = json!({ "query": query });
         loom_redact::shared().redact_json(&mut details);
-        let act = Act {
-            action,
-            target: target.unwrap_or_else(|| self.logs.buffer.replica().to_owned()),
-            outcome: Outcome::Success,
-            details,
-        };
-        self.audit.record(Some(principal), None, Some(info), act).await
+        let target = target.unwrap_or_else(|| self.logs.buffer.replica().to_owned());
+        self.audit.done(principal, info, action, target, details).await
     }
 
     fn recheck(&self, parts: Parts) -> Recheck {

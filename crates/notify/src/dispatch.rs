@@ -247,7 +247,7 @@ impl Notify {
         let now = self.clock.now();
         let last_error = outcome.error.as_ref().map(|error| {
             // NUL is the one character that PostgreSQL does not hold.
-            let error = self.redactor.redact(error).replace('\0', " ");
+            let error = loom_redact::shared().redact(error).replace('\0', " ");
             text::cut(&error, ERROR_MAX).to_owned()
         });
         let (state, via, retry) = match &outcome.fate {

@@ -154,7 +154,7 @@ impl Notify {
             Ok(Ok(answers)) => answers,
             Ok(Err(error)) => {
                 let error = chain(&error);
-                tracing::warn!(error = %self.redactor.redact(&error), "the mail server cannot be used");
+                tracing::warn!(error = %loom_redact::shared().redact(&error), "the mail server cannot be used");
                 false
             }
             Err(_) => {

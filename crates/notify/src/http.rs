@@ -9,11 +9,11 @@ use loom_core::{
     error::Problem,
     id::{DeliveryId, WebhookId},
     page::{PageQuery, cut},
-    port::{Act, Audit, Outcome},
+    port::Audit,
     principal::{RequestInfo, Scope, required},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -108,7 +108,7 @@ async fn create_webhook(
     authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
     let (webhook, secret) = admin.notify.add_webhook(&principal, new).await?;
     let details = json!({"name": webhook.name});
-    admin.record(&principal, &info, "webhook.create", webhook.id.to_string(), details).await?;
+    admin.audit.done(&principal, &info, "webhook.create", webhook.id.to_string(), details).await?;
     let secret = secret.expose().to_owned();
     Ok((StatusCode::CREATED, Json(CreatedWebhook { webhook, secret })))
 }
@@ -151,7 +151,7 @@ async fn change_webhook(
     authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
     let webhook = admin.notify.change_webhook(id, change).await?;
     let details = json!({"name": webhook.name, "enabled": webhook.enabled});
-    admin.record(&principal, &info, "webhook.update", id.to_string(), details).await?;
+    admin.audit.done(&principal, &info, "webhook.update", id.to_string(), details).await?;
     Ok(Json(webhook))
 }
 
@@ -172,7 +172,7 @@ async fn delete_webhook(
 ) -> Result<StatusCode> {
     authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
     admin.notify.delete_webhook(id).await?;
-    admin.record(&principal, &info, "webhook.delete", id.to_string(), json!({})).await?;
+    admin.audit.done(&principal, &info, "webhook.delete", id.to_string(), json!({})).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -195,7 +195,7 @@ async fn test_webhook(
     authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
     let delivery_id = admin.notify.test_webhook(id).await?;
     let details = json!({"delivery_id": delivery_id});
-    admin.record(&principal, &info, "webhook.test", id.to_string(), details).await?;
+    admin.audit.done(&principal, &info, "webhook.test", id.to_string(), details).await?;
     Ok((StatusCode::ACCEPTED, Json(Queued { delivery_id })))
 }
 
@@ -249,7 +249,7 @@ async fn retry_delivery(
         ));
     }
     admin.notify.wake();
-    admin.record(&principal, &info, "delivery.retry", id.to_string(), json!({})).await?;
+    admin.audit.done(&principal, &info, "delivery.retry", id.to_string(), json!({})).await?;
     Ok((StatusCode::ACCEPTED, Json(Queued { delivery_id: id })))
 }
 
@@ -282,20 +282,6 @@ async fn test_mail(
     db.commit().await?;
     admin.notify.wake();
     let details = json!({"delivery_id": delivery_id});
-    admin.record(&principal, &info, "mail.test", mail.to, details).await?;
+    admin.audit.done(&principal, &info, "mail.test", mail.to, details).await?;
     Ok((StatusCode::ACCEPTED, Json(Queued { delivery_id })))
-}
-
-impl Admin {
-    async fn record(
-        &self,
-        principal: &Principal,
-        info: &RequestInfo,
-        action: &'static str,
-        target: String,
-        details: Value,
-    ) -> Result<()> {
-        let act = Act { action, target, outcome: Outcome::Success, details };
-        self.audit.record(Some(principal), None, Some(info), act).await
-    }
 }

@@ -28,7 +28,6 @@ use loom_core::{
     Clock, Error, Result,
     port::{AdminDirectory, BoxFuture},
 };
-use loom_redact::Redactor;
 use loom_vault::Vault;
 use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -53,7 +52,6 @@ pub struct Inner {
     alert_emails: Vec<String>,
     production: bool,
     outbox: PathBuf,
-    redactor: Redactor,
     mailer: mailer::Mailer,
     guard: outbound::Guard,
     /// Made when it is first needed: one that only queues needs no TLS.
@@ -87,7 +85,6 @@ impl Notify {
         config: &Config,
     ) -> Result<Self> {
         let guard = outbound::Guard::new(config.outbound_allow.iter().copied());
-        let password = config.smtp.as_ref().and_then(|smtp| smtp.password.clone());
         Ok(Self(Arc::new(Inner {
             pool,
             clock,
@@ -96,7 +93,6 @@ impl Notify {
             alert_emails: config.alert_emails.clone(),
             production: config.production,
             outbox: config.outbox.clone(),
-            redactor: Redactor::new(password),
             mailer: mailer::Mailer::new(config)?,
             guard,
             client: OnceLock::new(),

@@ -88,8 +88,8 @@ impl Notify {
     /// Queues an alert in the caller's transaction, for every admin by mail and for the webhooks of
     /// the installation that want it. Secrets in its texts are masked.
     pub async fn alert(&self, db: &mut PgConnection, alert: &Alert) -> Result<()> {
-        let title = one_line(&self.redactor.redact(&alert.title));
-        let body = self.redactor.redact(&alert.text);
+        let title = one_line(&loom_redact::shared().redact(&alert.title));
+        let body = loom_redact::shared().redact(&alert.text);
         let body = text::cut(&body, ALERT_TEXT_MAX);
         let key = text::cut(&alert.key, KEY_MAX);
         let addresses = if self.alert_emails.is_empty() {

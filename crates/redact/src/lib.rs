@@ -48,12 +48,6 @@ impl Redactor {
         Self(Arc::new(Inner { scanner: Scanner::new(&patterns), known }))
     }
 
-    /// One that looks for these values too.
-    #[must_use]
-    pub fn with_known(&self, more: impl IntoIterator<Item = SecretString>) -> Self {
-        Self::new(self.0.known.iter().cloned().chain(more))
-    }
-
     /// The text without its secrets; borrowed when it has none.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.redact_counted(text).0

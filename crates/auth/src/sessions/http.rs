@@ -11,7 +11,6 @@ use loom_core::{
     error::Problem,
     id::SessionId,
     page::{PageQuery, cut},
-    port::{Act, Audit, Outcome},
     principal::{RequestInfo, Scope},
 };
 use serde_json::json;
@@ -112,12 +111,6 @@ impl Auth {
         if !self.end_session(user, id).await? {
             return Err(Error::not_found("session"));
         }
-        let act = Act {
-            action: "session.revoke",
-            target: id.to_string(),
-            outcome: Outcome::Success,
-            details: json!({}),
-        };
-        self.audit.record(Some(principal), None, Some(info), act).await
+        self.done(principal, None, info, "session.revoke", id, json!({})).await
     }
 }

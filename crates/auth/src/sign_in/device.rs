@@ -152,7 +152,7 @@ impl Auth {
         tx.commit().await?;
         self.notify.wake();
         let details = json!({"method": "device", "client": waiting.client});
-        self.note_act(&who, info, "session.create", session.id.to_string(), details).await?;
+        self.done(&who, None, info, "session.create", session.id, details).await?;
         Ok(Ok(DeviceToken {
             access_token: session.secret.expose().to_owned(),
             token_type: "Bearer",
@@ -199,7 +199,7 @@ impl Auth {
             if approve { "device.approve" } else { "device.deny" },
             json!({"client": grant.client, "ip": grant.ip}),
         );
-        self.note_act(principal, info, action, grant.id.to_string(), details).await?;
+        self.done(principal, None, info, action, grant.id, details).await?;
         Ok(grant)
     }
 }

@@ -7,7 +7,7 @@ use axum::{
 use loom_core::{
     Error, Json, Principal, Result,
     id::UserId,
-    port::{Act, Audit, Outcome},
+    port::{Act, Outcome},
     principal::{Actor, OrgRole, RequestInfo, Scopes, Via},
 };
 use serde::Serialize;
@@ -49,17 +49,17 @@ impl Auth {
         self.forget(before.as_slice()).await;
         self.notify.wake();
         if shown.entry == Entry::SignedUp {
-            self.note_act(&who, info, "user.create", shown.user.to_string(), json!({})).await?;
+            self.done(&who, None, info, "user.create", shown.user, json!({})).await?;
         }
         if shown.entry == Entry::Linked {
             let details = shown.details.clone();
-            self.note_act(&who, info, "identity.connect", shown.user.to_string(), details).await?;
+            self.done(&who, None, info, "identity.connect", shown.user, details).await?;
         }
         let mut details = shown.details;
         if let Value::Object(members) = &mut details {
             members.insert("method".to_owned(), shown.method.into());
         }
-        self.note_act(&who, info, "session.create", session.id.to_string(), details).await?;
+        self.done(&who, None, info, "session.create", session.id, details).await?;
         let cookie = self.session_cookie(&session);
         Ok(go_on(&shown.redirect_to, shown.is_form, Some(cookie)))
     }
@@ -87,18 +87,6 @@ impl Auth {
             auditor: holder.auditor,
             name: holder.email,
         })
-    }
-
-    pub(crate) async fn note_act(
-        &self,
-        who: &Principal,
-        info: &RequestInfo,
-        action: &'static str,
-        target: String,
-        details: Value,
-    ) -> Result<()> {
-        let act = Act { action, target, outcome: Outcome::Success, details };
-        self.audit.record(Some(who), None, Some(info), act).await
     }
 
     /// A sign-in that came to nothing, for the audit log.

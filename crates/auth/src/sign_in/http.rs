@@ -252,7 +252,7 @@ impl Auth {
             tx.commit().await?;
             self.forget(before.as_slice()).await;
             let details = identity::details(&proven);
-            self.note_act(who, info, "identity.connect", user.to_string(), details).await?;
+            self.done(who, None, info, "identity.connect", user, details).await?;
             return Ok(go_on(&row.redirect_to, true, Some(self.session_cookie(&session))));
         }
         let (user, entry) = self.user_of(&mut tx, &proven).await?;

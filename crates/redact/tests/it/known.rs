@@ -60,12 +60,8 @@ fn overlapping_values_are_masked_together() {
 }
 
 #[test]
-fn values_can_be_added_and_do_not_print() {
-    let before = redactor();
-    let after = before.with_known(["another-value".into()]);
-    assert_eq!(before.redact("another-value"), "another-value");
-    assert_eq!(after.redact("another-value hunter2-correct"), "[redacted:known] [redacted:known]");
-    assert_eq!(format!("{after:?}"), "Redactor { known: 3, .. }");
+fn values_do_not_print() {
+    assert_eq!(format!("{:?}", redactor()), "Redactor { known: 2, .. }");
 }
 
 #[test]

@@ -8,7 +8,6 @@ use loom_core::{
     error::Problem,
     id::{RepositoryId, RunId},
     page::{PageQuery, cut},
-    port::{Act, Outcome},
     principal::{RequestInfo, Scope},
 };
 use serde::Serialize;
@@ -69,7 +68,9 @@ pub(crate) async fn maintain_repository(
     let repository = scm.visible(&principal, id).await?;
     repository.ownership().require_change(&principal, "repository")?;
     let run = scm.maintain_by_hand(&repository).await?;
-    scm.record(&principal, &info, "repository.maintain", id, json!({"run_id": run.id})).await?;
+    scm.audit
+        .done(&principal, &info, "repository.maintain", id.to_string(), json!({"run_id": run.id}))
+        .await?;
     Ok((StatusCode::ACCEPTED, Json(run)))
 }
 
@@ -96,12 +97,8 @@ pub(crate) async fn sweep(
 ) -> Result<(StatusCode, Json<Sweep>)> {
     authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
     let run_id = sweeper.jobs.request_enabled(jobs::ID).await?.id;
-    let act = Act {
-        action: "repository.sweep",
-        target: jobs::ID.to_owned(),
-        outcome: Outcome::Success,
-        details: json!({"run_id": run_id}),
-    };
-    sweeper.scm.audit.record(Some(&principal), None, Some(&info), act).await?;
+    let details = json!({"run_id": run_id});
+    let audit = &sweeper.scm.audit;
+    audit.done(&principal, &info, "repository.sweep", jobs::ID.to_owned(), details).await?;
     Ok((StatusCode::ACCEPTED, Json(Sweep { job: jobs::ID, run_id })))
 }

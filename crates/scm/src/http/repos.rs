@@ -9,12 +9,11 @@ use loom_core::{
     Json, Path, Principal, Query, Result,
     authorize::{Action, authorize},
     error::Problem,
-    id::{OrgId, RepositoryId},
+    id::RepositoryId,
     page::{PageQuery, cut},
-    port::{Act, Outcome},
     principal::{RequestInfo, Scope},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::not_found;
 use crate::{
@@ -99,7 +98,9 @@ pub(crate) async fn create_repository(
     }
     drop(db);
     let details = json!({"name": repository.name, "visibility": repository.visibility});
-    scm.record(&principal, &info, "repository.create", repository.id, details).await?;
+    scm.audit
+        .done(&principal, &info, "repository.create", repository.id.to_string(), details)
+        .await?;
     let location = format!("/api/repos/{}", repository.id);
     let view = scm.view(repository).await?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
@@ -156,7 +157,7 @@ pub(crate) async fn patch_repository(
         tx.commit().await?;
         let details = json!({"name": repository.name, "visibility": repository.visibility,
             "default_branch": repository.default_branch});
-        scm.record(&principal, &info, "repository.update", id, details).await?;
+        scm.audit.done(&principal, &info, "repository.update", id.to_string(), details).await?;
     }
     Ok(Json(scm.view(repository).await?))
 }
@@ -182,7 +183,7 @@ pub(crate) async fn delete_repository(
     store::delete(&mut tx, &repository, scm.clock.now()).await?;
     tx.commit().await?;
     let details = json!({"name": repository.name});
-    scm.record(&principal, &info, "repository.delete", id, details).await?;
+    scm.audit.done(&principal, &info, "repository.delete", id.to_string(), details).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -206,17 +207,5 @@ impl Scm {
     fn named(&self, repository: Repository, slug: &str) -> RepositoryView {
         let clone_url = format!("{}/git/{slug}/{}.git", self.config.base_url, repository.name);
         RepositoryView { repository, clone_url }
-    }
-
-    pub(crate) async fn record(
-        &self,
-        principal: &Principal,
-        info: &RequestInfo,
-        action: &'static str,
-        target: RepositoryId,
-        details: Value,
-    ) -> Result<()> {
-        let act = Act { action, target: target.to_string(), outcome: Outcome::Success, details };
-        self.audit.record(Some(principal), None::<OrgId>, Some(info), act).await
     }
 }
