@@ -114,11 +114,6 @@ impl Config {
         let days = env.number("LOOM_SERVER_LLM_REQUEST_RETENTION_DAYS", 90_u64, 1, 3650);
         Self { providers, demo: false, timeouts, retention: Duration::from_secs(days * 24 * 3600) }
     }
-
-    /// Is there a provider that can be asked, as far as the environment says?
-    pub fn has_provider(&self) -> bool {
-        self.providers.iter().any(|provider| provider.keyless || provider.api_key.is_some())
-    }
 }
 
 fn is_http(url: &Url) -> bool {
