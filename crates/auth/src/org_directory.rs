@@ -1,7 +1,7 @@
 //! Organisations by the names that stand in the paths of other features.
 
 use loom_core::{
-    Result,
+    Principal, Result,
     id::OrgId,
     port::{BoxFuture, OrgDirectory},
     text,
@@ -27,6 +27,14 @@ impl OrgDirectory for Auth {
             .fetch_optional(&self.pool)
             .await?)
         })
+    }
+
+    fn acting_in<'a>(
+        &'a self,
+        principal: &'a Principal,
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<Principal>> {
+        Box::pin(Self::acting_in(self, principal, path))
     }
 
     fn org_slug(&self, org: OrgId) -> BoxFuture<'_, Result<String>> {

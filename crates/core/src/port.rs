@@ -72,10 +72,22 @@ pub trait AdminDirectory: Send + Sync {
     fn admin_addresses(&self) -> BoxFuture<'_, Result<Vec<String>>>;
 }
 
-/// Organisations by the names that stand in paths. Implemented by `auth`, used by `scm`.
+/// Organisations by the names that stand in paths. Implemented by `auth`, used by `scm` and by what has
+/// settings under `/api/orgs/{org}`.
 pub trait OrgDirectory: Send + Sync {
     /// The organisation with this id or slug.
     fn org_id<'a>(&'a self, id_or_slug: &'a str) -> BoxFuture<'a, Result<Option<OrgId>>>;
+
+    /// The principal in the organisation that a path names, by id or slug, with the role it has there
+    /// now.
+    ///
+    /// # Errors
+    /// 404 for who is no member.
+    fn acting_in<'a>(
+        &'a self,
+        principal: &'a Principal,
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<Principal>>;
 
     /// The slug of an organisation; its id when there is no such one.
     fn org_slug(&self, org: OrgId) -> BoxFuture<'_, Result<String>>;

@@ -149,16 +149,18 @@ impl LlmProxy {
         let counted = if asks { with_usage_asked(&plain) } else { None };
         let withhold_usage = counted.is_some();
 
-        let mut meter = self.ledger.open(&Opening {
-            principal,
-            info,
-            headers,
-            operation,
-            provider,
-            model: &model_name,
-            streamed,
-            request_bytes: body.len(),
-        })?;
+        let mut meter = self
+            .open_account(&Opening {
+                principal,
+                info,
+                headers,
+                operation,
+                provider,
+                model: &model_name,
+                streamed,
+                request_bytes: body.len(),
+            })
+            .await?;
         let outgoing =
             |body: Bytes| Outgoing { provider, operation, headers, query: uri.query(), body };
         let first = counted.unwrap_or_else(|| plain.clone());

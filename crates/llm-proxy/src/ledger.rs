@@ -15,8 +15,8 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
-    dialect::Operation, measures::Measures, observe::Seen, price, provider::Provider, store, trace,
-    usage::Usage,
+    LlmProxy, dialect::Operation, measures::Measures, observe::Seen, price, provider::Provider,
+    store, trace, usage::Usage,
 };
 
 /// A usage row waits this long for company. A server that is killed loses at most this much, and
@@ -181,6 +181,16 @@ impl Ledger {
     }
 }
 
+impl LlmProxy {
+    /// Lets a request in, or not, and begins its account.
+    ///
+    /// # Errors
+    /// 400 for an attribution header that is none.
+    pub(crate) async fn open_account(&self, request: &Opening<'_>) -> Result<Meter> {
+        std::future::ready(self.ledger.open(request)).await
+    }
+}
+
 /// What is known when a request begins.
 pub(crate) struct Opening<'a> {
     pub(crate) principal: &'a Principal,
@@ -246,6 +256,9 @@ impl Meter {
             row.upstream_request_id = upstream_request_id;
         });
     }
+
+    /// What every response says of its account, whatever its wire.
+    pub(crate) fn tell(&self, _headers: &mut HeaderMap) {}
 
     pub(crate) fn passed(&mut self, bytes: usize) {
         self.change(|row| row.response_bytes += i64::try_from(bytes).unwrap_or_default());

@@ -33,7 +33,10 @@ use std::sync::{
 use loom_core::{
     Clock, Error, Result,
     health::{Check, Component, Status},
+    port::{Audit, OrgDirectory},
 };
+use loom_db::Hub;
+use loom_notify::Notify;
 use loom_vault::Vault;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +45,24 @@ use utoipa_axum::router::OpenApiRouter;
 pub use config::Config;
 pub use credentials::Tested;
 pub use store::CredentialSummary;
+
+/// What replicas tell each other: what of this feature's settings has changed.
+pub const CHANNEL: &str = "loom_llm";
+
+/// What the feature is given.
+pub struct Deps {
+    pub pool: PgPool,
+    pub clock: Clock,
+    pub vault: Arc<Vault>,
+    pub hub: Hub,
+    pub notify: Notify,
+    pub audit: Arc<dyn Audit>,
+    pub orgs: Arc<dyn OrgDirectory>,
+    /// This server's name among the replicas.
+    pub replica: String,
+    /// Ends all running streams.
+    pub stop: CancellationToken,
+}
 
 /// The handle of this feature; cheap to clone, which the router does for each request.
 #[derive(Clone)]
@@ -53,6 +74,16 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     vault: Arc<Vault>,
+    #[expect(dead_code, reason = "for what follows")]
+    hub: Hub,
+    #[expect(dead_code, reason = "for what follows")]
+    notify: Notify,
+    #[expect(dead_code, reason = "for what follows")]
+    audit: Arc<dyn Audit>,
+    #[expect(dead_code, reason = "for what follows")]
+    orgs: Arc<dyn OrgDirectory>,
+    #[expect(dead_code, reason = "for what follows")]
+    replica: String,
     client: reqwest::Client,
     providers: provider::Providers,
     ledger: ledger::Ledger,
@@ -74,15 +105,9 @@ impl std::ops::Deref for LlmProxy {
 }
 
 impl LlmProxy {
-    /// Starts the account. `stop` ends all running streams. Stored credentials are not known before
-    /// [`LlmProxy::start`].
-    pub fn new(
-        pool: PgPool,
-        clock: Clock,
-        vault: Arc<Vault>,
-        config: &Config,
-        stop: CancellationToken,
-    ) -> Result<Self> {
+    /// Starts the account. Stored credentials are not known before [`LlmProxy::start`].
+    pub fn new(deps: Deps, config: &Config) -> Result<Self> {
+        let Deps { pool, clock, vault, hub, notify, audit, orgs, replica, stop } = deps;
         let client = reqwest::Client::builder()
             .connect_timeout(config.timeouts.connect)
             .redirect(reqwest::redirect::Policy::none())
@@ -101,6 +126,11 @@ impl LlmProxy {
             pool,
             clock,
             vault,
+            hub,
+            notify,
+            audit,
+            orgs,
+            replica,
             client,
             stop,
         })))

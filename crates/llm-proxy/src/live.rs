@@ -35,6 +35,13 @@ impl Account {
         Self { id: meter.id(), meter: Some(meter), observer, asked }
     }
 
+    /// [`Meter::tell`].
+    pub(crate) fn tell(&self, headers: &mut http::HeaderMap) {
+        if let Some(meter) = &self.meter {
+            meter.tell(headers);
+        }
+    }
+
     pub(crate) fn see(&mut self, data: &Bytes) {
         self.observer.feed(data);
     }

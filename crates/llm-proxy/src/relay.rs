@@ -54,6 +54,7 @@ pub(crate) fn relay(answer: Incoming, how: Relay, mut meter: Meter) -> Response 
         headers.entry("x-accel-buffering").or_insert(HeaderValue::from_static("no"));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
+    meter.tell(&mut headers);
     let nothing_follows = has_ended(&body);
     let mut tap = Tap {
         upstream: Some(body),

@@ -135,16 +135,18 @@ impl LlmProxy {
         };
         // All that is needed of it has been put into the other form.
         drop(body);
-        let mut meter = self.ledger.open(&Opening {
-            principal: &principal,
-            info: &info,
-            headers: &headers,
-            operation,
-            provider,
-            model: &asked,
-            streamed,
-            request_bytes,
-        })?;
+        let mut meter = self
+            .open_account(&Opening {
+                principal: &principal,
+                info: &info,
+                headers: &headers,
+                operation,
+                provider,
+                model: &asked,
+                streamed,
+                request_bytes,
+            })
+            .await?;
         let answer = match self.ask(provider, operation, &headers, sent, &mut meter).await {
             Ok(Answer::Reply(answer)) => answer,
             Ok(Answer::Refusal(parts, told)) => {
@@ -163,12 +165,15 @@ impl LlmProxy {
             Observer::json(operation)
         };
         let account = Account::new(meter, asked, observer);
+        let mut told = HeaderMap::new();
+        account.tell(&mut told);
         let body = answer.into_body();
         let mut response = if streams && streamed {
             self.stream(Some(body), operation, VecDeque::new(), account, form)
         } else {
             self.at_once(provider, operation, body, streamed, account, form).await?
         };
+        response.headers_mut().extend(told);
         with_id(surface, id, response.headers_mut());
         Ok(response)
     }
@@ -299,8 +304,9 @@ fn refusal(
     };
     let body = surface.dialect().error_body(status, code, &message, &info.id).to_string();
     meter.passed(body.len());
-    meter.end(Outcome::Failed, Some("upstream_error"));
     let mut response = Response::new(Body::from(body));
+    meter.tell(response.headers_mut());
+    meter.end(Outcome::Failed, Some("upstream_error"));
     // Anything but an error would be taken for a reply.
     let is_error = status.is_client_error() || status.is_server_error();
     *response.status_mut() = if is_error { status } else { StatusCode::BAD_GATEWAY };

@@ -42,7 +42,13 @@ use crate::{
 /// Time for what was traced and measured last to reach the collector.
 const LAST_EXPORT: Duration = Duration::from_secs(5);
 /// What replicas tell each other through PostgreSQL.
-const CHANNELS: &[&str] = &[loom_auth::REVOKED, loom_jobs::CHANNEL, loom_notify::CHANNEL];
+const CHANNELS: &[&str] = &[
+    loom_auth::REVOKED,
+    loom_jobs::CHANNEL,
+    loom_notify::CHANNEL,
+    loom_llm_proxy::CHANNEL,
+    loom_threads::CHANNEL,
+];
 
 /// The features on one database.
 pub struct Features {
@@ -113,9 +119,28 @@ impl Features {
         let notify =
             Notify::new(pool.clone(), clock.clone(), Arc::clone(&vault), admins, &config.notify)?;
         let auth = Auth::new(pool.clone(), clock.clone(), notify.clone(), config.auth.clone())?;
-        let llm =
-            LlmProxy::new(pool.clone(), clock.clone(), vault, &config.llm, stop_streams.clone())?;
-        let threads = Threads::new(pool.clone(), clock.clone());
+        let llm = loom_llm_proxy::Deps {
+            pool: pool.clone(),
+            clock: clock.clone(),
+            vault: Arc::clone(&vault),
+            hub: hub.clone(),
+            notify: notify.clone(),
+            audit: auth.audit(),
+            orgs: Arc::new(auth.clone()),
+            replica: loom_logs::replica_name(),
+            stop: stop_streams.clone(),
+        };
+        let llm = LlmProxy::new(llm, &config.llm)?;
+        let threads = loom_threads::Deps {
+            pool: pool.clone(),
+            clock: clock.clone(),
+            hub: hub.clone(),
+            vault,
+            audit: auth.audit(),
+            orgs: Arc::new(auth.clone()),
+            stop: stop_streams.clone(),
+        };
+        let threads = Threads::new(threads, config.threads.clone());
         let scm = Scm::new(
             pool.clone(),
             clock.clone(),
@@ -125,7 +150,8 @@ impl Features {
             stop_streams,
         );
         let all_jobs =
-            [auth.jobs(), llm.jobs(), scm.jobs(), vec![delivery_cleanup(&notify)]].concat();
+            [auth.jobs(), llm.jobs(), threads.jobs(), scm.jobs(), vec![delivery_cleanup(&notify)]]
+                .concat();
         let deps = loom_jobs::Deps {
             pool,
             clock,

@@ -32,6 +32,7 @@ pub struct Config {
     pub auth: loom_auth::Config,
     pub llm: loom_llm_proxy::Config,
     pub notify: loom_notify::Config,
+    pub threads: loom_threads::Config,
     pub scm: loom_scm::Config,
     pub jobs: loom_jobs::Config,
     pub logs: loom_logs::Config,
@@ -144,6 +145,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let mut auth = loom_auth::Config::load(env, production, &http.base_url);
     let mut llm = loom_llm_proxy::Config::load(env);
     let notify = loom_notify::Config::load(env, &data_dir, production);
+    let threads = loom_threads::Config::load(env);
     let scm = loom_scm::Config::load(env, &data_dir, &http.base_url);
     let jobs = loom_jobs::Config::load(env);
     let logs = loom_logs::Config::load(env);
@@ -175,6 +177,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
             auth,
             llm,
             notify,
+            threads,
             scm,
             jobs,
             logs,

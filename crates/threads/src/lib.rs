@@ -1,10 +1,12 @@
 //! Agent conversations, stored and synced: whole documents, appended messages, lists.
 
 mod check;
+mod config;
 mod diff;
 mod draft;
 mod git;
 mod http;
+mod jobs;
 mod list;
 mod message;
 mod model;
@@ -14,11 +16,22 @@ mod raw;
 mod remote;
 mod store;
 
+use std::sync::Arc;
+
 use axum::{Extension, middleware};
-use loom_core::{Clock, extract::BodyLimit, principal};
+use loom_core::{
+    Clock,
+    extract::BodyLimit,
+    port::{Audit, OrgDirectory},
+    principal,
+};
+use loom_db::Hub;
+use loom_vault::Vault;
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use config::Config;
 pub use draft::{Append, ThreadDraft};
 pub use list::ThreadPage;
 pub use message::{Message, MessageDraft, Role};
@@ -29,16 +42,61 @@ pub use raw::Raw;
 /// The largest thread, as a request and in the sum of its messages.
 pub(crate) const MAX_THREAD_BYTES: usize = 32 * 1024 * 1024;
 
-/// The feature, as the server holds it.
+/// What replicas tell each other: that threads have changed.
+pub const CHANNEL: &str = "loom_threads";
+
+/// What the feature is given.
 #[derive(Clone)]
-pub struct Threads {
+pub struct Deps {
+    pub pool: PgPool,
+    pub clock: Clock,
+    pub hub: Hub,
+    pub vault: Arc<Vault>,
+    pub audit: Arc<dyn Audit>,
+    pub orgs: Arc<dyn OrgDirectory>,
+    /// Ends all running streams.
+    pub stop: CancellationToken,
+}
+
+/// The feature, as the server holds it; cheap to clone.
+#[derive(Clone)]
+pub struct Threads(Arc<Inner>);
+
+/// What the handle holds.
+#[doc(hidden)]
+pub struct Inner {
     pool: PgPool,
     clock: Clock,
+    #[expect(dead_code, reason = "for what follows")]
+    hub: Hub,
+    #[expect(dead_code, reason = "for what follows")]
+    vault: Arc<Vault>,
+    #[expect(dead_code, reason = "for what follows")]
+    audit: Arc<dyn Audit>,
+    #[expect(dead_code, reason = "for what follows")]
+    orgs: Arc<dyn OrgDirectory>,
+    #[expect(dead_code, reason = "for what follows")]
+    stop: CancellationToken,
+    #[expect(dead_code, reason = "for what follows")]
+    config: Config,
+}
+
+impl std::ops::Deref for Threads {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
 }
 
 impl Threads {
-    pub fn new(pool: PgPool, clock: Clock) -> Self {
-        Self { pool, clock }
+    pub fn new(deps: Deps, config: Config) -> Self {
+        let Deps { pool, clock, hub, vault, audit, orgs, stop } = deps;
+        Self(Arc::new(Inner { pool, clock, hub, vault, audit, orgs, stop, config }))
+    }
+
+    pub fn jobs(&self) -> Vec<loom_jobs::Job> {
+        jobs::all(self)
     }
 
     /// All routes under `/api/threads`. They need an `Authentication` in each request.

@@ -75,8 +75,10 @@ async fn complete(
     let mut account = Account::new(meter, model, Observer::json(operation));
     match proxy.whole(&provider, operation, answer.into_body(), &mut account).await {
         Ok(reply) => {
+            let mut told = HeaderMap::new();
+            account.tell(&mut told);
             let reply = complete_reply(&mut account, reply);
-            Ok(marked(&provider, Json(reply).into_response()))
+            Ok(marked(&provider, told, Json(reply).into_response()))
         }
         Err(error) => {
             account.fail(&error);
@@ -126,6 +128,8 @@ async fn stream(
             }
         }
     }
+    let mut told = HeaderMap::new();
+    account.tell(&mut told);
     let live = Live {
         upstream,
         decoder: Decoder::new(operation),
@@ -135,7 +139,7 @@ async fn stream(
         waiting,
         received: 0,
     };
-    Ok(marked(&provider, loom_core::sse::response(events(live))))
+    Ok(marked(&provider, told, loom_core::sse::response(events(live))))
 }
 
 /// A reply that begins.
@@ -173,16 +177,18 @@ impl LlmProxy {
             Dialect::OpenAi => Operation::Chat,
         };
         let sent = wire(&provider, operation, &request.neutral(streamed))?;
-        let mut meter = self.ledger.open(&Opening {
-            principal,
-            info,
-            headers,
-            operation,
-            provider: &provider,
-            model: &request.model,
-            streamed,
-            request_bytes: body.len(),
-        })?;
+        let mut meter = self
+            .open_account(&Opening {
+                principal,
+                info,
+                headers,
+                operation,
+                provider: &provider,
+                model: &request.model,
+                streamed,
+                request_bytes: body.len(),
+            })
+            .await?;
         let answer = tokio::select! {
             biased;
             () = self.stop.cancelled() => {
@@ -210,8 +216,9 @@ impl LlmProxy {
     }
 }
 
-/// A reply of the demo says so.
-fn marked(provider: &Provider, mut response: Response) -> Response {
+/// What a reply says of its account; one of the demo says so, too.
+fn marked(provider: &Provider, told: HeaderMap, mut response: Response) -> Response {
+    response.headers_mut().extend(told);
     if provider.is_demo() {
         response.headers_mut().insert("x-loom-demo", HeaderValue::from_static("true"));
     }

@@ -14,14 +14,18 @@ use axum::{
 use chrono::DateTime;
 use http::{HeaderMap, Method, StatusCode};
 use loom_core::{
-    Clock, Principal,
+    Clock, Principal, Result,
     id::{ApiKeyId, OrgId, ThreadId, UserId, new_uuid},
-    principal::{Actor, Authentication, OrgRole, Scope, Scopes, Via},
+    port::{Act, Audit, BoxFuture, OrgDirectory},
+    principal::{Actor, Authentication, OrgRole, RequestInfo, Scope, Scopes, Via},
 };
+use loom_db::Hub;
 use loom_testkit::TestDatabase;
-use loom_threads::Threads;
+use loom_threads::{Deps, Threads};
+use loom_vault::Vault;
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio_util::sync::CancellationToken;
 
 const AS: &str = "x-test-as";
 
@@ -35,6 +39,52 @@ pub(crate) struct App {
     /// Goes away with the test.
     _database: TestDatabase,
     pub(crate) clock: Clock,
+}
+
+/// What the feature is given, where nothing is audited and no organisation has a name.
+struct Nobody;
+
+impl Audit for Nobody {
+    fn record<'a>(
+        &'a self,
+        _by: Option<&'a Principal>,
+        _org: Option<OrgId>,
+        _from: Option<&'a RequestInfo>,
+        _act: Act,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl OrgDirectory for Nobody {
+    fn org_id<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<OrgId>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn acting_in<'a>(
+        &'a self,
+        principal: &'a Principal,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Principal>> {
+        Box::pin(async { Ok(principal.clone()) })
+    }
+
+    fn org_slug(&self, org: OrgId) -> BoxFuture<'_, Result<String>> {
+        Box::pin(async move { Ok(org.to_string()) })
+    }
+}
+
+pub(crate) fn threads(pool: PgPool, clock: Clock) -> Threads {
+    let deps = Deps {
+        pool,
+        clock,
+        hub: Hub::silent(&[loom_threads::CHANNEL]),
+        vault: Arc::new(Vault::ephemeral().unwrap()),
+        audit: Arc::new(Nobody),
+        orgs: Arc::new(Nobody),
+        stop: CancellationToken::new(),
+    };
+    Threads::new(deps, loom_threads::Config::default())
 }
 
 impl App {
@@ -59,7 +109,7 @@ impl App {
         });
         let clock = Clock::manual(DateTime::from_timestamp(1_900_000_000, 0).unwrap());
         let people = People::default();
-        let threads = Threads::new(pool.clone(), clock.clone());
+        let threads = threads(pool.clone(), clock.clone());
         let (router, _) = threads.routes().split_for_parts();
         let router = router.layer(middleware::from_fn_with_state(people.clone(), authenticate));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,14 +1,15 @@
 //! The OpenAPI document of the routes.
 
 use loom_core::Clock;
-use loom_threads::Threads;
 use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
+
+use crate::harness::threads;
 
 #[tokio::test]
 async fn every_operation_is_documented_and_asks_for_a_key() {
     let pool = PgPoolOptions::new().connect_lazy("postgres://localhost/none").unwrap();
-    let (_, document) = Threads::new(pool, Clock::system()).routes().split_for_parts();
+    let (_, document) = threads(pool, Clock::system()).routes().split_for_parts();
     let document = serde_json::to_value(document).unwrap();
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
