@@ -31,7 +31,12 @@ pub(crate) struct Plan {
 /// What a good response (its status is 200) has.
 pub(crate) enum Expect {
     Length(usize),
-    Events { count: usize, last: Bytes },
+    Events {
+        count: usize,
+        last: Bytes,
+    },
+    /// Of a gateway that writes replies anew: these bytes near the end.
+    Holds(&'static [u8]),
 }
 
 /// What was seen; times in nanoseconds, those of responses that were complete within the window.
@@ -56,11 +61,23 @@ pub(crate) fn request(
     bearer: Option<&str>,
     body: &str,
 ) -> Bytes {
-    let authorization =
-        bearer.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
+    let bearer = bearer.map(|token| ("authorization", format!("Bearer {token}")));
+    request_with(method, path, address, bearer.as_slice(), body)
+}
+
+/// With headers of the caller's.
+pub(crate) fn request_with(
+    method: &str,
+    path: &str,
+    address: SocketAddr,
+    headers: &[(&str, String)],
+    body: &str,
+) -> Bytes {
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
     Bytes::from(format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{authorization}content-type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{headers}content-type: application/json\r\n\
          content-length: {length}\r\n\r\n{body}"
     ))
 }
@@ -223,6 +240,10 @@ impl Connection {
             Expect::Events { count, last } => {
                 ensure!(self.events == *count, "{} events instead of {count}", self.events);
                 ensure!(body.ends_with(last), "the last event is missing");
+            }
+            Expect::Holds(word) => {
+                let found = memchr::memmem::find(body, word).is_some();
+                ensure!(found, "`{}` is missing: {}", word.escape_ascii(), excerpt(body));
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ mod load;
 mod logs;
 mod loom;
 mod mock;
+mod peers;
 mod process;
 mod report;
 mod response;
