@@ -91,6 +91,15 @@ pub(crate) async fn once(address: SocketAddr, request: &Bytes) -> Result<(u16, V
 
 /// Puts the load on. `probe` is called when the window opens and when it closes.
 pub(crate) async fn run<P>(plan: &Arc<Plan>, probe: impl Fn() -> P) -> (Tally, P, P) {
+    run_all(plan, DRAIN, probe).await
+}
+
+/// The same; what runs when the time is over may still finish for `drain`.
+pub(crate) async fn run_all<P>(
+    plan: &Arc<Plan>,
+    drain: Duration,
+    probe: impl Fn() -> P,
+) -> (Tally, P, P) {
     let from = Instant::now() + plan.warm_up;
     let until = from + plan.window;
     let mut workers = JoinSet::new();
@@ -103,7 +112,7 @@ pub(crate) async fn run<P>(plan: &Arc<Plan>, probe: impl Fn() -> P) -> (Tally, P
     sleep_until(until).await;
     let after = probe();
     let mut total = Tally::default();
-    while let Ok(Some(worker)) = timeout_at(until + DRAIN, workers.join_next()).await {
+    while let Ok(Some(worker)) = timeout_at(until + drain, workers.join_next()).await {
         match worker {
             Ok(tally) => total.add(tally),
             Err(error) => total.fail(&error.into()),
@@ -112,7 +121,7 @@ pub(crate) async fn run<P>(plan: &Arc<Plan>, probe: impl Fn() -> P) -> (Tally, P
     for _ in 0..workers.len() {
         total.fail(&anyhow::anyhow!(
             "a response was not complete {} s after the end",
-            DRAIN.as_secs()
+            drain.as_secs()
         ));
     }
     (total, before, after)
