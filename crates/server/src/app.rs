@@ -320,6 +320,7 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
             }
         };
     features.notify.start(&features.hub);
+    features.threads.start();
     let health = Health::new(clock.clone(), features.checks(&database, config, &clock));
     let gauges = Gauges::new(&features, &health, &database);
     let (exporter, sampler) = otlp::start(&config.otlp, gauges, &clock)?.unzip();

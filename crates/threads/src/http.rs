@@ -4,6 +4,9 @@ pub(crate) mod append;
 pub(crate) mod change;
 pub(crate) mod document;
 pub(crate) mod list;
+pub(crate) mod settings;
+pub(crate) mod share;
+pub(crate) mod transfer;
 
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SubsecRound, Utc};

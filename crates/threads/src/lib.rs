@@ -13,8 +13,14 @@ mod model;
 mod patch;
 mod precondition;
 mod raw;
+mod redaction;
 mod remote;
+mod settings;
+mod share;
+mod share_page;
 mod store;
+mod text;
+mod transfer;
 
 use std::sync::Arc;
 
@@ -67,18 +73,14 @@ pub struct Threads(Arc<Inner>);
 pub struct Inner {
     pool: PgPool,
     clock: Clock,
-    #[expect(dead_code, reason = "for what follows")]
     hub: Hub,
     #[expect(dead_code, reason = "for what follows")]
     vault: Arc<Vault>,
-    #[expect(dead_code, reason = "for what follows")]
     audit: Arc<dyn Audit>,
-    #[expect(dead_code, reason = "for what follows")]
     orgs: Arc<dyn OrgDirectory>,
-    #[expect(dead_code, reason = "for what follows")]
     stop: CancellationToken,
-    #[expect(dead_code, reason = "for what follows")]
     config: Config,
+    settings: settings::Settings,
 }
 
 impl std::ops::Deref for Threads {
@@ -92,7 +94,13 @@ impl std::ops::Deref for Threads {
 impl Threads {
     pub fn new(deps: Deps, config: Config) -> Self {
         let Deps { pool, clock, hub, vault, audit, orgs, stop } = deps;
-        Self(Arc::new(Inner { pool, clock, hub, vault, audit, orgs, stop, config }))
+        let settings = settings::Settings::default();
+        Self(Arc::new(Inner { pool, clock, hub, vault, audit, orgs, stop, config, settings }))
+    }
+
+    /// Hears from now on what other replicas say.
+    pub fn start(&self) {
+        self.follow_settings();
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
@@ -101,6 +109,8 @@ impl Threads {
 
     /// All routes under `/api/threads`. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
+        // Who has the link needs nothing else.
+        let public = OpenApiRouter::new().routes(routes!(http::share::get_shared_thread));
         OpenApiRouter::new()
             .routes(routes!(http::list::list_threads))
             .routes(routes!(
@@ -110,7 +120,20 @@ impl Threads {
                 http::change::delete_thread
             ))
             .routes(routes!(http::append::append_messages))
+            .routes(routes!(http::change::restore_thread))
+            .routes(routes!(
+                http::share::preview_share,
+                http::share::share_thread,
+                http::share::unshare_thread
+            ))
+            .routes(routes!(
+                http::settings::get_thread_settings,
+                http::settings::put_thread_settings
+            ))
+            .routes(routes!(http::transfer::export_thread))
+            .routes(routes!(http::transfer::import_threads))
             .route_layer(middleware::from_fn(principal::required))
+            .merge(public)
             .layer(Extension(BodyLimit(MAX_THREAD_BYTES)))
             .with_state(self.clone())
     }
