@@ -6,7 +6,7 @@ use loom_common_secret::SecretString;
 use loom_core::config::Env;
 use reqwest::Url;
 
-use crate::{dialect::Dialect, pool};
+use crate::{dialect::Dialect, pool, vertex};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,6 +30,16 @@ pub(crate) struct ProviderConfig {
     pub(crate) models: Vec<String>,
     /// It has the responses wire beside the chat one.
     pub(crate) responses: bool,
+    /// Of Vertex.
+    pub(crate) place: Option<Place>,
+}
+
+/// Whose models of Vertex, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// None: it cannot be asked.
+    pub(crate) project: Option<String>,
+    pub(crate) region: String,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +62,7 @@ impl Config {
                 keyless: false,
                 models: Vec::new(),
                 responses: false,
+                place: None,
             },
             ProviderConfig {
                 name: "openai".to_owned(),
@@ -61,7 +72,9 @@ impl Config {
                 keyless: false,
                 models: Vec::new(),
                 responses: true,
+                place: None,
             },
+            vertex(env),
         ];
         let list = "LOOM_SERVER_LLM_PROVIDERS";
         for name in env.list(list) {
@@ -105,6 +118,7 @@ impl Config {
                 keyless,
                 models,
                 responses,
+                place: None,
             });
         }
         let timeouts = Timeouts {
@@ -120,6 +134,31 @@ impl Config {
             retention: Duration::from_secs(days * 24 * 3600),
             pool: pool::Config::load(env),
         }
+    }
+}
+
+fn vertex(env: &mut Env) -> ProviderConfig {
+    let region = env.get("LOOM_SERVER_VERTEX_REGION", "global".to_owned(), "a region of Google's");
+    let project = env.optional::<String>("LOOM_SERVER_VERTEX_PROJECT", "the id of a project");
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-:.".contains(&b))
+    };
+    if !is_name(&region) {
+        env.problem("LOOM_SERVER_VERTEX_REGION", "must be as europe-west1, eu, us or global");
+    }
+    if project.as_deref().is_some_and(|project| !is_name(project)) {
+        env.problem("LOOM_SERVER_VERTEX_PROJECT", "must be the id of a project, as my-project-123");
+    }
+    let region = if is_name(&region) { region } else { "global".to_owned() };
+    ProviderConfig {
+        name: vertex::PROVIDER.to_owned(),
+        dialect: Dialect::Gemini,
+        base_url: url(env, "LOOM_SERVER_VERTEX_BASE_URL", &vertex::base_url(&region)),
+        api_key: None,
+        keyless: false,
+        models: env.list("LOOM_SERVER_VERTEX_MODELS"),
+        responses: false,
+        place: Some(Place { project, region }),
     }
 }
 

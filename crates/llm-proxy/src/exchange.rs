@@ -17,11 +17,13 @@ use crate::{
     translate::{
         anthropic,
         chat::{self, request_out::Manner},
+        gemini,
         reply::Reply,
         request::Request,
         responses, stream,
     },
     translated::said,
+    vertex,
 };
 
 /// A whole reply longer than this is none.
@@ -49,6 +51,9 @@ pub(crate) fn wire(
     match operation {
         Operation::Messages | Operation::CountTokens => anthropic::request_out::body(request),
         Operation::Responses => responses::request_out::body(request),
+        Operation::GenerateContent => gemini::request_out::body(request),
+        Operation::CountInput => responses::request_out::count(request),
+        Operation::CountContents => gemini::request_out::count(request),
         Operation::Chat | Operation::Embeddings => {
             let counted = !provider.refuses_stream_options.load(Ordering::Relaxed);
             chat::request_out::body(request, Manner { counted, vendor: provider.is_openai() })
@@ -168,6 +173,8 @@ impl Provider {
                 Operation::Responses
             }
             Dialect::OpenAi => Operation::Chat,
+            Dialect::Gemini if vertex::is_claude(&request.model) => Operation::Messages,
+            Dialect::Gemini => Operation::GenerateContent,
         }
     }
 }

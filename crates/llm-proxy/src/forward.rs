@@ -16,6 +16,7 @@ use crate::{
     ledger::Meter,
     pool::{Lease, Verdict, put_on},
     provider::Provider,
+    vertex,
 };
 
 const ANTHROPIC_VERSION: &str = "2023-06-01";
@@ -50,12 +51,18 @@ impl LlmProxy {
         self.refresh_credentials_if_old();
         let lease = provider.lease(&[], self.clock.now()).map_err(|why| why.of(&provider.name))?;
         meter.credential(lease.id());
-        let mut url = provider.url(outgoing.operation);
-        url.set_query(outgoing.query.and_then(without_org).as_deref());
+        let query = outgoing.query.and_then(without_org);
+        let (url, body) =
+            provider.addressed(outgoing.operation, query.as_deref(), outgoing.body)?;
         let mut headers = request_headers(outgoing.headers, provider.dialect);
         put_on(&mut headers, lease.headers().await?);
-        let request = self.client.post(url).headers(headers).body(outgoing.body);
-        self.answer(provider, request, &lease).await
+        let request = self.client.post(url).headers(headers).body(body);
+        let answer = self.answer(provider, request, &lease).await?;
+        Ok(if provider.is_vertex() {
+            vertex::in_shape(outgoing.operation, answer).await
+        } else {
+            answer
+        })
     }
 
     /// GET of something that is not accounted (the lists of models).

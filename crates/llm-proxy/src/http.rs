@@ -129,7 +129,8 @@ impl LlmProxy {
             Some(_) => return Err(bad_request("`stream` must be true or false")),
         };
         let target = self.serving(operation, &model_name)?;
-        if !target.provider.speaks(operation) {
+        let model_there = target.rename.as_deref().unwrap_or(&model_name);
+        if !target.provider.speaks(operation, model_there) {
             // Boxed: it is far larger than what the usual case needs.
             return Box::pin(self.translated(incoming, operation, target)).await;
         }

@@ -1,6 +1,7 @@
 //! The LLM gateway: the vendors' wires and a native API in, providers out, every request accounted.
 
 mod config;
+mod count;
 mod credentials;
 mod demo;
 mod dialect;
@@ -25,6 +26,7 @@ mod trace;
 mod translate;
 mod translated;
 mod usage;
+mod vertex;
 
 use std::sync::{
     Arc,

@@ -145,6 +145,11 @@ impl LlmProxy {
             return Ok(vec![demo::model(dialect)]);
         }
         let name = &*provider.name;
+        if provider.is_vertex() {
+            // It has no list; what it is asked for is in the configuration.
+            let listed = |id: &String| translated(dialect, name, &json!({"id": id}));
+            return Ok(provider.models().iter().map(listed).collect());
+        }
         let mut url = provider.models_url(None);
         if provider.dialect == Dialect::Anthropic {
             url.set_query(Some("limit=1000"));
@@ -201,6 +206,14 @@ impl LlmProxy {
                 Err(Error::not_found("model"))
             };
         }
+        if provider.is_vertex() {
+            let there = target.rename.as_deref().unwrap_or(id);
+            if !provider.models().iter().any(|known| known == there) {
+                return Err(Error::not_found("model"));
+            }
+            let model = translated(dialect, &provider.name, &json!({"id": id}));
+            return Ok(axum::Json(model).into_response());
+        }
         let url = provider.models_url(Some(target.rename.as_deref().unwrap_or(id)));
         let answer = self.fetch_for(dialect, provider, url, headers).await?;
         if provider.dialect == dialect {
@@ -235,7 +248,7 @@ async fn refused(provider: &str, answer: Incoming) -> Error {
 fn operation(dialect: Dialect) -> Operation {
     match dialect {
         Dialect::Anthropic => Operation::Messages,
-        Dialect::OpenAi => Operation::Chat,
+        Dialect::OpenAi | Dialect::Gemini => Operation::Chat,
     }
 }
 
@@ -243,7 +256,7 @@ fn operation(dialect: Dialect) -> Operation {
 fn translated(to: Dialect, provider: &str, model: &Value) -> Value {
     let id = &model["id"];
     match to {
-        Dialect::OpenAi => {
+        Dialect::OpenAi | Dialect::Gemini => {
             let at = model["created_at"].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok());
             json!({"id": id, "object": "model", "owned_by": provider,
                 "created": at.map_or(0, |at| at.timestamp())})
@@ -266,7 +279,7 @@ fn passed_on(answer: Incoming) -> Response {
 
 fn list(dialect: Dialect, models: &[Value]) -> Value {
     match dialect {
-        Dialect::OpenAi => json!({"object": "list", "data": models}),
+        Dialect::OpenAi | Dialect::Gemini => json!({"object": "list", "data": models}),
         Dialect::Anthropic => {
             let id = |model: Option<&Value>| model.and_then(|model| model.get("id")).cloned();
             let (first, last) = (id(models.first()), id(models.last()));

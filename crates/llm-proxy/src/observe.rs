@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use memchr::memmem;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
     dialect::Operation,
     scan::DataLines,
-    usage::{AnthropicUsage, OpenAiUsage, Usage},
+    usage::{AnthropicUsage, GeminiUsage, OpenAiUsage, Usage},
 };
 
 /// A JSON reply longer than this passes on, but is not read for usage.
@@ -79,7 +79,8 @@ impl Observer {
             self.seen.complete = true;
             match self.operation {
                 Operation::Messages => anthropic_reply(&mut self.seen, &whole),
-                Operation::CountTokens => {}
+                Operation::CountTokens | Operation::CountInput | Operation::CountContents => {}
+                Operation::GenerateContent => gemini_event(&mut self.seen, &whole),
                 Operation::Chat | Operation::Responses | Operation::Embeddings => {
                     openai_reply(&mut self.seen, &whole);
                 }
@@ -105,7 +106,8 @@ fn event(operation: Operation, seen: &mut Seen, data: &[u8]) {
     match operation {
         Operation::Messages | Operation::CountTokens => anthropic_event(seen, data),
         Operation::Chat | Operation::Embeddings => chat_event(seen, data),
-        Operation::Responses => responses_event(seen, data),
+        Operation::Responses | Operation::CountInput => responses_event(seen, data),
+        Operation::GenerateContent | Operation::CountContents => gemini_event(seen, data),
     }
 }
 
@@ -291,6 +293,57 @@ fn responses_event(seen: &mut Seen, data: &[u8]) {
         }
         _ => {}
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiReply {
+    model_version: Option<String>,
+    #[serde(default)]
+    candidates: Vec<GeminiCandidate>,
+    prompt_feedback: Option<GeminiFeedback>,
+    usage_metadata: Option<GeminiUsage>,
+    error: Option<GeminiError>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiCandidate {
+    content: Option<IgnoredAny>,
+    finish_reason: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiFeedback {
+    block_reason: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct GeminiError {
+    status: Option<String>,
+}
+
+/// A reply, or a piece of one: each has the usage until then, and the last the reason for the end.
+fn gemini_event(seen: &mut Seen, data: &[u8]) {
+    let Ok(reply) = serde_json::from_slice::<GeminiReply>(data) else { return };
+    if let Some(error) = reply.error {
+        seen.error = Some(error.status.unwrap_or_else(|| "error".to_owned()));
+        return;
+    }
+    if reply.model_version.is_some() {
+        seen.model = reply.model_version;
+    }
+    if let Some(usage) = reply.usage_metadata {
+        usage.apply(&mut seen.usage);
+    }
+    let has_content = reply.candidates.iter().any(|candidate| candidate.content.is_some());
+    if has_content && seen.first_content.is_none() {
+        seen.first_content = Some(Instant::now());
+    }
+    let ended = reply.candidates.iter().any(|candidate| candidate.finish_reason.is_some());
+    let blocked = reply.prompt_feedback.is_some_and(|feedback| feedback.block_reason.is_some());
+    seen.complete |= ended || blocked;
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use loom_core::{Clock, Error, Result};
 use reqwest::Url;
@@ -15,6 +16,7 @@ use crate::{
     dialect::{Dialect, Operation},
     measures::Measures,
     pool::{self, CredentialKey, Lease, Member, Pool, Ready, Unavailable, Who},
+    vertex,
 };
 
 /// Somewhere that models are served.
@@ -23,6 +25,8 @@ pub(crate) struct Provider {
     pub(crate) dialect: Dialect,
     base_url: Url,
     urls: [(Operation, Url); 5],
+    /// Of Vertex, once it is known whose: below which all models are.
+    publishers: Option<Url>,
     models: Vec<String>,
     responses: bool,
     pub(crate) pool: Pool,
@@ -48,7 +52,18 @@ impl Provider {
             name: config.name.as_str().into(),
             dialect,
             base_url: config.base_url.clone(),
-            urls: Operation::ALL.map(url),
+            urls: [
+                Operation::Messages,
+                Operation::CountTokens,
+                Operation::Chat,
+                Operation::Responses,
+                Operation::Embeddings,
+            ]
+            .map(url),
+            publishers: config.place.as_ref().and_then(|place| {
+                let project = place.project.as_deref()?;
+                Some(vertex::models_url(&config.base_url, project, &place.region))
+            }),
             models: config.models.clone(),
             responses: config.responses,
             pool: Pool::new(clock, own),
@@ -66,8 +81,31 @@ impl Provider {
             .map_or_else(|| join(&self.base_url, operation.path()), |(_, url)| url.clone())
     }
 
+    /// Where a request goes, with what of the client's query, and its body as it is there.
+    ///
+    /// # Errors
+    /// 400 when no address can be made of it, 503 when it is not known whose Vertex it is.
+    pub(crate) fn addressed(
+        &self,
+        operation: Operation,
+        query: Option<&str>,
+        body: Bytes,
+    ) -> Result<(Url, Bytes)> {
+        if self.is_vertex() {
+            let publishers = self.publishers.as_ref().ok_or_else(|| self.not_configured())?;
+            return vertex::addressed(publishers, operation, &body);
+        }
+        let mut url = self.url(operation);
+        url.set_query(query);
+        Ok((url, body))
+    }
+
     /// The address of the list of models, or of one of them.
     pub(crate) fn models_url(&self, id: Option<&str>) -> Url {
+        if self.is_vertex() {
+            // It has no list of all publishers' models; this one tells whether it lets us in.
+            return join(&self.base_url, "/publishers/google/models/gemini-2.5-flash");
+        }
         let mut url = join(
             &self.base_url,
             if self.dialect == Dialect::Anthropic { "/v1/models" } else { "/models" },
@@ -87,21 +125,34 @@ impl Provider {
         &*self.name == "openai"
     }
 
-    fn is_vendor(&self) -> bool {
-        self.is_openai() || &*self.name == "anthropic"
+    pub(crate) fn is_vertex(&self) -> bool {
+        &*self.name == vertex::PROVIDER
     }
 
-    /// Does it take this operation as it is? What it does not is put into other words.
-    pub(crate) fn speaks(&self, operation: Operation) -> bool {
+    /// The models that the configuration names.
+    pub(crate) fn models(&self) -> &[String] {
+        &self.models
+    }
+
+    fn is_vendor(&self) -> bool {
+        self.is_openai() || self.is_vertex() || &*self.name == "anthropic"
+    }
+
+    /// Does it take this operation as it is, for this model? What it does not is put into other words.
+    pub(crate) fn speaks(&self, operation: Operation, model: &str) -> bool {
         match operation {
             _ if self.is_demo() => true,
+            _ if self.is_vertex() && vertex::is_claude(model) => {
+                matches!(operation, Operation::Messages | Operation::CountTokens)
+            }
             Operation::Responses => self.responses,
             _ => self.dialect == operation.dialect(),
         }
     }
 
     pub(crate) fn is_configured(&self) -> bool {
-        !self.pool.is_empty()
+        let is_whose = !self.is_vertex() || self.publishers.is_some();
+        is_whose && !self.pool.is_empty()
     }
 
     /// # Errors
@@ -132,6 +183,13 @@ impl Provider {
     }
 
     fn not_configured(&self) -> Error {
+        if self.is_vertex() && self.publishers.is_none() {
+            return Error::new(
+                http::StatusCode::SERVICE_UNAVAILABLE,
+                "feature_disabled",
+                "no project for the provider `vertex`: set LOOM_SERVER_VERTEX_PROJECT",
+            );
+        }
         Unavailable::NotConfigured.of(&self.name)
     }
 }
@@ -174,8 +232,8 @@ impl Providers {
 
     /// The configured providers that can be asked by an operation, in its own words or others.
     pub(crate) fn usable(&self, operation: Operation) -> impl Iterator<Item = &Arc<Provider>> {
-        let in_others = !matches!(operation, Operation::CountTokens | Operation::Embeddings);
-        self.0.iter().filter(move |p| p.is_configured() && (in_others || p.speaks(operation)))
+        let in_others = operation != Operation::Embeddings;
+        self.0.iter().filter(move |p| p.is_configured() && (in_others || p.speaks(operation, "")))
     }
 
     /// Who serves `model` on this wire: the demo its own; then the provider whose name stands before
@@ -204,22 +262,22 @@ impl Providers {
         }
         let own = match operation.dialect() {
             Dialect::Anthropic => "anthropic",
-            Dialect::OpenAi => "openai",
+            Dialect::OpenAi | Dialect::Gemini => "openai",
         };
         let family = family(model);
-        for vendor in [family, Some(own)].into_iter().flatten() {
+        for vendor in family.iter().copied().chain([own]) {
             if let Some(provider) = usable().find(|p| &*p.name == vendor) {
                 return target(provider);
             }
         }
-        let mut speaking = usable().filter(|p| p.speaks(operation));
+        let mut speaking = usable().filter(|p| p.speaks(operation, model));
         if let (Some(only), None) = (speaking.next(), speaking.next()) {
             return target(only);
         }
         let mut others = usable();
         if let (Some(only), None) = (others.next(), others.next())
             // The one vendor does not have the other's models.
-            && (family.is_none() || !only.is_vendor())
+            && (family.is_empty() || !only.is_vendor())
         {
             return target(only);
         }
@@ -230,20 +288,22 @@ impl Providers {
     }
 }
 
-/// The vendor that calls its models so.
-fn family(model: &str) -> Option<&'static str> {
+/// The vendors of models that are called so, the first one first.
+fn family(model: &str) -> &'static [&'static str] {
     let is_o = |name: &str| {
         let mut name = name.chars();
         name.next() == Some('o') && name.next().is_some_and(|digit| digit.is_ascii_digit())
     };
     let base = model.strip_prefix("ft:").unwrap_or(model);
     if model.starts_with("claude-") {
-        Some("anthropic")
+        &["anthropic", vertex::PROVIDER]
+    } else if model.starts_with("gemini-") {
+        &[vertex::PROVIDER]
     } else if ["gpt-", "chatgpt-", "codex-"].iter().any(|name| base.starts_with(name)) || is_o(base)
     {
-        Some("openai")
+        &["openai"]
     } else {
-        None
+        &[]
     }
 }
 

@@ -36,6 +36,8 @@ struct Form {
     surface: Operation,
     /// Of a chat stream: the client asked for usage.
     with_usage: bool,
+    /// The client takes one call at once, and the provider cannot be told so.
+    one_call: bool,
     echo: Echo,
     request_id: std::sync::Arc<str>,
     now: i64,
@@ -58,9 +60,7 @@ impl Form {
                 let echo = std::mem::take(&mut self.echo);
                 Encoder::Responses(Box::new(responses::reply_stream::Encoder::new(echo)))
             }
-            Operation::Chat | Operation::Embeddings => {
-                Encoder::Chat(chat::reply_out::Encoder::new(self.with_usage))
-            }
+            _ => Encoder::Chat(chat::reply_out::Encoder::new(self.with_usage)),
         }
     }
 
@@ -70,7 +70,7 @@ impl Form {
                 anthropic::reply_out::whole(reply, facts)
             }
             Operation::Responses => responses::reply_out::whole(reply, &self.echo, facts),
-            Operation::Chat | Operation::Embeddings => chat::reply_out::whole(reply, facts),
+            _ => chat::reply_out::whole(reply, facts),
         }
     }
 }
@@ -79,7 +79,8 @@ fn read<'a>(surface: Operation, body: &'a RawValue, faults: &mut Faults) -> Requ
     match surface {
         Operation::Messages | Operation::CountTokens => anthropic::request_in::read(body, faults),
         Operation::Responses => responses::request_in::read(body, faults),
-        Operation::Chat | Operation::Embeddings => chat::request_in::read(body, faults),
+        // The only other that has a surface.
+        _ => chat::request_in::read(body, faults),
     }
 }
 
@@ -105,12 +106,16 @@ impl LlmProxy {
         surface: Operation,
         target: Target,
     ) -> Result<Response> {
+        if surface == Operation::CountTokens {
+            return self.counted(incoming, target).await;
+        }
         let Incoming { principal, info, headers, uri: _, body } = incoming;
         let provider = &target.provider;
         let request_bytes = body.len();
         let mut form = Form {
             surface,
             with_usage: false,
+            one_call: false,
             echo: Echo::new(),
             request_id: std::sync::Arc::clone(&info.id),
             now: self.clock.now().timestamp(),
@@ -130,6 +135,8 @@ impl LlmProxy {
                 _ => form.with_usage = wants_usage(raw),
             }
             let operation = provider.asked_by(&request);
+            form.one_call =
+                operation == Operation::GenerateContent && request.parallel_tools == Some(false);
             let sent = wire(provider, operation, &request)?;
             (operation, asked, request.stream, sent)
         };
@@ -188,13 +195,16 @@ impl LlmProxy {
         mut account: Account,
         form: Form,
     ) -> Result<Response> {
-        let reply = match self.whole(provider, operation, body, &mut account).await {
+        let mut reply = match self.whole(provider, operation, body, &mut account).await {
             Ok(reply) => reply,
             Err(error) => {
                 account.fail(&error);
                 return Err(error);
             }
         };
+        if form.one_call {
+            reply.keep_one_call();
+        }
         account.finish();
         if streamed {
             let events = reply.events().into();
@@ -218,7 +228,11 @@ impl LlmProxy {
         let telling = Telling {
             live: Live {
                 upstream,
-                decoder: Decoder::new(operation),
+                decoder: if form.one_call {
+                    Decoder::of_one_call()
+                } else {
+                    Decoder::new(operation)
+                },
                 account,
                 idle: self.timeouts.idle,
                 stop: self.stop.clone(),
@@ -281,7 +295,7 @@ impl Telling {
 }
 
 /// A provider's refusal in the client's form, with its status and what it says of trying again.
-fn refusal(
+pub(crate) fn refusal(
     surface: Operation,
     provider: &Provider,
     parts: &Parts,
@@ -296,9 +310,12 @@ fn refusal(
     });
     // Each wire has words of its own.
     let code = match code.as_deref() {
-        Some("rate_limit_error") => "rate_limit_exceeded",
-        Some("not_found_error") if status == StatusCode::NOT_FOUND => "model_not_found",
-        Some("overloaded_error") => "overloaded",
+        Some("rate_limit_error" | "RESOURCE_EXHAUSTED") => "rate_limit_exceeded",
+        Some("not_found_error" | "NOT_FOUND") if status == StatusCode::NOT_FOUND => {
+            "model_not_found"
+        }
+        Some("overloaded_error" | "UNAVAILABLE") => "overloaded",
+        Some("INVALID_ARGUMENT" | "FAILED_PRECONDITION") => "invalid_request",
         Some(code) => code,
         None => "upstream_error",
     };
@@ -324,6 +341,13 @@ fn refusal(
 /// The message and the code in an error's body, whichever wire it is of.
 pub(crate) fn said(told: &[u8]) -> (Option<String>, Option<String>) {
     #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any {
+        /// As Google has it where a stream was asked for.
+        First([Told; 1]),
+        One(Told),
+    }
+    #[derive(Deserialize)]
     struct Told {
         error: Inner,
     }
@@ -333,16 +357,18 @@ pub(crate) fn said(told: &[u8]) -> (Option<String>, Option<String>) {
         Object {
             message: Option<String>,
             code: Option<serde_json::Value>,
-            #[serde(rename = "type")]
+            #[serde(rename = "type", alias = "status")]
             kind: Option<String>,
         },
         Text(String),
     }
-    match serde_json::from_slice::<Told>(told) {
-        Ok(Told { error: Inner::Text(message) }) => (Some(message), None),
-        Ok(Told { error: Inner::Object { message, code, kind } }) => {
-            (message, code.and_then(|code| code.as_str().map(str::to_owned)).or(kind))
-        }
+    match serde_json::from_slice::<Any>(told) {
+        Ok(Any::One(Told { error }) | Any::First([Told { error }])) => match error {
+            Inner::Text(message) => (Some(message), None),
+            Inner::Object { message, code, kind } => {
+                (message, code.and_then(|code| code.as_str().map(str::to_owned)).or(kind))
+            }
+        },
         Err(_) => (None, None),
     }
 }
@@ -351,7 +377,7 @@ pub(crate) fn said(told: &[u8]) -> (Option<String>, Option<String>) {
 fn with_id(surface: Operation, id: Option<String>, headers: &mut HeaderMap) {
     let name = match surface.dialect() {
         Dialect::Anthropic => "request-id",
-        Dialect::OpenAi => "x-request-id",
+        Dialect::OpenAi | Dialect::Gemini => "x-request-id",
     };
     if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {
         headers.insert(name, id);

@@ -119,3 +119,34 @@ impl From<OpenAiUsage> for Usage {
         }
     }
 }
+
+/// `usageMetadata` of Gemini, which is of the whole reply in each piece of a stream. What was cached is
+/// within the prompt; thoughts are beside what was said.
+/// <https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GenerateContentResponse>
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GeminiUsage {
+    prompt_token_count: Option<u64>,
+    cached_content_token_count: Option<u64>,
+    candidates_token_count: Option<u64>,
+    thoughts_token_count: Option<u64>,
+    /// What came of Google's own tools, read by the model.
+    tool_use_prompt_token_count: Option<u64>,
+}
+
+impl GeminiUsage {
+    /// Replaces, never adds: a piece that says less takes nothing back.
+    pub(crate) fn apply(&self, usage: &mut Usage) {
+        if let Some(prompt) = self.prompt_token_count {
+            let cached = self.cached_content_token_count;
+            let tools = self.tool_use_prompt_token_count.unwrap_or_default();
+            usage.input = Some(prompt.saturating_sub(cached.unwrap_or_default()) + tools);
+            usage.cache_read = cached.or(usage.cache_read);
+        }
+        if self.candidates_token_count.is_some() || self.thoughts_token_count.is_some() {
+            let thoughts = self.thoughts_token_count.unwrap_or_default();
+            usage.output = Some(self.candidates_token_count.unwrap_or_default() + thoughts);
+            usage.reasoning = self.thoughts_token_count.or(usage.reasoning);
+        }
+    }
+}

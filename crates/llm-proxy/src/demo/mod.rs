@@ -44,6 +44,7 @@ pub(crate) fn config() -> ProviderConfig {
         api_key: None,
         keyless: true,
         models: vec![MODEL.to_owned()],
+        place: None,
         responses: true,
     }
 }
@@ -140,8 +141,8 @@ fn reply(operation: Operation, body: &[u8]) -> Result<Reply, Refusal> {
         (Operation::Messages, true) => Reply::Stream(anthropic::stream(&ask)),
         (Operation::Responses, false) => Reply::Json(responses::whole(&ask)),
         (Operation::Responses, true) => Reply::Stream(responses::stream(&ask)),
-        (Operation::Chat | Operation::Embeddings, false) => Reply::Json(chat::whole(&ask)),
-        (Operation::Chat | Operation::Embeddings, true) => {
+        (_, false) => Reply::Json(chat::whole(&ask)),
+        (_, true) => {
             let options = body.get("stream_options");
             let with_usage = options.and_then(|options| options.get("include_usage"));
             Reply::Stream(chat::stream(&ask, with_usage == Some(&Value::Bool(true))))
@@ -181,7 +182,7 @@ pub(crate) fn model(dialect: Dialect) -> Value {
             "max_tokens": 4096,
             "demo": true,
         }),
-        Dialect::OpenAi => json!({
+        Dialect::OpenAi | Dialect::Gemini => json!({
             "id": MODEL,
             "object": "model",
             "created": CREATED,

@@ -36,6 +36,7 @@ use crate::{
     observe::Observer,
     provider::Provider,
     translate::stream::Decoder,
+    vertex,
 };
 
 pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
@@ -53,7 +54,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
 /// the field; what it can do beyond this is on its own wire, `/v1/…`.
 #[utoipa::path(post, path = "/proxy/{provider}/complete", operation_id = "complete_native", tag = "llm",
     security(("api_key" = [])),
-    params(("provider" = String, Path, description = "`anthropic`, `openai`, or the name of a configured compatible one"),
+    params(("provider" = String, Path, description = "`anthropic`, `openai`, `vertex`, or the name of a configured compatible one"),
         ("x-loom-thread-id" = Option<String>, Header, description = "The thread that the usage belongs to"),
         ("x-loom-weaver-id" = Option<String>, Header, description = "The weaver that the usage belongs to"),
         ("x-loom-tags" = Option<String>, Header, description = "Words with commas between, for the usage")),
@@ -93,7 +94,7 @@ async fn complete(
 /// whatever became of the provider; an error before the first event is a problem document.
 #[utoipa::path(post, path = "/proxy/{provider}/stream", operation_id = "stream_native", tag = "llm",
     security(("api_key" = [])),
-    params(("provider" = String, Path, description = "`anthropic`, `openai`, or the name of a configured compatible one"),
+    params(("provider" = String, Path, description = "`anthropic`, `openai`, `vertex`, or the name of a configured compatible one"),
         ("x-loom-thread-id" = Option<String>, Header, description = "The thread that the usage belongs to"),
         ("x-loom-weaver-id" = Option<String>, Header, description = "The weaver that the usage belongs to"),
         ("x-loom-tags" = Option<String>, Header, description = "Words with commas between, for the usage")),
@@ -175,6 +176,8 @@ impl LlmProxy {
         let operation = match provider.dialect {
             Dialect::Anthropic => Operation::Messages,
             Dialect::OpenAi => Operation::Chat,
+            Dialect::Gemini if vertex::is_claude(&request.model) => Operation::Messages,
+            Dialect::Gemini => Operation::GenerateContent,
         };
         let sent = wire(&provider, operation, &request.neutral(streamed))?;
         let mut meter = self

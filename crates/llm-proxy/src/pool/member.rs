@@ -41,7 +41,7 @@ impl Ready {
             Dialect::Anthropic => {
                 Self::with(HeaderName::from_static("x-api-key"), key.expose(), key)
             }
-            Dialect::OpenAi => Self::bearer(key),
+            Dialect::OpenAi | Dialect::Gemini => Self::bearer(key),
         }
     }
 

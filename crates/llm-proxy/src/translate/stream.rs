@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use bytes::BytesMut;
 
 use super::{
-    Facts, anthropic, chat,
+    Facts, anthropic, chat, gemini,
     reply::{Event, Failure, Reply},
     responses,
 };
@@ -21,6 +21,7 @@ enum Wire {
     Anthropic(anthropic::reply_in::Decoder),
     Chat(chat::reply_in::Decoder),
     Responses(responses::reply_in::Decoder),
+    Gemini(gemini::reply_in::Decoder),
 }
 
 impl Wire {
@@ -29,6 +30,7 @@ impl Wire {
             Self::Anthropic(decoder) => decoder.event(data, events),
             Self::Chat(decoder) => decoder.event(data, events),
             Self::Responses(decoder) => decoder.event(data, events),
+            Self::Gemini(decoder) => decoder.event(data, events),
         }
     }
 }
@@ -38,8 +40,18 @@ impl Decoder {
         let wire = match operation {
             Operation::Messages | Operation::CountTokens => Wire::Anthropic(Default::default()),
             Operation::Chat | Operation::Embeddings => Wire::Chat(Default::default()),
-            Operation::Responses => Wire::Responses(Default::default()),
+            Operation::Responses | Operation::CountInput => Wire::Responses(Default::default()),
+            Operation::GenerateContent | Operation::CountContents => {
+                Wire::Gemini(Default::default())
+            }
         };
+        Self { lines: DataLines::default(), wire, ended: false }
+    }
+
+    /// Of a stream of Gemini's, which makes several calls at once also for a client that takes only
+    /// one: the first is as good as all, for the others the model can make again.
+    pub(crate) fn of_one_call() -> Self {
+        let wire = Wire::Gemini(gemini::reply_in::Decoder::of_one_call());
         Self { lines: DataLines::default(), wire, ended: false }
     }
 
@@ -68,6 +80,7 @@ impl Decoder {
         if !std::mem::replace(&mut self.ended, true) {
             match &mut self.wire {
                 Wire::Chat(decoder) => decoder.at_end(&mut events),
+                Wire::Gemini(decoder) => decoder.at_end(&mut events),
                 Wire::Anthropic(_) | Wire::Responses(_) => {
                     events.push(Event::Failed(Failure::incomplete()));
                 }
@@ -85,7 +98,8 @@ pub(crate) fn whole(operation: Operation, body: &[u8]) -> Result<Reply, serde_js
     match operation {
         Operation::Messages | Operation::CountTokens => anthropic::reply_in::whole(body),
         Operation::Chat | Operation::Embeddings => chat::reply_in::whole(body),
-        Operation::Responses => responses::reply_in::whole(body),
+        Operation::Responses | Operation::CountInput => responses::reply_in::whole(body),
+        Operation::GenerateContent | Operation::CountContents => gemini::reply_in::whole(body),
     }
 }
 

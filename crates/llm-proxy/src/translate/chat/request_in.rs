@@ -10,6 +10,7 @@ use crate::translate::{
         Call, DefaultMax, Effort, Format, Media, Names, Part, PartKind, Request, Role, Seal,
         Source, Text, Thinking, Thought, Tool, ToolChoice, ToolResult, Verbosity,
     },
+    thinking::from_encrypted,
 };
 
 pub(crate) const NAMES: Names = Names {
@@ -210,11 +211,13 @@ fn detail<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<
     let kind = detail.some_text("type", faults);
     let text = detail.text("text", faults).or(detail.text("summary", faults)).unwrap_or_default();
     let data = detail.text("data", faults);
-    let is_anthropics =
-        detail.text("format", faults).is_some_and(|format| format.starts_with("anthropic"));
+    let format = detail.text("format", faults).unwrap_or_default();
     let seal = match (detail.text("signature", faults), data, detail.text("id", faults)) {
         (Some(signature), ..) => Some(Seal::Signature(signature)),
-        (None, Some(data), _) if is_anthropics => Some(Seal::Redacted(data)),
+        (None, Some(data), _) if format.starts_with("anthropic") => Some(Seal::Redacted(data)),
+        (None, Some(data), id) if format.starts_with("google") => {
+            Some(from_encrypted(id.unwrap_or_default(), data))
+        }
         (None, Some(content), Some(id)) => Some(Seal::Encrypted { id, content }),
         _ => None,
     };

@@ -10,7 +10,7 @@ use crate::translate::{
     object::{Faults, Object, Path, as_list, as_text},
     request::{
         Call, DefaultMax, Format, Media, Names, Part, PartKind, Request, Role, Source, Text,
-        Thought, Tool, ToolChoice, ToolResult,
+        Thought, Tool, ToolChoice, ToolResult, WebSearch,
     },
     thinking::from_encrypted,
 };
@@ -70,7 +70,11 @@ pub(crate) fn read<'a>(body: &'a RawValue, faults: &mut Faults) -> Request<'a> {
     }
     for (at, raw) in all.list("tools", faults).into_iter().enumerate() {
         let list = all.path.member("tools");
-        request.tools.extend(tool(raw, list.index(at), faults));
+        match tool(raw, list.index(at), faults) {
+            Some(AnyTool::Function(tool)) => request.tools.push(tool),
+            Some(AnyTool::Search(search)) => request.web_search = Some(search),
+            None => {}
+        }
     }
     if let Some(raw) = all.take("tool_choice") {
         request.tool_choice = choice(raw, all.path.member("tool_choice"), faults);
@@ -182,6 +186,15 @@ fn item<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults
             };
             request.push(Role::Assistant, vec![PartKind::Thinking(thought).into()]);
         }
+        Some("item_reference") => {
+            faults.add(
+                path.member("type"),
+                "`item_reference` points at what OpenAI stored; send the item itself to the provider of this model",
+            );
+            return;
+        }
+        // What a search found is in the text that came of it.
+        Some("web_search_call") => return,
         Some(other) => {
             let other = loom_core::text::cut(other, 100);
             faults.add(
@@ -289,8 +302,38 @@ fn part<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Pa
     Some(kind.into())
 }
 
-fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Tool<'a>> {
+enum AnyTool<'a> {
+    Function(Tool<'a>),
+    Search(WebSearch<'a>),
+}
+
+/// The one tool of OpenAI's own that others have, too.
+fn web_search<'a>(mut tool: Object<'a, '_>, faults: &mut Faults) -> WebSearch<'a> {
+    let path = tool.path;
+    let mut search = WebSearch { at: path.to_string(), ..WebSearch::default() };
+    if let Some(raw) = tool.take("filters")
+        && let Some(mut filters) = Object::read(raw, path.member("filters"), faults)
+    {
+        search.allowed_domains = filters.texts("allowed_domains", faults);
+        search.blocked_domains = filters.texts("blocked_domains", faults);
+        filters.finish(faults);
+    }
+    search.location = tool.take("user_location");
+    // How much of what is found the model reads is the provider's to decide.
+    tool.ignore(&["search_context_size"]);
+    tool.only("search_content_types", &["[\"text\"]"], faults);
+    // Others search the web as it is now, or not at all.
+    tool.only("external_web_access", &["true"], faults);
+    tool.finish(faults);
+    search
+}
+
+fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<AnyTool<'a>> {
     let mut tool = Object::read(raw, path, faults)?;
+    if tool.kind().is_some_and(|kind| kind.starts_with("web_search")) {
+        tool.ignore(&["type"]);
+        return Some(AnyTool::Search(web_search(tool, faults)));
+    }
     if !is_function(&mut tool, faults) {
         return None;
     }
@@ -304,7 +347,7 @@ fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<To
     tool.only("defer_loading", &["false"], faults);
     tool.only("allowed_callers", &["[\"direct\"]"], faults);
     tool.finish(faults);
-    Some(read)
+    Some(AnyTool::Function(read))
 }
 
 fn choice<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<ToolChoice<'a>> {

@@ -103,7 +103,7 @@ async fn what_cannot_be_told_is_a_400_that_names_the_field_and_asks_nobody() {
         (Op::Chat, SONNET, json!({"tools": [{"type": "custom"}]}), "tools[0].type"),
         (Op::Responses, SONNET, json!({"previous_response_id": "r"}), "previous_response_id"),
         (Op::Responses, SONNET, json!({"background": true}), "background"),
-        (Op::Responses, SONNET, json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
+        (Op::Responses, SONNET, json!({"tools": [{"type": "file_search"}]}), "tools[0].type"),
         (Op::Responses, "other/m", json!({"conversation": "c"}), "conversation"),
         (Op::Messages, GPT, json!({"top_k": 5}), "top_k"),
         (
