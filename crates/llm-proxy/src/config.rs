@@ -6,7 +6,7 @@ use loom_common_secret::SecretString;
 use loom_core::config::Env;
 use reqwest::Url;
 
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, pool};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -15,6 +15,7 @@ pub struct Config {
     pub demo: bool,
     pub(crate) timeouts: Timeouts,
     pub(crate) retention: Duration,
+    pub(crate) pool: pool::Config,
 }
 
 #[derive(Clone, Debug)]
@@ -121,7 +122,13 @@ impl Config {
             retries: env.number("LOOM_SERVER_LLM_RETRIES", 1_u32, 0, 10),
         };
         let days = env.number("LOOM_SERVER_LLM_REQUEST_RETENTION_DAYS", 90_u64, 1, 3650);
-        Self { providers, demo: false, timeouts, retention: Duration::from_secs(days * 24 * 3600) }
+        Self {
+            providers,
+            demo: false,
+            timeouts,
+            retention: Duration::from_secs(days * 24 * 3600),
+            pool: pool::Config::load(env),
+        }
     }
 }
 

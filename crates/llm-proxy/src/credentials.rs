@@ -1,7 +1,11 @@
 //! Provider credentials in the database: sealed, read again every few seconds, so that what one
 //! replica or the command line adds is soon used by all.
 
-use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use axum::http::HeaderMap;
 use loom_common_secret::SecretString;
@@ -11,7 +15,8 @@ use crate::{
     LlmProxy,
     dialect::Operation,
     forward::read_to,
-    provider::{Credential, Target},
+    pool::{Member, Ready, Who},
+    provider::Target,
     store,
 };
 
@@ -41,16 +46,23 @@ impl LlmProxy {
     /// Reads the stored credentials. One that cannot be opened is left out, and the log says so.
     pub(crate) async fn read_credentials(&self) -> Result<()> {
         self.credentials_read.store(self.clock.now().timestamp_millis(), Ordering::Relaxed);
-        let mut by_provider: HashMap<String, Vec<Credential>> = HashMap::new();
+        let mut by_provider: HashMap<String, Vec<Arc<Member>>> = HashMap::new();
         let mut secrets = Vec::new();
         for row in store::credentials(&self.pool).await? {
             let Some(provider) = self.providers.named(&row.provider) else { continue };
             match self.vault.unseal(&context(row.id), &row.sealed_secret) {
                 Ok(secret) => {
-                    secrets.push(secret.clone());
-                    let credential =
-                        Credential::new(Some(row.id), row.name, secret, provider.dialect);
-                    by_provider.entry(row.provider).or_default().extend(credential);
+                    let ready = Ready::key(provider.dialect, &secret);
+                    secrets.push(secret);
+                    let member = ready.map(|ready| {
+                        Arc::new(Member::new(
+                            Who::Stored(row.id),
+                            row.name,
+                            ready,
+                            self.pool_config,
+                        ))
+                    });
+                    by_provider.entry(row.provider).or_default().extend(member);
                 }
                 Err(error) => tracing::error!(
                     provider = row.provider,
@@ -63,7 +75,7 @@ impl LlmProxy {
         // Before any of them is used: no log and no error is to tell one.
         loom_redact::learn(secrets);
         for provider in self.providers.iter() {
-            provider.set_stored(by_provider.remove(&*provider.name).unwrap_or_default());
+            provider.pool.set_stored(by_provider.remove(&*provider.name).unwrap_or_default());
         }
         Ok(())
     }
@@ -115,7 +127,7 @@ impl LlmProxy {
             return Err(Error::invalid("name", "is one line of 1 to 100 bytes"));
         }
         if !text::is_plain_line(secret.expose(), 10_000)
-            || Credential::new(None, String::new(), secret.clone(), known.dialect).is_none()
+            || Ready::key(known.dialect, secret).is_none()
         {
             return Err(Error::invalid("secret", "is one line of ASCII"));
         }
@@ -150,14 +162,14 @@ impl LlmProxy {
             if only.is_some_and(|only| only != &*provider.name) {
                 continue;
             }
-            for credential in provider.all_credentials() {
+            for member in provider.pool.members() {
                 let started = Instant::now();
                 let answer = self
                     .fetch_with(
                         provider,
                         provider.models_url(None),
                         &HeaderMap::new(),
-                        credential.as_ref(),
+                        &provider.pool.lease_of(&member),
                     )
                     .await;
                 let (ok, message) = match answer {
@@ -171,8 +183,7 @@ impl LlmProxy {
                 };
                 results.push(Tested {
                     provider: provider.name.to_string(),
-                    name: credential
-                        .map_or_else(|| "(none)".to_owned(), |credential| credential.name),
+                    name: member.name.clone(),
                     ok,
                     message,
                     latency_ms: started.elapsed().as_millis(),

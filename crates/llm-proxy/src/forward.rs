@@ -5,6 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use loom_core::{Error, Result};
 use reqwest::{Body, Url};
 use tokio::time::timeout;
@@ -13,7 +14,8 @@ use crate::{
     LlmProxy, demo,
     dialect::{Dialect, Operation},
     ledger::Meter,
-    provider::{Credential, Provider},
+    pool::{Lease, Verdict, put_on},
+    provider::Provider,
 };
 
 const ANTHROPIC_VERSION: &str = "2023-06-01";
@@ -46,14 +48,14 @@ impl LlmProxy {
             return demo::answer(outgoing.operation, &outgoing.body);
         }
         self.refresh_credentials_if_old();
-        let credential = provider.credential()?;
-        meter.credential(credential.as_ref().and_then(|credential| credential.id));
+        let lease = provider.lease(&[], self.clock.now()).map_err(|why| why.of(&provider.name))?;
+        meter.credential(lease.id());
         let mut url = provider.url(outgoing.operation);
         url.set_query(outgoing.query.and_then(without_org).as_deref());
-        let headers = request_headers(outgoing.headers, provider.dialect, credential.as_ref());
+        let mut headers = request_headers(outgoing.headers, provider.dialect);
+        put_on(&mut headers, lease.headers().await?);
         let request = self.client.post(url).headers(headers).body(outgoing.body);
-        let answer = self.exchange(provider, request).await?;
-        conceal(answer, provider, credential.as_ref()).await
+        self.answer(provider, request, &lease).await
     }
 
     /// GET of something that is not accounted (the lists of models).
@@ -63,8 +65,8 @@ impl LlmProxy {
         url: Url,
         headers: &HeaderMap,
     ) -> Result<Incoming> {
-        let credential = provider.credential()?;
-        self.fetch_with(provider, url, headers, credential.as_ref()).await
+        let lease = provider.lease(&[], self.clock.now()).map_err(|why| why.of(&provider.name))?;
+        self.fetch_with(provider, url, headers, &lease).await
     }
 
     pub(crate) async fn fetch_with(
@@ -72,11 +74,33 @@ impl LlmProxy {
         provider: &Provider,
         url: Url,
         headers: &HeaderMap,
-        credential: Option<&Credential>,
+        lease: &Lease,
     ) -> Result<Incoming> {
-        let headers = request_headers(headers, provider.dialect, credential);
-        let answer = self.exchange(provider, self.client.get(url).headers(headers)).await?;
-        conceal(answer, provider, credential).await
+        let mut headers = request_headers(headers, provider.dialect);
+        put_on(&mut headers, lease.headers().await?);
+        self.answer(provider, self.client.get(url).headers(headers), lease).await
+    }
+
+    /// What comes of a request, and what it says of the credential.
+    async fn answer(
+        &self,
+        provider: &Provider,
+        request: reqwest::RequestBuilder,
+        lease: &Lease,
+    ) -> Result<Incoming> {
+        match self.exchange(provider, request).await {
+            Ok(answer) => conceal(answer, provider, lease, self.clock.now()).await,
+            Err(error) => {
+                let verdict = match error.code() {
+                    "upstream_error" | "upstream_timeout" => {
+                        Verdict::Failing { reason: error.detail().to_owned() }
+                    }
+                    _ => Verdict::Neutral,
+                };
+                lease.report(verdict);
+                Err(error)
+            }
+        }
     }
 
     async fn exchange(
@@ -180,11 +204,7 @@ fn is_of_this_hop(name: &HeaderName, headers: &HeaderMap) -> bool {
     })
 }
 
-fn request_headers(
-    from: &HeaderMap,
-    dialect: Dialect,
-    credential: Option<&Credential>,
-) -> HeaderMap {
+fn request_headers(from: &HeaderMap, dialect: Dialect) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(from.len() + 3);
     for (name, value) in from {
         if !stays_here(name) && !is_of_this_hop(name, from) {
@@ -196,13 +216,6 @@ fn request_headers(
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if dialect == Dialect::Anthropic {
         headers.entry("anthropic-version").or_insert(HeaderValue::from_static(ANTHROPIC_VERSION));
-    }
-    if let Some(credential) = credential {
-        let name = match dialect {
-            Dialect::Anthropic => HeaderName::from_static("x-api-key"),
-            Dialect::OpenAi => header::AUTHORIZATION,
-        };
-        headers.insert(name, credential.header.clone());
     }
     headers
 }
@@ -252,19 +265,26 @@ pub(crate) fn response_headers(from: &HeaderMap) -> HeaderMap {
 async fn conceal(
     answer: Incoming,
     provider: &Provider,
-    credential: Option<&Credential>,
+    lease: &Lease,
+    now: DateTime<Utc>,
 ) -> Result<Incoming> {
     let status = answer.status();
-    let Some(credential) = credential else { return Ok(answer) };
     if status.is_success() || !(status.is_client_error() || status.is_server_error()) {
+        lease.report(Verdict::Sound);
         return Ok(answer);
     }
     let (mut parts, body) = answer.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    if status == StatusCode::UNAUTHORIZED {
+    let mut whole = read_to(body, MAX_ERROR_BODY).await;
+    let secret = lease.secret_for_redaction();
+    if let Some(secret) = &secret {
+        whole = redacted(whole, secret.expose());
+    }
+    lease.report(Verdict::of(status, &parts.headers, &whole, now));
+    if status == StatusCode::UNAUTHORIZED && secret.is_some() {
         tracing::error!(
             provider = &*provider.name,
-            credential = credential.name,
+            credential = lease.name(),
             "the provider refuses this credential"
         );
         let message = format!(
@@ -275,8 +295,6 @@ async fn conceal(
         parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         return Ok(http::Response::from_parts(parts, Body::from(body.to_string())));
     }
-    let whole = read_to(body, MAX_ERROR_BODY).await;
-    let whole = redacted(whole, credential.secret.expose());
     Ok(http::Response::from_parts(parts, Body::from(whole)))
 }
 
@@ -336,7 +354,7 @@ mod tests {
             ("x-other", "1"),
             ("x-stays", "1"),
         ]);
-        for to in [request_headers(&from, Dialect::OpenAi, None), response_headers(&from)] {
+        for to in [request_headers(&from, Dialect::OpenAi), response_headers(&from)] {
             assert!(to.contains_key("x-stays"), "{to:?}");
             for gone in ["connection", "x-hop", "x-other"] {
                 assert!(!to.contains_key(gone), "{gone}: {to:?}");
@@ -347,7 +365,7 @@ mod tests {
     #[test]
     fn a_credential_of_the_clients_own_does_not_go_along() {
         let from = headers(&[("api-key", "k"), ("x-api-key", "k"), ("authorization", "Bearer k")]);
-        let to = request_headers(&from, Dialect::OpenAi, None);
+        let to = request_headers(&from, Dialect::OpenAi);
         assert!(to.values().all(|value| value != "k" && value != "Bearer k"), "{to:?}");
     }
 

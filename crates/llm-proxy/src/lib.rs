@@ -14,6 +14,7 @@ pub mod measures;
 mod models;
 mod native;
 mod observe;
+mod pool;
 mod price;
 mod provider;
 mod relay;
@@ -89,6 +90,7 @@ pub struct Inner {
     ledger: ledger::Ledger,
     timeouts: config::Timeouts,
     retention: std::time::Duration,
+    pool_config: pool::Config,
     /// When the stored credentials were last read, in milliseconds since 1970.
     credentials_read: AtomicI64,
     credentials_reading: AtomicBool,
@@ -118,9 +120,10 @@ impl LlmProxy {
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Inner {
             ledger: ledger::Ledger::start(&pool, clock.clone()),
-            providers: provider::Providers::new(config),
+            providers: provider::Providers::new(config, &clock),
             timeouts: config.timeouts,
             retention: config.retention,
+            pool_config: config.pool,
             credentials_read: AtomicI64::default(),
             credentials_reading: AtomicBool::default(),
             pool,
@@ -183,7 +186,7 @@ impl LlmProxy {
             }
             facts.insert(
                 provider.name.to_string(),
-                serde_json::json!({"status": status, "credentials": provider.credential_count()}),
+                serde_json::json!({"status": status, "credentials": provider.pool.members().iter().filter(|member| member.who != pool::Who::Keyless).count()}),
             );
         }
         let component = Component::new(worst).with("providers", facts);

@@ -1,17 +1,12 @@
 //! The configured providers, their credentials, and which of them serves a model.
 
-use std::{
-    borrow::Cow,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use arc_swap::ArcSwap;
-use axum::http::HeaderValue;
-use loom_common_secret::SecretString;
-use loom_core::{Error, Result, id::CredentialId};
+use chrono::{DateTime, Utc};
+use loom_core::{Clock, Error, Result};
 use reqwest::Url;
 
 use crate::{
@@ -19,6 +14,7 @@ use crate::{
     demo,
     dialect::{Dialect, Operation},
     measures::Measures,
+    pool::{self, CredentialKey, Lease, Member, Pool, Ready, Unavailable, Who},
 };
 
 /// Somewhere that models are served.
@@ -29,10 +25,7 @@ pub(crate) struct Provider {
     urls: [(Operation, Url); 5],
     models: Vec<String>,
     responses: bool,
-    keyless: bool,
-    from_env: Option<Credential>,
-    stored: ArcSwap<Vec<Credential>>,
-    next: AtomicUsize,
+    pub(crate) pool: Pool,
     /// It answered 400 to `stream_options`; its streams go without, their tokens unknown.
     pub(crate) refuses_stream_options: AtomicBool,
     pub(crate) measures: Arc<Measures>,
@@ -40,42 +33,17 @@ pub(crate) struct Provider {
     pub(crate) failing: AtomicBool,
 }
 
-/// A key of a provider's, ready to be sent.
-#[derive(Clone)]
-pub(crate) struct Credential {
-    /// None for the one from the environment.
-    pub(crate) id: Option<CredentialId>,
-    pub(crate) name: String,
-    pub(crate) secret: SecretString,
-    /// As it stands in the header, marked sensitive.
-    pub(crate) header: HeaderValue,
-}
-
-impl Credential {
-    pub(crate) fn new(
-        id: Option<CredentialId>,
-        name: String,
-        secret: SecretString,
-        dialect: Dialect,
-    ) -> Option<Self> {
-        let text = match dialect {
-            Dialect::Anthropic => Cow::Borrowed(secret.expose()),
-            Dialect::OpenAi => Cow::Owned(format!("Bearer {}", secret.expose())),
-        };
-        let mut header = HeaderValue::from_str(&text).ok()?;
-        header.set_sensitive(true);
-        Some(Self { id, name, secret, header })
-    }
-}
-
 impl Provider {
-    fn new(config: &ProviderConfig) -> Self {
+    fn new(config: &ProviderConfig, pool: pool::Config, clock: Clock) -> Self {
         let dialect = config.dialect;
         let url = |operation: Operation| (operation, join(&config.base_url, operation.path()));
         let from_env = config
             .api_key
-            .clone()
-            .and_then(|secret| Credential::new(None, "environment".to_owned(), secret, dialect));
+            .as_ref()
+            .and_then(|key| Ready::key(dialect, key))
+            .map(|ready| Member::new(Who::Environment, "environment".to_owned(), ready, pool));
+        let none = || Member::new(Who::Keyless, "(none)".to_owned(), Ready::default(), pool);
+        let own = from_env.or_else(|| config.keyless.then(none)).map(Arc::new);
         Self {
             name: config.name.as_str().into(),
             dialect,
@@ -83,10 +51,7 @@ impl Provider {
             urls: Operation::ALL.map(url),
             models: config.models.clone(),
             responses: config.responses,
-            keyless: config.keyless,
-            from_env,
-            stored: ArcSwap::default(),
-            next: AtomicUsize::new(0),
+            pool: Pool::new(clock, own),
             refuses_stream_options: AtomicBool::new(false),
             measures: Arc::new(Measures::new(&config.name)),
             failing: AtomicBool::new(false),
@@ -136,7 +101,7 @@ impl Provider {
     }
 
     pub(crate) fn is_configured(&self) -> bool {
-        self.keyless || self.from_env.is_some() || !self.stored.load().is_empty()
+        !self.pool.is_empty()
     }
 
     /// # Errors
@@ -154,45 +119,20 @@ impl Provider {
         self.refuses_stream_options.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_stored(&self, credentials: Vec<Credential>) {
-        self.stored.store(Arc::new(credentials));
-    }
-
-    pub(crate) fn credential_count(&self) -> usize {
-        usize::from(self.from_env.is_some()) + self.stored.load().len()
-    }
-
-    /// The next credential, in turn. None: the provider wants none.
+    /// The credential for the next request, or for its next attempt.
     ///
     /// # Errors
-    /// 503 `feature_disabled` when it wants one and there is none.
-    pub(crate) fn credential(&self) -> Result<Option<Credential>> {
-        let stored = self.stored.load();
-        let count = usize::from(self.from_env.is_some()) + stored.len();
-        if count == 0 {
-            return if self.keyless { Ok(None) } else { Err(self.not_configured()) };
-        }
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % count;
-        Ok(self.from_env.iter().chain(stored.iter()).nth(turn).cloned())
-    }
-
-    /// Every credential, for a test; one `None` when the provider wants none.
-    pub(crate) fn all_credentials(&self) -> Vec<Option<Credential>> {
-        let all: Vec<_> =
-            self.from_env.iter().chain(self.stored.load().iter()).cloned().map(Some).collect();
-        if all.is_empty() { vec![None] } else { all }
+    /// When there is none, or none that may be used now.
+    pub(crate) fn lease(
+        &self,
+        tried: &[CredentialKey],
+        now: DateTime<Utc>,
+    ) -> Result<Lease, Unavailable> {
+        self.pool.lease(tried, now)
     }
 
     fn not_configured(&self) -> Error {
-        let upper = self.name.to_uppercase().replace('-', "_");
-        Error::new(
-            http::StatusCode::SERVICE_UNAVAILABLE,
-            "feature_disabled",
-            format!(
-                "no credential for the provider `{}`: set LOOM_SERVER_{upper}_API_KEY or run `loom-server llm credential add {}`",
-                self.name, self.name
-            ),
-        )
+        Unavailable::NotConfigured.of(&self.name)
     }
 }
 
@@ -214,11 +154,11 @@ pub(crate) struct Target {
 }
 
 impl Providers {
-    pub(crate) fn new(config: &Config) -> Self {
-        let mut all: Vec<_> =
-            config.providers.iter().map(|provider| Arc::new(Provider::new(provider))).collect();
+    pub(crate) fn new(config: &Config, clock: &Clock) -> Self {
+        let new = |provider| Arc::new(Provider::new(provider, config.pool, clock.clone()));
+        let mut all: Vec<_> = config.providers.iter().map(new).collect();
         if config.demo {
-            all.push(Arc::new(Provider::new(&demo::config())));
+            all.push(new(&demo::config()));
         }
         Self(all)
     }
