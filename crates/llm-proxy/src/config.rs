@@ -49,6 +49,12 @@ pub(crate) struct Timeouts {
     pub(crate) first_byte: Duration,
     /// Between two pieces of a response.
     pub(crate) idle: Duration,
+    /// For all of a request, whoever is asked in turn, to the end of the reply.
+    pub(crate) total: Duration,
+    /// A client of a stream hears something at least so often.
+    pub(crate) keep_alive: Duration,
+    /// How often a request is sent again to the same place after a failure that may pass.
+    pub(crate) retries: u32,
 }
 
 impl Config {
@@ -125,6 +131,9 @@ impl Config {
             connect: env.secs("LOOM_SERVER_LLM_CONNECT_TIMEOUT_SECS", 10, 1, 300),
             first_byte: env.secs("LOOM_SERVER_LLM_FIRST_BYTE_TIMEOUT_SECS", 600, 1, 3600),
             idle: env.secs("LOOM_SERVER_LLM_IDLE_TIMEOUT_SECS", 300, 1, 3600),
+            total: env.secs("LOOM_SERVER_LLM_TOTAL_TIMEOUT_SECS", 3600, 1, 86_400),
+            keep_alive: env.secs("LOOM_SERVER_LLM_KEEP_ALIVE_SECS", 15, 1, 3600),
+            retries: env.number("LOOM_SERVER_LLM_RETRIES", 1_u32, 0, 10),
         };
         let days = env.number("LOOM_SERVER_LLM_REQUEST_RETENTION_DAYS", 90_u64, 1, 3650);
         Self {

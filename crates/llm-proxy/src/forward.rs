@@ -1,9 +1,9 @@
-//! Sending a request on to its provider: which headers go along, with which credential, and what the
-//! client is told when there is no answer.
+//! What goes to a provider and what comes back from it beside the body: which headers pass, and how an
+//! error is told without our secret in it.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response::Parts};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use loom_core::{Error, Result};
@@ -11,60 +11,22 @@ use reqwest::{Body, Url};
 use tokio::time::timeout;
 
 use crate::{
-    LlmProxy, demo,
-    dialect::{Dialect, Operation},
-    ledger::Meter,
+    LlmProxy,
+    dialect::Dialect,
     pool::{Lease, Verdict, put_on},
     provider::Provider,
-    vertex,
 };
 
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// An error body longer than this is cut: it is for people.
-const MAX_ERROR_BODY: usize = 256 << 10;
+pub(crate) const MAX_ERROR_BODY: usize = 256 << 10;
 /// An answer that is needed whole (an error, a list) is waited for so long.
 const MAX_READ: Duration = Duration::from_secs(30);
-
-/// One request to a provider.
-pub(crate) struct Outgoing<'a> {
-    pub(crate) provider: &'a Provider,
-    pub(crate) operation: Operation,
-    /// The client's headers, as they came.
-    pub(crate) headers: &'a HeaderMap,
-    pub(crate) query: Option<&'a str>,
-    pub(crate) body: Bytes,
-}
 
 /// A provider's answer, its body still on the way.
 pub(crate) type Incoming = http::Response<Body>;
 
 impl LlmProxy {
-    /// Resolves when the provider's response begins. Dropping the future ends the request there.
-    ///
-    /// # Errors
-    /// 502 `upstream_error`, 504 `upstream_timeout`, 503 `feature_disabled`.
-    pub(crate) async fn send(&self, outgoing: Outgoing<'_>, meter: &mut Meter) -> Result<Incoming> {
-        let provider = outgoing.provider;
-        if provider.is_demo() {
-            return demo::answer(outgoing.operation, &outgoing.body);
-        }
-        self.refresh_credentials_if_old();
-        let lease = provider.lease(&[], self.clock.now()).map_err(|why| why.of(&provider.name))?;
-        meter.credential(lease.id());
-        let query = outgoing.query.and_then(without_org);
-        let (url, body) =
-            provider.addressed(outgoing.operation, query.as_deref(), outgoing.body)?;
-        let mut headers = request_headers(outgoing.headers, provider.dialect);
-        put_on(&mut headers, lease.headers().await?);
-        let request = self.client.post(url).headers(headers).body(body);
-        let answer = self.answer(provider, request, &lease).await?;
-        Ok(if provider.is_vertex() {
-            vertex::in_shape(outgoing.operation, answer).await
-        } else {
-            answer
-        })
-    }
-
     /// GET of something that is not accounted (the lists of models).
     pub(crate) async fn fetch(
         &self,
@@ -131,7 +93,7 @@ impl LlmProxy {
     }
 }
 
-fn no_answer(provider: &Provider, error: reqwest::Error) -> Error {
+pub(crate) fn no_answer(provider: &Provider, error: reqwest::Error) -> Error {
     let name = &provider.name;
     // The URL may hold what is nobody's business.
     let error = error.without_url();
@@ -211,7 +173,7 @@ fn is_of_this_hop(name: &HeaderName, headers: &HeaderMap) -> bool {
     })
 }
 
-fn request_headers(from: &HeaderMap, dialect: Dialect) -> HeaderMap {
+pub(crate) fn request_headers(from: &HeaderMap, dialect: Dialect) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(from.len() + 3);
     for (name, value) in from {
         if !stays_here(name) && !is_of_this_hop(name, from) {
@@ -280,29 +242,38 @@ async fn conceal(
         lease.report(Verdict::Sound);
         return Ok(answer);
     }
-    let (mut parts, body) = answer.into_parts();
+    let (parts, body) = answer.into_parts();
+    let told = read_to(body, MAX_ERROR_BODY).await;
+    lease.report(Verdict::of(status, &parts.headers, &told, now));
+    let (parts, told) = concealed(parts, told, provider, Some(lease));
+    Ok(http::Response::from_parts(parts, Body::from(told)))
+}
+
+/// The same of one whose body is there.
+pub(crate) fn concealed(
+    mut parts: Parts,
+    told: Bytes,
+    provider: &Provider,
+    lease: Option<&Lease>,
+) -> (Parts, Bytes) {
     parts.headers.remove(header::CONTENT_LENGTH);
-    let mut whole = read_to(body, MAX_ERROR_BODY).await;
-    let secret = lease.secret_for_redaction();
-    if let Some(secret) = &secret {
-        whole = redacted(whole, secret.expose());
+    let Some(lease) = lease else { return (parts, told) };
+    let Some(secret) = lease.secret_for_redaction() else { return (parts, told) };
+    if parts.status != StatusCode::UNAUTHORIZED {
+        return (parts, redacted(told, secret.expose()));
     }
-    lease.report(Verdict::of(status, &parts.headers, &whole, now));
-    if status == StatusCode::UNAUTHORIZED && secret.is_some() {
-        tracing::error!(
-            provider = &*provider.name,
-            credential = lease.name(),
-            "the provider refuses this credential"
-        );
-        let message = format!(
-            "the provider `{}` refuses the credential that this server holds; its administrator has to renew it",
-            provider.name
-        );
-        let body = provider.dialect.error_body(status, "invalid_api_key", &message, "");
-        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        return Ok(http::Response::from_parts(parts, Body::from(body.to_string())));
-    }
-    Ok(http::Response::from_parts(parts, Body::from(whole)))
+    tracing::error!(
+        provider = &*provider.name,
+        credential = lease.name(),
+        "the provider refuses this credential"
+    );
+    let message = format!(
+        "the provider `{}` refuses the credential that this server holds; its administrator has to renew it",
+        provider.name
+    );
+    let body = provider.dialect.error_body(parts.status, "invalid_api_key", &message, "");
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    (parts, body.to_string().into())
 }
 
 /// The same without the secret; also where it is no text, as after a cut inside of a character.

@@ -1,12 +1,15 @@
 //! The LLM gateway: the vendors' wires and a native API in, providers out, every request accounted.
 
+mod attempt;
+mod candidates;
 mod config;
-mod count;
 mod credentials;
 mod demo;
 mod dialect;
 mod exchange;
+mod flow;
 mod forward;
+mod frames;
 mod http;
 mod jobs;
 mod ledger;
@@ -18,8 +21,10 @@ mod observe;
 mod pool;
 mod price;
 mod provider;
+mod refused;
 mod relay;
 mod scan;
+mod silence;
 mod store;
 mod stream_options;
 mod trace;

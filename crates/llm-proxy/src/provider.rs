@@ -207,8 +207,16 @@ pub(crate) struct Providers(Vec<Arc<Provider>>);
 /// Where a request goes.
 pub(crate) struct Target {
     pub(crate) provider: Arc<Provider>,
-    /// The model's name there, when the client's had the provider's name before it.
+    /// The model's name there, when the client's had the provider's name before it, or is a route's.
     pub(crate) rename: Option<String>,
+    pub(crate) is_routed: bool,
+}
+
+impl Target {
+    /// The model's name there, where a route chose it.
+    pub(crate) fn routed(&self) -> Option<&str> {
+        self.rename.as_deref().filter(|_| self.is_routed)
+    }
 }
 
 impl Providers {
@@ -244,8 +252,9 @@ impl Providers {
     /// 404 `model_not_found`, 503 `feature_disabled`.
     pub(crate) fn serving(&self, operation: Operation, model: &str) -> Result<Target> {
         let usable = || self.usable(operation).filter(|p| !p.is_demo());
-        let target =
-            |provider: &Arc<Provider>| Ok(Target { provider: Arc::clone(provider), rename: None });
+        let target = |provider: &Arc<Provider>| {
+            Ok(Target { provider: Arc::clone(provider), rename: None, is_routed: false })
+        };
         if model == demo::MODEL
             && let Some(provider) = self.named(demo::PROVIDER)
         {
@@ -255,7 +264,8 @@ impl Providers {
             && let Some(provider) = usable().find(|p| &*p.name == name)
             && !rest.is_empty()
         {
-            return Ok(Target { provider: Arc::clone(provider), rename: Some(rest.to_owned()) });
+            let rename = Some(rest.to_owned());
+            return Ok(Target { provider: Arc::clone(provider), rename, is_routed: false });
         }
         if let Some(provider) = usable().find(|p| p.models.iter().any(|known| known == model)) {
             return target(provider);

@@ -3,7 +3,7 @@
 //! <https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/claude/use-claude>
 
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::StatusCode;
 use loom_core::{Error, Result};
 use reqwest::Url;
 use serde::Deserialize;
@@ -11,15 +11,12 @@ use serde_json::value::RawValue;
 
 use crate::{
     dialect::{Dialect, Operation},
-    forward::{Incoming, read_to},
     translated::said,
 };
 
 pub(crate) const PROVIDER: &str = "vertex";
 /// By which Vertex knows Anthropic's wire.
 const ANTHROPIC_VERSION: &str = r#""anthropic_version":"vertex-2023-10-16""#;
-
-const MAX_ERROR: usize = 256 << 10;
 
 /// Whose models they are, which decides the wire.
 pub(crate) fn is_claude(model: &str) -> bool {
@@ -138,18 +135,6 @@ fn versioned(text: &str, model: &RawValue) -> Option<Bytes> {
 fn behind(text: &str, last: &RawValue) -> Option<Bytes> {
     let rest = text.get(offset(text, last)? + last.get().len()..)?;
     Some(["{", rest.strip_prefix(',')?].concat().into())
-}
-
-/// An answer of Vertex's, an error in the shape of the wire that was spoken.
-pub(crate) async fn in_shape(operation: Operation, answer: Incoming) -> Incoming {
-    let status = answer.status();
-    if !(status.is_client_error() || status.is_server_error()) {
-        return answer;
-    }
-    let (mut parts, body) = answer.into_parts();
-    parts.headers.remove(header::CONTENT_LENGTH);
-    let told = reworded(operation, status, read_to(body, MAX_ERROR).await);
-    http::Response::from_parts(parts, told.into())
 }
 
 /// An error of Google's in the shape of the wire that was spoken; Anthropic's own pass as they are.

@@ -25,6 +25,8 @@ pub(crate) struct Reply {
     pub(crate) blocks: Vec<Block>,
     pub(crate) finish: Option<Finish>,
     pub(crate) stop_sequence: Option<String>,
+    /// It is no reply, but the count of a request's tokens.
+    pub(crate) counted: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

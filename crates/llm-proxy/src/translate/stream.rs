@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use bytes::BytesMut;
+use serde::Deserialize;
 
 use super::{
     Facts, anthropic, chat, gemini,
@@ -96,11 +97,23 @@ impl Decoder {
 /// When it is none.
 pub(crate) fn whole(operation: Operation, body: &[u8]) -> Result<Reply, serde_json::Error> {
     match operation {
-        Operation::Messages | Operation::CountTokens => anthropic::reply_in::whole(body),
+        Operation::Messages => anthropic::reply_in::whole(body),
+        Operation::CountTokens | Operation::CountInput | Operation::CountContents => counted(body),
         Operation::Chat | Operation::Embeddings => chat::reply_in::whole(body),
-        Operation::Responses | Operation::CountInput => responses::reply_in::whole(body),
-        Operation::GenerateContent | Operation::CountContents => gemini::reply_in::whole(body),
+        Operation::Responses => responses::reply_in::whole(body),
+        Operation::GenerateContent => gemini::reply_in::whole(body),
     }
+}
+
+/// A count of tokens, of whichever provider.
+fn counted(body: &[u8]) -> Result<Reply, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Counted {
+        #[serde(alias = "totalTokens")]
+        input_tokens: u64,
+    }
+    let Counted { input_tokens } = serde_json::from_slice(body)?;
+    Ok(Reply { counted: Some(input_tokens), ..Reply::default() })
 }
 
 /// Tells a reply in a client's form.
