@@ -28,6 +28,16 @@ transcripts! {
     "responses_incomplete" of Responses,
     "responses_refusal" of Responses,
     "responses_failed" of Responses,
+    "anthropic_web_search" of Messages,
+    "anthropic_redacted_thinking" of Messages,
+    "responses_web_search" of Responses,
+    "gemini_thinking_tools" of GenerateContent,
+    "gemini_text_signature" of GenerateContent,
+    "gemini_safety" of GenerateContent,
+    "gemini_blocked_prompt" of GenerateContent,
+    "gemini_malformed_call" of GenerateContent,
+    "gemini_max_tokens" of GenerateContent,
+    "gemini_unavailable" of GenerateContent,
 }
 
 #[test]
@@ -73,6 +83,16 @@ fn what_they_cost_is_by_the_providers_own_count() {
         ("responses_incomplete", Some(20), Some(100), (None, None), Some(60), Some(32)),
         ("responses_refusal", Some(20), Some(100), (None, None), Some(60), Some(32)),
         ("responses_failed", None, None, (None, None), None, None),
+        ("anthropic_web_search", Some(6039), Some(0), (Some(0), None), Some(61), None),
+        ("anthropic_redacted_thinking", Some(50), Some(0), (Some(0), None), Some(21), None),
+        ("responses_web_search", Some(9000), Some(0), (None, None), Some(44), Some(0)),
+        ("gemini_thinking_tools", Some(20), Some(100), (None, None), Some(65), Some(32)),
+        ("gemini_text_signature", Some(20), Some(100), (None, None), Some(14), Some(8)),
+        ("gemini_safety", Some(20), Some(100), (None, None), Some(2), None),
+        ("gemini_blocked_prompt", Some(9), None, (None, None), None, None),
+        ("gemini_malformed_call", Some(20), Some(100), (None, None), None, None),
+        ("gemini_max_tokens", Some(5), None, (None, None), Some(2), None),
+        ("gemini_unavailable", Some(20), Some(100), (None, None), Some(1), None),
     ];
     assert_eq!(counts, expected);
 }
