@@ -13,6 +13,7 @@ mod rig;
 mod routing;
 mod sdk;
 mod translated;
+mod vertex;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};

@@ -67,3 +67,9 @@ async fn both_sdks_work_with_the_models_of_other_wires() {
         .await;
     run(app, "test_translated").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sdks_work_with_the_models_of_vertex() {
+    let mock = loom_testkit::llm::MockLlm::start("ya29.mock-access-token");
+    run(super::vertex::with_vertex(&mock).start().await, "test_vertex").await;
+}
