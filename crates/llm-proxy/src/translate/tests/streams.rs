@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{ALL, told};
-use crate::dialect::Operation;
+use serde_json::{Value, json};
+
+use super::{ALL, PROVIDERS, told};
+use crate::{dialect::Operation, observe::Observer, translate::stream};
 
 macro_rules! transcripts {
     ($($name:literal of $from:ident),* $(,)?) => {
@@ -123,7 +125,92 @@ fn ends(surface: Operation, told: &str) -> usize {
     told.lines().filter(|line| words.iter().any(|word| line.starts_with(word))).count()
 }
 
+/// A stream with some value in it replaced by something else, wherever it is.
+fn altered(
+    stream: &str,
+    event: &prop::sample::Index,
+    place: &prop::sample::Index,
+    by: &Value,
+) -> String {
+    let is_json = |line: &&str| line.starts_with("data: {");
+    let events: Vec<_> = stream.lines().filter(is_json).collect();
+    let chosen = *event.get(&events);
+    let mut data: Value = serde_json::from_str(chosen.trim_start_matches("data: ")).unwrap();
+    let mut places = Vec::new();
+    super::requests::places(&data, "", &mut places);
+    let place: &String = place.get(&places);
+    *data.pointer_mut(place).unwrap() = by.clone();
+    stream.replacen(chosen, &format!("data: {data}"), 1)
+}
+
+fn anything() -> impl Strategy<Value = Value> {
+    prop::sample::select(vec![
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(""),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!([[]]),
+        json!([null]),
+        json!([{}]),
+        json!({"type": "text"}),
+        json!("response.completed"),
+        json!("message_stop"),
+        json!("error"),
+        json!("STOP"),
+        json!("tool_calls"),
+    ])
+}
+
 proptest! {
+    #[test]
+    fn a_stream_with_anything_anywhere_ends_exactly_once_whatever_the_chunking(
+        (from, stream) in transcript(), to in surface(), by in anything(),
+        event in any::<prop::sample::Index>(), place in any::<prop::sample::Index>(),
+        cuts in prop::collection::vec(any::<usize>(), 0..10),
+    ) {
+        let stream = altered(stream, &event, &place, &by);
+        let whole = told(from, to, [stream.as_bytes()]);
+        prop_assert_eq!(ends(to, &whole.0), 1, "{}", whole.0);
+        prop_assert_eq!(told(from, to, pieces(stream.as_bytes(), &cuts)), whole);
+    }
+
+    #[test]
+    fn no_bytes_make_a_decoder_or_the_account_panic(
+        from in prop::sample::select(PROVIDERS.to_vec()), to in surface(),
+        lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..8),
+        cuts in prop::collection::vec(any::<usize>(), 0..10),
+    ) {
+        let stream = lines.iter().flat_map(|line| [b"data: ", line.as_slice(), b"\n\n"].concat()).collect::<Vec<_>>();
+        let (told, _) = told(from, to, pieces(&stream, &cuts));
+        prop_assert_eq!(ends(to, &told), 1, "{}", told);
+        drop(stream::whole(from, &stream));
+        let mut observer = Observer::json(from);
+        observer.feed(&stream.into());
+        observer.finish();
+    }
+
+    #[test]
+    fn what_is_learned_on_the_side_is_the_same_whatever_the_chunking(
+        (from, stream) in transcript(), cuts in prop::collection::vec(any::<usize>(), 0..40),
+    ) {
+        let seen = |pieces: Vec<&[u8]>| {
+            let mut observer = Observer::stream(from);
+            for piece in pieces {
+                observer.feed(&bytes::Bytes::copy_from_slice(piece));
+            }
+            observer.finish();
+            let seen = observer.seen;
+            let known = (seen.usage, seen.model, seen.first_content.is_some());
+            (known, seen.begun, seen.complete, seen.last_word, seen.error)
+        };
+        prop_assert_eq!(seen(pieces(stream.as_bytes(), &cuts)), seen(vec![stream.as_bytes()]));
+    }
+
     #[test]
     fn any_chunking_gives_the_same_events_and_usage(
         (from, stream) in transcript(), to in surface(), cuts in prop::collection::vec(any::<usize>(), 0..40),
