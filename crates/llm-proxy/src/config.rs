@@ -163,7 +163,7 @@ fn vertex(env: &mut Env) -> ProviderConfig {
         name: vertex::PROVIDER.to_owned(),
         dialect: Dialect::Gemini,
         base_url: url(env, "LOOM_SERVER_VERTEX_BASE_URL", &vertex::base_url(&region)),
-        api_key: env.secret("LOOM_SERVER_VERTEX_ACCESS_TOKEN"),
+        api_key: env.secret("LOOM_SERVER_VERTEX_SERVICE_ACCOUNT"),
         keyless: false,
         models: env.list("LOOM_SERVER_VERTEX_MODELS"),
         responses: false,

@@ -190,6 +190,13 @@ impl Provider {
                 "no project for the provider `vertex`: set LOOM_SERVER_VERTEX_PROJECT",
             );
         }
+        if self.is_vertex() {
+            return Error::new(
+                http::StatusCode::SERVICE_UNAVAILABLE,
+                "feature_disabled",
+                "no credential for the provider `vertex`: set LOOM_SERVER_VERTEX_SERVICE_ACCOUNT_FILE or store a service account",
+            );
+        }
         Unavailable::NotConfigured.of(&self.name)
     }
 }

@@ -4,7 +4,8 @@ use serde_json::value::RawValue;
 
 use crate::translate::{
     chat::request_in::{
-        choice_word, effort, is_function, member, plain, schema_of, tier, user, verbosity,
+        choice_word, content, effort, is_function, member, only_texts, plain, schema_of, tier,
+        unknown_part, user, verbosity,
     },
     media,
     object::{Faults, Object, Path, as_list, as_text},
@@ -170,7 +171,7 @@ fn item<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults
             let id = item.some_text("call_id", faults);
             let at = path.member("output");
             let parts = member(&mut item, "output", faults)
-                .map(|raw| parts(raw, at, faults))
+                .map(|raw| content(raw, at, faults, part))
                 .unwrap_or_default();
             let result = ToolResult { id, parts, is_error: false };
             request.push(Role::User, vec![PartKind::Result(result).into()]);
@@ -223,38 +224,19 @@ fn message<'a>(item: &mut Object<'a, '_>, request: &mut Request<'a>, faults: &mu
     let path = item.path;
     let role = item.some_text("role", faults);
     item.ignore(&["id", "phase"]);
-    let content = member(item, "content", faults)
-        .map(|raw| parts(raw, path.member("content"), faults))
+    let parts = member(item, "content", faults)
+        .map(|raw| content(raw, path.member("content"), faults, part))
         .unwrap_or_default();
     match &*role {
-        "user" => request.push(Role::User, content),
-        "assistant" => request.push(Role::Assistant, content),
+        "user" => request.push(Role::User, parts),
+        "assistant" => request.push(Role::Assistant, parts),
         "system" | "developer" => {
-            let mut texts = Vec::new();
-            for part in content {
-                match part.kind {
-                    PartKind::Text(text) => texts.push(Text { text, cache: None }),
-                    _ => faults.add(path.member("content"), "can only have texts"),
-                }
-            }
-            request.system(texts);
+            request.system(only_texts(parts, path.member("content"), faults));
         }
         _ => {
             faults.add(path.member("role"), "must be `user`, `assistant`, `system` or `developer`");
         }
     }
-}
-
-fn parts<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Vec<Part<'a>> {
-    if let Some(text) = as_text(raw) {
-        return vec![PartKind::Text(text).into()];
-    }
-    let Some(list) = as_list(raw) else {
-        faults.add(path, "must be a string or a list of parts");
-        return Vec::new();
-    };
-    let list = list.into_iter().enumerate();
-    list.filter_map(|(at, raw)| part(raw, path.index(at), faults)).collect()
 }
 
 fn part<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Part<'a>> {
@@ -287,13 +269,7 @@ fn part<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Pa
             PartKind::Document(Media { title, ..plain(path, source) })
         }
         other => {
-            if !other.is_empty() {
-                let other = loom_core::text::cut(other, 100);
-                faults.add(
-                    path.member("type"),
-                    format!("`{other}` cannot be told to the provider of this model"),
-                );
-            }
+            unknown_part(other, path, faults);
             return None;
         }
     };

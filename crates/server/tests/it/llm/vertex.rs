@@ -21,7 +21,7 @@ pub(super) fn with_vertex(mock: &MockLlm) -> Setup {
         .set("LOOM_SERVER_VERTEX_REGION", "europe-west1")
         .set("LOOM_SERVER_VERTEX_MODELS", "gemini-3-pro-preview,gemini-2.5-flash")
         .set("LOOM_SERVER_VERTEX_BASE_URL", format!("{}/v1", mock.url()))
-        .set("LOOM_SERVER_VERTEX_ACCESS_TOKEN", TOKEN)
+        .set("LOOM_SERVER_VERTEX_SERVICE_ACCOUNT", TOKEN)
 }
 
 async fn start() -> (TestApp, MockLlm) {
@@ -307,7 +307,7 @@ async fn a_refusal_of_googles_is_told_in_the_words_of_the_surface() {
 
 #[tokio::test]
 async fn without_a_project_it_is_not_configured_and_says_what_is_missing() {
-    let app = Setup::default().set("LOOM_SERVER_VERTEX_ACCESS_TOKEN", TOKEN).start().await;
+    let app = Setup::default().set("LOOM_SERVER_VERTEX_SERVICE_ACCOUNT", TOKEN).start().await;
     let user = app.user("a@example.com").await;
     let body = json!({"model": GEMINI, "messages": [{"role": "user", "content": "Hi"}]});
     let refused = user.post("/proxy/vertex/complete", &body).await.expect(503);
