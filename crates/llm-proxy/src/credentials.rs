@@ -108,21 +108,6 @@ impl LlmProxy {
         self.providers.serving(surface, model)
     }
 
-    /// Who can be asked for a model, in this order.
-    ///
-    /// # Errors
-    /// As [`Providers::serving`].
-    ///
-    /// [`Providers::serving`]: crate::provider::Providers::serving
-    pub(crate) fn candidates(
-        &self,
-        _org: loom_core::id::OrgId,
-        surface: Operation,
-        model: &str,
-    ) -> Result<crate::candidates::Candidates> {
-        self.serving(surface, model).map(Into::into)
-    }
-
     /// Stores a credential, sealed.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ pub mod measures;
 mod models;
 mod native;
 mod observe;
+mod org_routes;
 mod pool;
 mod price;
 mod provider;
@@ -81,18 +82,16 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     vault: Arc<Vault>,
-    #[expect(dead_code, reason = "for what follows")]
     hub: Hub,
     #[expect(dead_code, reason = "for what follows")]
     notify: Notify,
-    #[expect(dead_code, reason = "for what follows")]
     audit: Arc<dyn Audit>,
-    #[expect(dead_code, reason = "for what follows")]
     orgs: Arc<dyn OrgDirectory>,
     #[expect(dead_code, reason = "for what follows")]
     replica: String,
     client: reqwest::Client,
     providers: provider::Providers,
+    org_routes: org_routes::OrgRoutes,
     ledger: ledger::Ledger,
     timeouts: config::Timeouts,
     retention: std::time::Duration,
@@ -127,6 +126,7 @@ impl LlmProxy {
         Ok(Self(Arc::new(Inner {
             ledger: ledger::Ledger::start(&pool, clock.clone()),
             providers: provider::Providers::new(config, &clock),
+            org_routes: org_routes::OrgRoutes::default(),
             timeouts: config.timeouts,
             retention: config.retention,
             pool_config: config.pool,
@@ -148,11 +148,16 @@ impl LlmProxy {
     /// Reads the stored credentials.
     pub async fn start(self) -> Result<Self> {
         self.read_credentials().await?;
+        let words = self.hub.subscribe(CHANNEL);
+        self.read_routes().await?;
+        tokio::spawn(self.clone().listen_for_routes(words));
         Ok(self)
     }
 
     pub fn routes(&self) -> OpenApiRouter {
-        http::routes(self.clone()).merge(native::routes(self.clone()))
+        http::routes(self.clone())
+            .merge(native::routes(self.clone()))
+            .merge(org_routes::routes(self.clone()))
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {

@@ -159,16 +159,16 @@ async fn nothing_comes_behind_the_end() {
     let stop = json!({"type": "message_stop"});
     app.mock.enqueue(Reply::sse().event(&stop).event(&text).event(&error).event(&stop));
     assert_eq!(stream(&user, Anthropic, &hi("m")).await.events.len(), 1);
-    app.mock.enqueue(Reply::sse().event(&error).event(&stop).event(&text));
+    app.mock.enqueue(Reply::sse().event(&text).event(&error).event(&stop).event(&text));
     assert_eq!(stream(&user, Anthropic, &hi("m")).await.error(), "upstream_error");
     let chunk = json!({"choices": [{"index": 0, "delta": {"content": "late"}}]});
     app.mock.enqueue(Reply::sse().done().event(&chunk).done());
     assert_eq!(stream(&user, OpenAi, &hi("m")).await.events.len(), 1);
     let error = json!({"error": {"message": "no", "type": "rate_limit_exceeded"}});
-    app.mock.enqueue(Reply::sse().event(&error).event(&chunk).done());
+    app.mock.enqueue(Reply::sse().event(&chunk).event(&error).event(&chunk).done());
     let streamed = stream(&user, OpenAi, &hi("m")).await;
     assert_eq!(streamed.error(), "rate_limited");
-    assert_eq!(streamed.events.len(), 1);
+    assert_eq!(streamed.events.len(), 2);
     assert_eq!(app.llm_requests(4).await.len(), 4);
 }
 
@@ -300,10 +300,14 @@ async fn a_reply_of_which_only_the_end_was_not_taken_counts_as_given() {
     let (app, user) = with_user().await;
     // A client that leaves at the provider's error does not make it a cancellation.
     let error = json!({"type": "error", "error": {"type": "overloaded_error", "message": "x"}});
-    app.mock.enqueue(Reply::sse().event(&error).step(Step::Stall));
+    let text = json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}});
+    app.mock.enqueue(Reply::sse().event(&text).event(&error).step(Step::Stall));
     let request = user.request(http::Method::POST, &Anthropic.stream()).json(&hi("m"));
     let mut response = request.send().await.unwrap();
-    assert!(response.chunk().await.unwrap().is_some());
+    let mut seen = String::new();
+    while !seen.contains("error") {
+        seen.push_str(&String::from_utf8_lossy(&response.chunk().await.unwrap().unwrap()));
+    }
     drop(response);
     failed(&app.llm_requests(1).await[0], 200, "overloaded_error");
 }

@@ -48,7 +48,8 @@ async fn names_that_cannot_be_stored_cost_no_row() {
         let start = json!({"type": "message_start", "message": {"model": model}});
         let error = json!({"type": "error", "error": {"type": model, "message": "a\0b"}});
         app.mock.enqueue(Reply::sse().event(&start).event(&error));
-        assert_eq!(stream(&user, Anthropic, &hi("m")).await.error(), "upstream_error");
+        let answer = user.post(&Anthropic.stream(), &hi("m")).await.expect(502);
+        assert_eq!(answer.code(), "upstream_error");
         app.mock.enqueue(Reply::json(
             200,
             &json!({
