@@ -90,7 +90,7 @@ impl Begun {
             held: self.held,
             lease: self.lease,
             idle: proxy.timeouts.idle,
-            last: Instant::now(),
+            since: None,
             deadline,
             stop: proxy.stop.clone(),
             waiting: VecDeque::new(),
@@ -194,11 +194,7 @@ type Outcome<T> = Result<T, (Refusal, Verdict)>;
 
 impl Attempt<'_> {
     /// Resolves when it is clear what becomes of it. Dropping the future ends the request there.
-    pub(crate) async fn run(
-        &self,
-        lease: Option<&Lease>,
-        account: &mut Account,
-    ) -> Outcome<Begun> {
+    pub(crate) async fn run(&self, lease: Option<&Lease>, account: &mut Account) -> Outcome<Begun> {
         let due = Instant::now() + self.proxy.timeouts.first_byte;
         let mut timer = Box::pin(sleep_until(due.min(self.deadline)));
         let mut answer = self.send(self.prepared.body.clone(), lease, &mut timer).await?;
@@ -284,8 +280,13 @@ impl Attempt<'_> {
     ) -> Outcome<Begun> {
         let (parts, body) = answer.into_parts();
         let operation = self.prepared.operation;
-        let streams = is_event_stream(&parts.headers) && (self.prepared.is_passed() || self.streamed);
-        account.watch(if streams { Observer::stream(operation) } else { Observer::json(operation) });
+        let streams =
+            is_event_stream(&parts.headers) && (self.prepared.is_passed() || self.streamed);
+        account.watch(if streams {
+            Observer::stream(operation)
+        } else {
+            Observer::json(operation)
+        });
         account.answered(parts.status, upstream_id(&parts.headers));
         let mut begun = Begun {
             provider: Arc::clone(self.provider),

@@ -131,11 +131,7 @@ impl LlmProxy {
     ///
     /// # Errors
     /// For a request that nobody can be asked, and who is not let in.
-    pub(crate) async fn ask(
-        &self,
-        asking: Asking,
-        mut candidates: Candidates,
-    ) -> Result<Response> {
+    pub(crate) async fn ask(&self, asking: Asking, mut candidates: Candidates) -> Result<Response> {
         let Asking {
             principal,
             info,
@@ -354,7 +350,8 @@ impl Flow {
 
     /// Is there time left after it?
     async fn wait(&mut self, pause: Duration) -> bool {
-        let by_chance = pause.mul_f64(f64::from(self.proxy.clock.now().timestamp_subsec_micros() % 500) / 1e3);
+        let by_chance =
+            pause.mul_f64(f64::from(self.proxy.clock.now().timestamp_subsec_micros() % 500) / 1e3);
         let until = Instant::now() + pause + by_chance;
         if until >= self.deadline {
             self.note_out_of_time();
@@ -397,7 +394,10 @@ impl Flow {
                 for data in &begun.held {
                     account.see(data);
                 }
-                account.answered(begun.parts.status, crate::exchange::upstream_id(&begun.parts.headers));
+                account.answered(
+                    begun.parts.status,
+                    crate::exchange::upstream_id(&begun.parts.headers),
+                );
                 Ended::Reply(relay(*begun, proxy.relay(&info.id, deadline), account))
             }
             what => Ended::Refused(Box::new(Refused {

@@ -3,9 +3,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use axum::http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode, header, response::Parts,
-};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response::Parts};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use loom_core::{Error, Result};

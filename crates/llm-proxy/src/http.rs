@@ -146,8 +146,7 @@ impl LlmProxy {
 }
 
 fn read(body: &Bytes) -> Result<Ask<'_>> {
-    let text =
-        std::str::from_utf8(body).map_err(|_| bad_request("the body is not valid UTF-8"))?;
+    let text = std::str::from_utf8(body).map_err(|_| bad_request("the body is not valid UTF-8"))?;
     serde_json::from_str(text).map_err(|error| {
         bad_request(format!("the body is not a JSON object of the expected form: {error}"))
     })
@@ -172,9 +171,7 @@ pub(crate) fn passed(
         && !target.provider.refuses_stream_options.load(Ordering::Relaxed);
     let way = Way::Passed { own_options };
     Ok(match asks.then(|| with_usage_asked(&plain)).flatten() {
-        Some(counted) => {
-            Prepared { operation: surface, body: counted, plain: Some(plain), way }
-        }
+        Some(counted) => Prepared { operation: surface, body: counted, plain: Some(plain), way },
         None => Prepared { operation: surface, body: plain, plain: None, way },
     })
 }

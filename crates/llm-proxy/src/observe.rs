@@ -376,13 +376,29 @@ mod tests {
     #[test]
     fn announcements_are_no_content_and_all_else_is() {
         let cases = [
-            (Operation::Messages, r#"{"type":"message_start","message":{"usage":{"input_tokens":1}}}"#, false),
-            (Operation::Messages, r#"{"index":0,"content_block":{"type":"text","text":""},"type":"content_block_start"}"#, false),
+            (
+                Operation::Messages,
+                r#"{"type":"message_start","message":{"usage":{"input_tokens":1}}}"#,
+                false,
+            ),
+            (
+                Operation::Messages,
+                r#"{"index":0,"content_block":{"type":"text","text":""},"type":"content_block_start"}"#,
+                false,
+            ),
             (Operation::Messages, r#"{"type": "ping"}"#, false),
             (Operation::Messages, r#"{"type":"error","error":{"type":"overloaded_error"}}"#, false),
-            (Operation::Messages, r#"{"type":"content_block_delta","delta":{"type":"thinking_delta"}}"#, true),
+            (
+                Operation::Messages,
+                r#"{"type":"content_block_delta","delta":{"type":"thinking_delta"}}"#,
+                true,
+            ),
             (Operation::Messages, r#"{"type":"content_block_stop","index":0}"#, true),
-            (Operation::Chat, r#"{"model":"m","choices":[{"delta":{"role":"assistant","content":"","refusal":null}}]}"#, false),
+            (
+                Operation::Chat,
+                r#"{"model":"m","choices":[{"delta":{"role":"assistant","content":"","refusal":null}}]}"#,
+                false,
+            ),
             (Operation::Chat, r#"{"model":"m","choices":[],"prompt_filter_results":[]}"#, false),
             (Operation::Chat, r#"{"model":"m","choices":[{"delta":{"content":"a"}}]}"#, true),
             (Operation::Chat, r#"{"model":"m","choices":[{"delta":{"refusal":"No"}}]}"#, true),

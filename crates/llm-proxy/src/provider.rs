@@ -194,8 +194,9 @@ impl Providers {
     /// 404 `model_not_found`, 503 `feature_disabled`.
     pub(crate) fn serving(&self, operation: Operation, model: &str) -> Result<Target> {
         let usable = || self.usable(operation).filter(|p| !p.is_demo());
-        let target =
-            |provider: &Arc<Provider>| Ok(Target { provider: Arc::clone(provider), rename: None, is_routed: false });
+        let target = |provider: &Arc<Provider>| {
+            Ok(Target { provider: Arc::clone(provider), rename: None, is_routed: false })
+        };
         if model == demo::MODEL
             && let Some(provider) = self.named(demo::PROVIDER)
         {

@@ -79,7 +79,12 @@ impl Refused {
                 let (message, code) = told_by(&self.provider, &parts, &told);
                 self.account.answered(parts.status, upstream_id(&parts.headers));
                 let frame = self.surface.failure(
-                    &Told { status: shown(parts.status), code: &code, message: &message, retry_after_secs: None },
+                    &Told {
+                        status: shown(parts.status),
+                        code: &code,
+                        message: &message,
+                        retry_after_secs: None,
+                    },
                     &self.request_id,
                 );
                 self.account.passed(frame.len());
@@ -110,7 +115,14 @@ impl Refused {
     }
 
     fn natively(&self, parts: &Parts, told: &[u8]) -> Error {
-        native::problem(&self.provider.name, &self.model, parts.status, &parts.headers, told, self.now)
+        native::problem(
+            &self.provider.name,
+            &self.model,
+            parts.status,
+            &parts.headers,
+            told,
+            self.now,
+        )
     }
 
     /// The provider's status, headers and bytes.

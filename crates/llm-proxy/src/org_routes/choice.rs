@@ -88,8 +88,12 @@ mod tests {
 
     #[test]
     fn all_of_a_priority_come_before_the_next_and_none_is_left_out() {
-        let choice =
-            Choice::new(vec![target("z", 1, 7), target("a", 1, 0), target("b", 2, 0), target("c", 9, 0)]);
+        let choice = Choice::new(vec![
+            target("z", 1, 7),
+            target("a", 1, 0),
+            target("b", 2, 0),
+            target("c", 9, 0),
+        ]);
         for _ in 0..24 {
             let order: Vec<_> = choice.order().iter().map(|target| target.model.clone()).collect();
             assert_eq!((order.len(), order[3].as_str()), (4, "z"), "{order:?}");

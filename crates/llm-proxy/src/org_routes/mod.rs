@@ -13,11 +13,9 @@ use axum::http::StatusCode;
 use loom_core::{Error, Result, id::OrgId};
 use loom_db::{Signal, Subscription};
 
-pub(crate) use self::http::routes;
 use self::choice::Choice;
-use crate::{
-    LlmProxy, candidates::Candidates, dialect::Operation, provider::Target,
-};
+pub(crate) use self::http::routes;
+use crate::{LlmProxy, candidates::Candidates, dialect::Operation, provider::Target};
 
 /// How the word for other replicas begins; the organisation's id follows.
 const WORD: &str = "routes ";
@@ -76,8 +74,10 @@ impl LlmProxy {
         };
         self.refresh_credentials_if_old();
         let targets = route.order().into_iter().filter_map(|target| {
-            let provider =
-                self.providers.usable(surface).find(|provider| *provider.name == *target.provider)?;
+            let provider = self
+                .providers
+                .usable(surface)
+                .find(|provider| *provider.name == *target.provider)?;
             let rename = Some(target.model.clone());
             Some(Target { provider: Arc::clone(provider), rename, is_routed: true })
         });

@@ -47,9 +47,12 @@ pub(super) async fn put(
     now: DateTime<Utc>,
 ) -> Result<(bool, DateTime<Utc>)> {
     // One at a time in an organisation, so that the count holds.
-    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('llm_routes ' || $1, 0))", org.0.to_string())
-        .execute(&mut *db)
-        .await?;
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended('llm_routes ' || $1, 0))",
+        org.0.to_string()
+    )
+    .execute(&mut *db)
+    .await?;
     let there = sqlx::query!(
         r#"SELECT count(*) AS "count!", coalesce(bool_or(name = $2), false) AS "exists!"
              FROM llm_routes WHERE org_id = $1"#,
@@ -59,7 +62,8 @@ pub(super) async fn put(
     .fetch_one(&mut *db)
     .await?;
     if !there.exists && there.count >= MAX_ROUTES {
-        let detail = format!("the organisation has {MAX_ROUTES} routes, which is as many as it may");
+        let detail =
+            format!("the organisation has {MAX_ROUTES} routes, which is as many as it may");
         return Err(Error::new(http::StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", detail));
     }
     let created_at = sqlx::query_scalar!(

@@ -103,6 +103,10 @@ const ROWS: &[Row] = &[
     ("POST /api/orgs/invitations/accept", USERS, Some(r#"{"token": "none"}"#)),
     ("GET /api/orgs/{org}/audit-log", ORG_ADMINS, None),
     // Keys: members have their own.
+    ("GET /api/orgs/{org}/llm/routes", MEMBERS, None),
+    ("GET /api/orgs/{org}/llm/routes/{name}", MEMBERS, None),
+    ("PUT /api/orgs/{org}/llm/routes/{name}", ORG_ADMINS, Some(r#"{"targets": []}"#)),
+    ("DELETE /api/orgs/{org}/llm/routes/{name}", ORG_ADMINS, None),
     ("GET /api/orgs/{org}/api-keys", USERS_HERE, None),
     (
         "POST /api/orgs/{org}/api-keys",

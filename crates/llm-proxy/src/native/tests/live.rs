@@ -80,7 +80,7 @@ impl Rig {
             held: std::collections::VecDeque::new(),
             lease: None,
             idle: Duration::from_millis(100),
-            last: tokio::time::Instant::now(),
+            since: None,
             deadline: tokio::time::Instant::now() + Duration::from_secs(60),
             stop: self.stop.clone(),
             waiting: std::collections::VecDeque::new(),
