@@ -13,6 +13,7 @@ use crate::{
     forward::{Incoming, Outgoing, read_to},
     ledger::Meter,
     live::Account,
+    pool::CALLERS,
     provider::Provider,
     translate::{
         anthropic,
@@ -175,6 +176,8 @@ impl Provider {
 /// The few headers of the client's that are meant for whoever answers in the end.
 pub(crate) fn along(from: &HeaderMap) -> HeaderMap {
     let names = [
+        // Sent to nobody; it chooses the credential.
+        HeaderName::from_static(CALLERS),
         header::USER_AGENT,
         HeaderName::from_static("traceparent"),
         HeaderName::from_static("tracestate"),

@@ -14,7 +14,7 @@ use crate::{
     LlmProxy, demo,
     dialect::{Dialect, Operation},
     ledger::Meter,
-    pool::{Lease, Verdict, put_on},
+    pool::{CALLERS, Lease, Verdict, put_on},
     provider::Provider,
 };
 
@@ -47,8 +47,7 @@ impl LlmProxy {
         if provider.is_demo() {
             return demo::answer(outgoing.operation, &outgoing.body);
         }
-        self.refresh_credentials_if_old();
-        let lease = provider.lease(&[], self.clock.now()).map_err(|why| why.of(&provider.name))?;
+        let lease = provider.lease_for(outgoing.headers, &[], self.clock.now())?;
         meter.credential(lease.id());
         let mut url = provider.url(outgoing.operation);
         url.set_query(outgoing.query.and_then(without_org).as_deref());
@@ -65,7 +64,7 @@ impl LlmProxy {
         url: Url,
         headers: &HeaderMap,
     ) -> Result<Incoming> {
-        let lease = provider.lease(&[], self.clock.now()).map_err(|why| why.of(&provider.name))?;
+        let lease = provider.lease_for(headers, &[], self.clock.now())?;
         self.fetch_with(provider, url, headers, &lease).await
     }
 
@@ -282,15 +281,19 @@ async fn conceal(
     }
     lease.report(Verdict::of(status, &parts.headers, &whole, now));
     if status == StatusCode::UNAUTHORIZED && secret.is_some() {
-        tracing::error!(
+        tracing::warn!(
             provider = &*provider.name,
             credential = lease.name(),
             "the provider refuses this credential"
         );
-        let message = format!(
-            "the provider `{}` refuses the credential that this server holds; its administrator has to renew it",
-            provider.name
-        );
+        let message = if lease.is_callers() {
+            format!("the provider `{}` refuses the token in `{CALLERS}`", provider.name)
+        } else {
+            format!(
+                "the provider `{}` refuses the credential that this server holds; its administrator has to renew it",
+                provider.name
+            )
+        };
         let body = provider.dialect.error_body(status, "invalid_api_key", &message, "");
         parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         return Ok(http::Response::from_parts(parts, Body::from(body.to_string())));

@@ -128,7 +128,7 @@ impl LlmProxy {
             Some("true") => true,
             Some(_) => return Err(bad_request("`stream` must be true or false")),
         };
-        let target = self.serving(operation, &model_name)?;
+        let target = self.providers.serving(operation, &model_name)?;
         if !target.provider.speaks(operation) {
             // Boxed: it is far larger than what the usual case needs.
             return Box::pin(self.translated(incoming, operation, target)).await;

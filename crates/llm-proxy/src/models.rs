@@ -84,7 +84,6 @@ impl LlmProxy {
     ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
-        self.refresh_credentials_if_old();
         let providers: Vec<_> = self.providers.usable(operation(dialect)).collect();
         match providers.as_slice() {
             [] => self
@@ -192,7 +191,7 @@ impl LlmProxy {
     ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
-        let target = self.serving(operation(dialect), id)?;
+        let target = self.providers.serving(operation(dialect), id)?;
         let provider = &target.provider;
         if provider.is_demo() {
             return if id == demo::MODEL {
