@@ -244,7 +244,7 @@ impl Flow {
             let lease = if provider.is_demo() {
                 None
             } else {
-                match provider.lease(&tried, self.proxy.clock.now()) {
+                match provider.lease_for(&self.headers, &tried, self.proxy.clock.now()) {
                     Ok(lease) => Some(lease),
                     Err(_) if may_pass && again > 0 && !tried.is_empty() => {
                         again -= 1;
@@ -256,7 +256,6 @@ impl Flow {
                         continue;
                     }
                     Err(why) => {
-                        let why = why.of(&provider.name);
                         self.note(Refusal::ours(provider, &prepared, why));
                         return None;
                     }

@@ -84,7 +84,6 @@ impl LlmProxy {
     ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
-        self.refresh_credentials_if_old();
         let providers: Vec<_> = self.providers.usable(operation(dialect)).collect();
         let routes = self.org_routes.names(principal.org);
         match providers.as_slice() {
@@ -201,7 +200,7 @@ impl LlmProxy {
         if self.org_routes.has(principal.org, id) {
             return Ok(axum::Json(routed(dialect, id)).into_response());
         }
-        let target = self.serving(operation(dialect), id)?;
+        let target = self.providers.serving(operation(dialect), id)?;
         let provider = &target.provider;
         if provider.is_demo() {
             return if id == demo::MODEL {

@@ -70,9 +70,8 @@ impl LlmProxy {
     ) -> Result<Candidates> {
         let known = self.org_routes.known.load();
         let Some(route) = known.get(&org).and_then(|routes| routes.get(model)) else {
-            return self.serving(surface, model).map(Into::into);
+            return self.providers.serving(surface, model).map(Into::into);
         };
-        self.refresh_credentials_if_old();
         let targets = route.order().into_iter().filter_map(|target| {
             let provider = self
                 .providers

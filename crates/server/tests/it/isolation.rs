@@ -614,6 +614,30 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /api/admin/jobs/{id}/cancel", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/enable", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/disable", "as /api/admin/jobs"),
+    ("GET /api/admin/llm/providers", "those of the installation, for its admins; see llm/pool.rs"),
+    ("GET /api/admin/llm/providers/{provider}/credentials", "as GET /api/admin/llm/providers"),
+    ("POST /api/admin/llm/providers/{provider}/credentials", "as GET /api/admin/llm/providers"),
+    ("GET /api/admin/llm/providers/{provider}/credentials/{id}", "as GET /api/admin/llm/providers"),
+    (
+        "PATCH /api/admin/llm/providers/{provider}/credentials/{id}",
+        "as GET /api/admin/llm/providers",
+    ),
+    (
+        "DELETE /api/admin/llm/providers/{provider}/credentials/{id}",
+        "as GET /api/admin/llm/providers",
+    ),
+    (
+        "POST /api/admin/llm/providers/{provider}/credentials/{id}/enable",
+        "as GET /api/admin/llm/providers",
+    ),
+    (
+        "POST /api/admin/llm/providers/{provider}/credentials/{id}/disable",
+        "as GET /api/admin/llm/providers",
+    ),
+    (
+        "POST /api/admin/llm/providers/{provider}/credentials/{id}/test",
+        "as GET /api/admin/llm/providers",
+    ),
     ("GET /api/admin/webhooks", "those of the installation, for its admins; see notify.rs"),
     ("POST /api/admin/webhooks", "as GET /api/admin/webhooks"),
     ("GET /api/admin/webhooks/{id}", "as GET /api/admin/webhooks"),

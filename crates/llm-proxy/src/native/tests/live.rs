@@ -46,7 +46,7 @@ impl Rig {
     fn live(&self, chunks: impl Stream<Item = io::Result<&'static str>> + Send + 'static) -> Live {
         let mut config = crate::Config::load(&mut loom_core::config::Env::new([]));
         config.demo = true;
-        let providers = Providers::new(&config, &Clock::system());
+        let providers = Providers::new(&config, &Clock::system(), None);
         let provider = providers.named(demo::PROVIDER).unwrap();
         let principal = Principal {
             actor: Actor::User(UserId(Uuid::nil())),

@@ -1,6 +1,5 @@
 //! Who is asked next when a provider fails: before anything of a reply, never after.
 
-use loom_common_secret::SecretString;
 use loom_testkit::{
     Setup, TestApp, User,
     app::UPSTREAM_KEY,
@@ -15,11 +14,12 @@ const OTHER_KEY: &str = "sk-other-77aa01";
 /// A server with so many stored credentials beside the one of its environment.
 async fn with_credentials(setup: Setup, more: usize) -> (TestApp, User) {
     let app = setup.start().await;
-    let secret = SecretString::from(UPSTREAM_KEY.to_owned());
+    let admin = app.admin("admin@example.com").await;
     for n in 0..more {
         for provider in ["anthropic", "openai"] {
-            let name = format!("more-{n}");
-            app.running.features.llm.add_credential(provider, &name, &secret).await.unwrap();
+            let new = json!({"name": format!("more-{n}"), "secret": UPSTREAM_KEY});
+            let path = format!("/api/admin/llm/providers/{provider}/credentials");
+            admin.post(&path, &new).await.expect(201);
         }
     }
     let user = app.user("a@example.com").await;
