@@ -337,6 +337,10 @@ impl Attempt<'_> {
                 Err(error) => return Err(self.broken(error)),
             }
         }
+        let seen = account.seen();
+        if streams && !seen.begun && !seen.complete && has_ended(&begun.body) {
+            return Err(self.broken(self.bad_gateway("ended its reply before it was complete")));
+        }
         Ok(begun)
     }
 

@@ -164,8 +164,9 @@ impl LlmProxy {
             })
             .await?;
         let account = Account::new(meter, model.clone(), Observer::json(prepared.operation));
+        let waits = streamed && surface.streams();
         let mut told = HeaderMap::new();
-        if streamed {
+        if waits {
             account.tell(&mut told);
         }
         let request_id = Arc::clone(&info.id);
@@ -186,7 +187,7 @@ impl LlmProxy {
             worst: None,
         };
         let running = Box::pin(flow.run(first, prepared));
-        Ok(if streamed {
+        Ok(if waits {
             silence::answer(running, surface, self.timeouts.keep_alive, told, request_id).await
         } else {
             running.await.into_response()

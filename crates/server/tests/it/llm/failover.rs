@@ -101,6 +101,7 @@ async fn an_error_or_a_break_behind_the_announcement_alone_goes_to_the_next_cred
             announcement(op).step(Step::Close),
             announcement(op),
             announcement(op).bytes("data: {\"half").step(Step::Close),
+            Reply::sse().header("content-length", "0"),
         ] {
             app.mock.enqueue(failure);
             app.mock.clear();
@@ -112,7 +113,7 @@ async fn an_error_or_a_break_behind_the_announcement_alone_goes_to_the_next_cred
             assert!(app.mock.wait_for_end(1).await.end.is_some());
         }
     }
-    for row in app.llm_requests(18).await {
+    for row in app.llm_requests(21).await {
         assert_eq!((&row["outcome"], &row["status"]), (&json!("succeeded"), &json!(200)), "{row}");
         assert_ne!(row["input_tokens"], 9, "of the reply that came in the end: {row}");
         assert!(row["first_token_ms"].is_number(), "{row}");
