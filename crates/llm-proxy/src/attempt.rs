@@ -91,7 +91,7 @@ impl Begun {
             held: self.held,
             lease: self.lease,
             idle: proxy.timeouts.idle,
-            last: Instant::now(),
+            since: None,
             deadline,
             stop: proxy.stop.clone(),
             waiting: VecDeque::new(),
@@ -339,6 +339,10 @@ impl Attempt<'_> {
                 }
                 Err(error) => return Err(self.broken(error)),
             }
+        }
+        let seen = account.seen();
+        if streams && !seen.begun && !seen.complete && has_ended(&begun.body) {
+            return Err(self.broken(self.bad_gateway("ended its reply before it was complete")));
         }
         Ok(begun)
     }

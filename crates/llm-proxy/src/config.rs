@@ -16,6 +16,8 @@ pub struct Config {
     pub(crate) timeouts: Timeouts,
     pub(crate) retention: Duration,
     pub(crate) pool: pool::Config,
+    /// The files that assertions of the workload are read from.
+    pub(crate) assertion_files: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct ProviderConfig {
     /// As the provider's own SDK writes it: OpenAI's with `/v1`, Anthropic's without.
     pub(crate) base_url: Url,
     pub(crate) api_key: Option<SecretString>,
+    /// Callers may send a token of their own in place of ours.
+    pub(crate) callers_tokens: bool,
     /// A compatible provider may do without a key.
     pub(crate) keyless: bool,
     pub(crate) models: Vec<String>,
@@ -65,6 +69,7 @@ impl Config {
                 dialect: Dialect::Anthropic,
                 base_url: url(env, "LOOM_SERVER_ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
                 api_key: env.secret("LOOM_SERVER_ANTHROPIC_API_KEY"),
+                callers_tokens: false,
                 keyless: false,
                 models: Vec::new(),
                 responses: false,
@@ -75,6 +80,7 @@ impl Config {
                 dialect: Dialect::OpenAi,
                 base_url: url(env, "LOOM_SERVER_OPENAI_BASE_URL", "https://api.openai.com/v1"),
                 api_key: env.secret("LOOM_SERVER_OPENAI_API_KEY"),
+                callers_tokens: false,
                 keyless: false,
                 models: Vec::new(),
                 responses: true,
@@ -121,6 +127,7 @@ impl Config {
                 dialect: Dialect::OpenAi,
                 base_url,
                 api_key,
+                callers_tokens: false,
                 keyless,
                 models,
                 responses,
@@ -135,6 +142,13 @@ impl Config {
             keep_alive: env.secs("LOOM_SERVER_LLM_KEEP_ALIVE_SECS", 15, 1, 3600),
             retries: env.number("LOOM_SERVER_LLM_RETRIES", 1_u32, 0, 10),
         };
+        let callers = "LOOM_SERVER_LLM_CALLER_TOKENS";
+        for name in env.list(callers) {
+            match providers.iter_mut().find(|provider| provider.name == name) {
+                Some(provider) => provider.callers_tokens = true,
+                None => env.problem(callers, format!("`{name}` is no configured provider")),
+            }
+        }
         let days = env.number("LOOM_SERVER_LLM_REQUEST_RETENTION_DAYS", 90_u64, 1, 3650);
         Self {
             providers,
@@ -142,6 +156,7 @@ impl Config {
             timeouts,
             retention: Duration::from_secs(days * 24 * 3600),
             pool: pool::Config::load(env),
+            assertion_files: env.list("LOOM_SERVER_LLM_ASSERTION_FILES"),
         }
     }
 }
@@ -166,6 +181,7 @@ fn vertex(env: &mut Env) -> ProviderConfig {
         api_key: env.secret("LOOM_SERVER_VERTEX_SERVICE_ACCOUNT"),
         keyless: false,
         models: env.list("LOOM_SERVER_VERTEX_MODELS"),
+        callers_tokens: false,
         responses: false,
         place: Some(Place { project, region }),
     }

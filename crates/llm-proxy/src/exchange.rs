@@ -8,6 +8,7 @@ use loom_core::{Error, Result};
 
 use crate::{
     dialect::{Dialect, Operation},
+    pool::CALLERS,
     provider::Provider,
     translate::{
         anthropic,
@@ -79,6 +80,8 @@ impl Provider {
 /// The few headers of the client's that are meant for whoever answers in the end.
 pub(crate) fn along(from: &HeaderMap) -> HeaderMap {
     let names = [
+        // Sent to nobody; it chooses the credential.
+        HeaderName::from_static(CALLERS),
         header::USER_AGENT,
         HeaderName::from_static("traceparent"),
         HeaderName::from_static("tracestate"),

@@ -170,8 +170,9 @@ impl LlmProxy {
             })
             .await?;
         let account = Account::new(meter, model.clone(), Observer::json(prepared.operation));
+        let waits = streamed && surface.streams();
         let mut told = HeaderMap::new();
-        if streamed {
+        if waits {
             account.tell(&mut told);
         }
         let request_id = Arc::clone(&info.id);
@@ -192,7 +193,7 @@ impl LlmProxy {
             worst: None,
         };
         let running = Box::pin(flow.run(first, prepared));
-        Ok(if streamed {
+        Ok(if waits {
             silence::answer(running, surface, self.timeouts.keep_alive, told, request_id).await
         } else {
             running.await.into_response()
@@ -251,7 +252,7 @@ impl Flow {
             let lease = if provider.is_demo() {
                 None
             } else {
-                match provider.lease(&tried, self.proxy.clock.now()) {
+                match provider.lease_for(&self.headers, &tried, self.proxy.clock.now()) {
                     Ok(lease) => Some(lease),
                     Err(_) if may_pass && again > 0 && !tried.is_empty() => {
                         again -= 1;
@@ -263,7 +264,6 @@ impl Flow {
                         continue;
                     }
                     Err(why) => {
-                        let why = why.of(&provider.name);
                         self.note(Refusal::ours(provider, &prepared, why));
                         return None;
                     }

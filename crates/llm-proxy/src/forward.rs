@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::{
     LlmProxy,
     dialect::Dialect,
-    pool::{Lease, Verdict, put_on},
+    pool::{CALLERS, Lease, Verdict, put_on},
     provider::Provider,
 };
 
@@ -34,7 +34,7 @@ impl LlmProxy {
         url: Url,
         headers: &HeaderMap,
     ) -> Result<Incoming> {
-        let lease = provider.lease(&[], self.clock.now()).map_err(|why| why.of(&provider.name))?;
+        let lease = provider.lease_for(headers, &[], self.clock.now())?;
         self.fetch_with(provider, url, headers, &lease).await
     }
 
@@ -262,15 +262,19 @@ pub(crate) fn concealed(
     if parts.status != StatusCode::UNAUTHORIZED {
         return (parts, redacted(told, secret.expose()));
     }
-    tracing::error!(
+    tracing::warn!(
         provider = &*provider.name,
         credential = lease.name(),
         "the provider refuses this credential"
     );
-    let message = format!(
-        "the provider `{}` refuses the credential that this server holds; its administrator has to renew it",
-        provider.name
-    );
+    let message = if lease.is_callers() {
+        format!("the provider `{}` refuses the token in `{CALLERS}`", provider.name)
+    } else {
+        format!(
+            "the provider `{}` refuses the credential that this server holds; its administrator has to renew it",
+            provider.name
+        )
+    };
     let body = provider.dialect.error_body(parts.status, "invalid_api_key", &message, "");
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     (parts, body.to_string().into())

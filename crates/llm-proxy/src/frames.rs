@@ -26,6 +26,11 @@ pub(crate) struct Told<'a> {
 }
 
 impl Surface {
+    /// Is there a stream of what is asked so?
+    pub(crate) fn streams(self) -> bool {
+        !matches!(self, Self::Wire(Operation::CountTokens | Operation::Embeddings))
+    }
+
     /// A sign of life: an event that clients know, or a comment, which they skip.
     pub(crate) fn keep_alive(self) -> Bytes {
         let frame = match self {

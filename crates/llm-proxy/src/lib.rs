@@ -3,7 +3,6 @@
 mod attempt;
 mod candidates;
 mod config;
-mod credentials;
 mod demo;
 mod dialect;
 mod exchange;
@@ -18,6 +17,7 @@ pub mod measures;
 mod models;
 mod native;
 mod observe;
+mod org_routes;
 mod pool;
 mod price;
 mod provider;
@@ -33,14 +33,11 @@ mod translated;
 mod usage;
 mod vertex;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicI64, Ordering},
-};
+use std::sync::Arc;
 
 use loom_core::{
     Clock, Error, Result,
-    health::{Check, Component, Status},
+    health::Check,
     port::{Audit, OrgDirectory},
 };
 use loom_db::Hub;
@@ -51,8 +48,10 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use config::Config;
-pub use credentials::Tested;
-pub use store::CredentialSummary;
+pub use pool::{
+    CredentialKind, CredentialView, METRICS as CREDENTIAL_METRICS, NewCredential, SecretJson,
+    Tested,
+};
 
 /// What replicas tell each other: what of this feature's settings has changed.
 pub const CHANNEL: &str = "loom_llm";
@@ -82,25 +81,24 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     vault: Arc<Vault>,
-    #[expect(dead_code, reason = "for what follows")]
     hub: Hub,
     #[expect(dead_code, reason = "for what follows")]
     notify: Notify,
-    #[expect(dead_code, reason = "for what follows")]
     audit: Arc<dyn Audit>,
-    #[expect(dead_code, reason = "for what follows")]
     orgs: Arc<dyn OrgDirectory>,
     #[expect(dead_code, reason = "for what follows")]
     replica: String,
     client: reqwest::Client,
     providers: provider::Providers,
+    org_routes: org_routes::OrgRoutes,
     ledger: ledger::Ledger,
     timeouts: config::Timeouts,
     retention: std::time::Duration,
     pool_config: pool::Config,
-    /// When the stored credentials were last read, in milliseconds since 1970.
-    credentials_read: AtomicI64,
-    credentials_reading: AtomicBool,
+    keeper: Arc<pool::Keeper>,
+    assertion_files: Vec<String>,
+    reading_credentials: tokio::sync::Mutex<()>,
+    measured: pool::Measured,
     /// Cancelled when all streams must end.
     stop: CancellationToken,
 }
@@ -117,6 +115,9 @@ impl LlmProxy {
     /// Starts the account. Stored credentials are not known before [`LlmProxy::start`].
     pub fn new(deps: Deps, config: &Config) -> Result<Self> {
         let Deps { pool, clock, vault, hub, notify, audit, orgs, replica, stop } = deps;
+        let keeper =
+            pool::Keeper::new(pool.clone(), clock.clone(), Arc::clone(&vault), notify.clone());
+        let keeper = Arc::new(keeper);
         let client = reqwest::Client::builder()
             .connect_timeout(config.timeouts.connect)
             .redirect(reqwest::redirect::Policy::none())
@@ -127,12 +128,15 @@ impl LlmProxy {
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Inner {
             ledger: ledger::Ledger::start(&pool, clock.clone()),
-            providers: provider::Providers::new(config, &clock),
+            org_routes: org_routes::OrgRoutes::default(),
+            providers: provider::Providers::new(config, &clock, Some(&keeper)),
+            keeper,
             timeouts: config.timeouts,
             retention: config.retention,
             pool_config: config.pool,
-            credentials_read: AtomicI64::default(),
-            credentials_reading: AtomicBool::default(),
+            assertion_files: config.assertion_files.clone(),
+            reading_credentials: tokio::sync::Mutex::default(),
+            measured: pool::Measured::default(),
             pool,
             clock,
             vault,
@@ -146,14 +150,20 @@ impl LlmProxy {
         })))
     }
 
-    /// Reads the stored credentials.
+    /// Reads the stored credentials, and follows their changes.
     pub async fn start(self) -> Result<Self> {
-        self.read_credentials().await?;
+        let words = self.hub.subscribe(CHANNEL);
+        self.read_routes().await?;
+        tokio::spawn(self.clone().listen_for_routes(words));
+        self.start_credentials().await?;
         Ok(self)
     }
 
     pub fn routes(&self) -> OpenApiRouter {
-        http::routes(self.clone()).merge(native::routes(self.clone()))
+        http::routes(self.clone())
+            .merge(native::routes(self.clone()))
+            .merge(org_routes::routes(self.clone()))
+            .merge(pool::routes(self.clone()))
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
@@ -175,45 +185,9 @@ impl LlmProxy {
         Check::new("llm_providers", probe)
     }
 
-    fn component(&self) -> Component {
-        let mut worst = Status::Disabled;
-        let mut facts = serde_json::Map::new();
-        let mut failing = Vec::new();
-        for provider in self.providers.iter() {
-            let status = if !provider.is_configured() {
-                Status::Disabled
-            } else if provider.failing.load(Ordering::Relaxed) {
-                Status::Degraded
-            } else {
-                Status::Healthy
-            };
-            worst = worst.max(status);
-            if status == Status::Degraded {
-                failing.push(provider.name.to_string());
-            }
-            facts.insert(
-                provider.name.to_string(),
-                serde_json::json!({"status": status, "credentials": provider.pool.members().iter().filter(|member| member.who != pool::Who::Keyless).count()}),
-            );
-        }
-        let component = Component::new(worst).with("providers", facts);
-        if worst == Status::Degraded {
-            component
-                .error("the last request to a provider got no sound answer")
-                .code(
-                    "LLM_PROVIDER_FAILING",
-                    "`loom-server llm credential test` asks each provider with each key and tells what \
-                     it answers; the provider's status page tells the rest. One sound answer makes this \
-                     healthy again.",
-                )
-                .detail(failing.join(", "))
-        } else {
-            component
-        }
-    }
-
     /// Writes what is not yet written of the account. Streams that run on are no longer counted.
     pub async fn close(&self) {
+        self.keeper.close().await;
         self.ledger.close().await;
     }
 }

@@ -151,8 +151,8 @@ pub(crate) struct Live {
     /// Counts as in flight to the end of the reply.
     pub(crate) lease: Option<Lease>,
     pub(crate) idle: Duration,
-    /// When the last piece came.
-    pub(crate) last: Instant,
+    /// Since when the next piece is waited for. While the client takes nothing, nothing is.
+    pub(crate) since: Option<Instant>,
     /// Of the whole request.
     pub(crate) deadline: Instant,
     pub(crate) stop: CancellationToken,
@@ -173,7 +173,8 @@ impl Live {
                 continue;
             }
             let upstream = self.upstream.as_mut()?;
-            let due = (self.last + self.idle).min(self.deadline);
+            let since = *self.since.get_or_insert_with(Instant::now);
+            let due = (since + self.idle).min(self.deadline);
             let more = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => Err(Failure {
@@ -197,7 +198,7 @@ impl Live {
                     }),
                 },
             };
-            self.last = Instant::now();
+            self.since = None;
             match more {
                 Ok(Some(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };

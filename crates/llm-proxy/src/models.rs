@@ -84,14 +84,14 @@ impl LlmProxy {
     ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
-        self.refresh_credentials_if_old();
         let providers: Vec<_> = self.providers.usable(operation(dialect)).collect();
+        let routes = self.org_routes.names(principal.org);
         match providers.as_slice() {
             [] => self
                 .providers
                 .serving(operation(dialect), "")
                 .map(|_| StatusCode::NO_CONTENT.into_response()),
-            [only] if !only.is_demo() && only.dialect == dialect => {
+            [only] if !only.is_demo() && only.dialect == dialect && routes.is_empty() => {
                 let mut url = only.models_url(None);
                 url.set_query(uri.query().and_then(without_org).as_deref());
                 Ok(passed_on(self.fetch(only, url, headers).await?))
@@ -109,6 +109,11 @@ impl LlmProxy {
                         Err(error) => failed = failed.or(Some(error)),
                     }
                 }
+                // A route hides the model of its name.
+                models.retain(|model| {
+                    !routes.iter().any(|route| model["id"].as_str() == Some(route.as_str()))
+                });
+                models.extend(routes.iter().map(|route| routed(dialect, route)));
                 // One that fails takes nothing from the others.
                 match failed {
                     Some(failed) if models.is_empty() => failed,
@@ -197,7 +202,10 @@ impl LlmProxy {
     ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
-        let target = self.serving(operation(dialect), id)?;
+        if self.org_routes.has(principal.org, id) {
+            return Ok(axum::Json(routed(dialect, id)).into_response());
+        }
+        let target = self.providers.serving(operation(dialect), id)?;
         let provider = &target.provider;
         if provider.is_demo() {
             return if id == demo::MODEL {
@@ -267,6 +275,11 @@ fn translated(to: Dialect, provider: &str, model: &Value) -> Value {
                 "created_at": at.unwrap_or_default().to_rfc3339_opts(SecondsFormat::Secs, true)})
         }
     }
+}
+
+/// A route of the organisation, as a model.
+fn routed(dialect: Dialect, name: &str) -> Value {
+    translated(dialect, "route", &json!({"id": name}))
 }
 
 fn passed_on(answer: Incoming) -> Response {

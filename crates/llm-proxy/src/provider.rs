@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use loom_core::{Clock, Error, Result};
@@ -15,7 +16,7 @@ use crate::{
     demo,
     dialect::{Dialect, Operation},
     measures::Measures,
-    pool::{self, CredentialKey, Lease, Member, Pool, Ready, Unavailable, Who},
+    pool::{CredentialKey, Keeper, Lease, Pool, Unavailable},
     vertex,
 };
 
@@ -38,16 +39,9 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    fn new(config: &ProviderConfig, pool: pool::Config, clock: Clock) -> Self {
+    fn new(config: &ProviderConfig, pool: Pool) -> Self {
         let dialect = config.dialect;
         let url = |operation: Operation| (operation, join(&config.base_url, operation.path()));
-        let from_env = config
-            .api_key
-            .as_ref()
-            .and_then(|key| Ready::key(dialect, key))
-            .map(|ready| Member::new(Who::Environment, "environment".to_owned(), ready, pool));
-        let none = || Member::new(Who::Keyless, "(none)".to_owned(), Ready::default(), pool);
-        let own = from_env.or_else(|| config.keyless.then(none)).map(Arc::new);
         Self {
             name: config.name.as_str().into(),
             dialect,
@@ -66,7 +60,7 @@ impl Provider {
             }),
             models: config.models.clone(),
             responses: config.responses,
-            pool: Pool::new(clock, own),
+            pool,
             refuses_stream_options: AtomicBool::new(false),
             measures: Arc::new(Measures::new(&config.name)),
             failing: AtomicBool::new(false),
@@ -182,6 +176,31 @@ impl Provider {
         self.pool.lease(tried, now)
     }
 
+    /// [`Provider::lease`], or the caller's own token if one came along.
+    ///
+    /// # Errors
+    /// As for `lease`; 400 where callers' own tokens are not taken.
+    pub(crate) fn lease_for(
+        &self,
+        headers: &HeaderMap,
+        tried: &[CredentialKey],
+        now: DateTime<Utc>,
+    ) -> Result<Lease> {
+        match self.pool.callers(&self.name, headers)? {
+            Some(callers) if tried.contains(&callers.key()) => {
+                Err(Unavailable::NoneLeft.of(&self.name))
+            }
+            Some(callers) => Ok(callers),
+            None => self.lease(tried, now).map_err(|why| why.of(&self.name)),
+        }
+    }
+
+    /// Where its own tokens come from, if it is Anthropic's API.
+    pub(crate) fn own_token_url(&self) -> Option<String> {
+        let is_anthropic = &*self.name == "anthropic";
+        is_anthropic.then(|| join(&self.base_url, "/v1/oauth/token").into())
+    }
+
     fn not_configured(&self) -> Error {
         if self.is_vertex() && self.publishers.is_none() {
             return Error::new(
@@ -227,8 +246,11 @@ impl Target {
 }
 
 impl Providers {
-    pub(crate) fn new(config: &Config, clock: &Clock) -> Self {
-        let new = |provider| Arc::new(Provider::new(provider, config.pool, clock.clone()));
+    pub(crate) fn new(config: &Config, clock: &Clock, keeper: Option<&Arc<Keeper>>) -> Self {
+        let new = |provider: &ProviderConfig| {
+            let pool = Pool::new(provider, config.pool, clock.clone(), keeper);
+            Arc::new(Provider::new(provider, pool))
+        };
         let mut all: Vec<_> = config.providers.iter().map(new).collect();
         if config.demo {
             all.push(new(&demo::config()));

@@ -70,7 +70,7 @@ pub(crate) fn relay(begun: Begun, how: Relay, mut account: Account) -> Response 
             keep_alive: how.keep_alive,
             deadline: how.deadline,
             timer,
-            last: Instant::now(),
+            since: None,
             told: Instant::now(),
             stop: Box::pin(how.stop),
             tail: Tail::default(),
@@ -111,8 +111,8 @@ struct Tap {
     keep_alive: Duration,
     deadline: Instant,
     timer: Pin<Box<Sleep>>,
-    /// When the last piece came.
-    last: Instant,
+    /// Since when the next piece is waited for. While the client takes nothing, nothing is.
+    since: Option<Instant>,
     /// When the client was last told something while nothing came.
     told: Instant,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -189,14 +189,14 @@ impl HttpBody for Tap {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     let is_last = !this.streams && has_ended(upstream);
-                    this.last = Instant::now();
+                    this.since = None;
                     this.account.see(&data);
                     let data = this.pass(data);
                     // The connection asks for no more than the announced length: there may be no next
                     // time to notice the end.
                     if is_last {
                         this.conclude();
-                    } else if this.last >= this.deadline {
+                    } else if Instant::now() >= this.deadline {
                         return this.break_off(&OUT_OF_TIME);
                     }
                     if !data.is_empty() {
@@ -253,9 +253,10 @@ impl Tap {
     /// Nothing comes. The timer is armed once and looked at when it rings: cheaper than to wind it up at
     /// each piece.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Polled {
+        let since = *self.since.get_or_insert_with(Instant::now);
         loop {
-            let quiet = self.last.max(self.told) + self.keep_alive;
-            let mut due = (self.last + self.idle).min(self.deadline);
+            let quiet = since.max(self.told) + self.keep_alive;
+            let mut due = (since + self.idle).min(self.deadline);
             if self.streams {
                 due = due.min(quiet);
             }
@@ -268,7 +269,7 @@ impl Tap {
             if now >= self.deadline {
                 return self.break_off(&OUT_OF_TIME);
             }
-            if now >= self.last + self.idle {
+            if now >= since + self.idle {
                 return self.break_off(&SILENT);
             }
             if self.streams && now >= quiet {

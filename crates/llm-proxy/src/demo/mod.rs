@@ -42,6 +42,7 @@ pub(crate) fn config() -> ProviderConfig {
         dialect: Dialect::OpenAi,
         base_url: "http://demo.invalid/v1".parse().expect("a URL"),
         api_key: None,
+        callers_tokens: false,
         keyless: true,
         models: vec![MODEL.to_owned()],
         place: None,

@@ -126,7 +126,6 @@ impl LlmProxy {
             Error::not_found(&format!("provider; there are {}", names.join(", ")))
         })?;
         // Before the account begins: nobody is asked anything.
-        self.refresh_credentials_if_old();
         provider.must_be_configured()?;
         require_json(&headers)?;
         let request: Request = parse_json(&body)?;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -13,7 +13,7 @@ use loom_common_secret::SecretString;
 use loom_core::{Clock, Error, Result, id::CredentialId};
 
 use super::{
-    member::{Member, Ready, Who},
+    member::{Auth, Member, Token, Who},
     verdict::Verdict,
 };
 
@@ -21,7 +21,7 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CredentialKey {
     pub(crate) who: Who,
-    pub(crate) token: u64,
+    pub(crate) token: i64,
 }
 
 /// Counts as in flight until it is dropped.
@@ -29,6 +29,8 @@ pub(crate) struct Lease {
     member: Arc<Member>,
     key: CredentialKey,
     probe: AtomicBool,
+    /// What was sent.
+    token: OnceLock<Arc<Token>>,
     clock: Clock,
 }
 
@@ -51,10 +53,10 @@ pub(crate) enum Unavailable {
 }
 
 impl Lease {
-    pub(crate) fn new(member: Arc<Member>, token: u64, probe: bool, clock: Clock) -> Self {
+    pub(crate) fn new(member: Arc<Member>, probe: bool, clock: Clock) -> Self {
         member.in_flight.fetch_add(1, Ordering::Relaxed);
-        let key = CredentialKey { who: member.who, token };
-        Self { member, key, probe: AtomicBool::new(probe), clock }
+        let key = CredentialKey { who: member.who, token: member.next_token() };
+        Self { member, key, probe: AtomicBool::new(probe), token: OnceLock::new(), clock }
     }
 
     pub(crate) fn key(&self) -> CredentialKey {
@@ -63,34 +65,63 @@ impl Lease {
 
     /// None for what is not stored.
     pub(crate) fn id(&self) -> Option<CredentialId> {
-        match self.key.who {
-            Who::Stored(id) => Some(id),
-            Who::Keyless | Who::Environment => None,
-        }
+        self.member.id()
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.member.name
     }
 
+    /// It is the caller's own, and no business of ours.
+    pub(crate) fn is_callers(&self) -> bool {
+        self.member.who == Who::Caller
+    }
+
     /// What is to be sent, see [`put_on`]; a token that has ended is renewed first.
     ///
     /// # Errors
-    /// When a token is needed and cannot be had.
+    /// 502 `upstream_error` or 503 `credentials_disabled` when a token is needed and cannot be had.
     pub(crate) async fn headers(&self) -> Result<HeaderMap> {
-        let ready: &Ready = &self.member.ready;
-        std::future::ready(Ok(ready.headers.clone())).await
+        let tokens = match &self.member.auth {
+            Auth::Fixed(ready) => return Ok(ready.headers.clone()),
+            Auth::Token(tokens) => tokens,
+        };
+        let token = match tokens.usable(tokens.margin, self.clock.now()) {
+            Some(token) => token,
+            None => self.renewed(tokens.margin).await?,
+        };
+        Ok(self.token.get_or_init(|| token).ready.headers.clone())
+    }
+
+    async fn renewed(&self, margin: Duration) -> Result<Arc<Token>> {
+        let keeper = self.member.keeper.as_ref();
+        let keeper = keeper.ok_or_else(|| Error::internal("nobody renews this token"))?;
+        let renewed = keeper.renew(&self.member, margin).await;
+        if let Err(error) = &renewed {
+            self.report(Verdict::Failing { reason: error.detail().to_owned() });
+        }
+        renewed
     }
 
     /// What must not be seen in an answer.
     pub(crate) fn secret_for_redaction(&self) -> Option<SecretString> {
-        self.member.ready.secret.clone()
+        match &self.member.auth {
+            Auth::Fixed(ready) => ready.secret.clone(),
+            Auth::Token(_) => self.token.get().and_then(|token| token.ready.secret.clone()),
+        }
     }
 
     /// How the request went.
     pub(crate) fn report(&self, verdict: Verdict) {
-        self.member.note(verdict, self.clock.now());
+        if self.is_callers() {
+            return;
+        }
+        let generation = self.token.get().map_or(self.key.token, |token| token.generation);
+        let change = self.member.note(verdict, generation, self.clock.now());
         self.end_probe();
+        if let (Some(change), Some(keeper)) = (change, &self.member.keeper) {
+            keeper.tell(&self.member, change);
+        }
     }
 
     fn end_probe(&self) {

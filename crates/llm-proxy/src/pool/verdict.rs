@@ -78,8 +78,13 @@ fn code_of(body: &[u8]) -> Option<String> {
     ["code", "type"].iter().find_map(|name| error.get(name)?.as_str().map(str::to_owned))
 }
 
-/// The status and the provider's own message, on one line.
+/// The status and the provider's own message, on one line. Of a 401 its code: messages repeat parts of
+/// the key.
 fn reason(status: StatusCode, body: &[u8]) -> String {
+    if status == StatusCode::UNAUTHORIZED {
+        let code = code_of(body).map(|code| format!(": {}", loom_core::text::cut(&code, 100)));
+        return format!("the provider answered with 401{}", code.unwrap_or_default());
+    }
     let value: Option<Value> = serde_json::from_slice(body).ok();
     let said = value.as_ref().and_then(|value| {
         let error = value.get("error")?;
@@ -146,7 +151,10 @@ mod tests {
         }
         assert_eq!(
             of(401, &error("x")),
-            Verdict::Refused { status: StatusCode::UNAUTHORIZED, reason: "401: told".to_owned() }
+            Verdict::Refused {
+                status: StatusCode::UNAUTHORIZED,
+                reason: "the provider answered with 401: x".to_owned()
+            }
         );
         assert!(matches!(
             of(403, &json!({"type": "error", "error": {"type": "permission_error"}})),

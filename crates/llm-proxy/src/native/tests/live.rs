@@ -46,7 +46,7 @@ impl Rig {
     fn live(&self, chunks: impl Stream<Item = io::Result<&'static str>> + Send + 'static) -> Live {
         let mut config = crate::Config::load(&mut loom_core::config::Env::new([]));
         config.demo = true;
-        let providers = Providers::new(&config, &Clock::system());
+        let providers = Providers::new(&config, &Clock::system(), None);
         let provider = providers.named(demo::PROVIDER).unwrap();
         let principal = Principal {
             actor: Actor::User(UserId(Uuid::nil())),
@@ -80,7 +80,7 @@ impl Rig {
             held: std::collections::VecDeque::new(),
             lease: None,
             idle: Duration::from_millis(100),
-            last: tokio::time::Instant::now(),
+            since: None,
             deadline: tokio::time::Instant::now() + Duration::from_secs(60),
             stop: self.stop.clone(),
             waiting: std::collections::VecDeque::new(),

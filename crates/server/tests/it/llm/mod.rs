@@ -8,10 +8,13 @@ mod broken;
 mod chaos;
 mod conversation;
 mod credentials;
+mod failover;
+mod org_routes;
 mod passthrough;
 mod rig;
 mod routing;
 mod sdk;
+mod silence;
 mod translated;
 mod vertex;
 

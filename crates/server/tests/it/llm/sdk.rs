@@ -23,7 +23,7 @@ fn python() -> PathBuf {
     python
 }
 
-async fn run(app: TestApp, script: &str) {
+pub(super) async fn run(app: TestApp, script: &str) {
     let user = app.user("sdk@example.com").await;
     let output = Command::new(python())
         .args(["-W", "ignore", "-m", "unittest", script])
