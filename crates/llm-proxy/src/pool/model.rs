@@ -104,6 +104,11 @@ pub(crate) struct Parts {
 }
 
 impl NewCredential {
+    /// An API key.
+    pub fn key(name: &str, secret: SecretString) -> Self {
+        Self { name: Some(name.to_owned()), secret: Some(secret), ..Self::default() }
+    }
+
     /// # Errors
     /// 422 that names each wrong member.
     pub(crate) fn parts(&self, provider: &Provider, files: &[String]) -> Result<Parts> {

@@ -123,7 +123,12 @@ async fn a_key_that_is_stored_later_is_soon_used() {
     let user = app.user("a@example.com").await;
     user.post(&OpenAi.stream(), &hi("m")).await.expect(503);
     let secret = SecretString::from(UPSTREAM_KEY);
-    app.running.features.llm.add_credential("openai", "later", &secret).await.unwrap();
+    app.running
+        .features
+        .llm
+        .add_credential("openai", &loom_llm_proxy::NewCredential::key("later", secret))
+        .await
+        .unwrap();
     let answer = eventually(async || {
         let answer = user.post(&OpenAi.stream(), &hi("m")).await;
         (answer.status == 200).then_some(answer)
