@@ -304,7 +304,7 @@ impl Flow {
                     provider.measures.attempts.failed(refusal.next, &verdict);
                     tracing::debug!(
                         provider = &*provider.name,
-                        credential = lease.as_ref().map(|lease| lease.name()),
+                        credential = lease.as_ref().map(crate::pool::Lease::name),
                         status = refusal.status().as_u16(),
                         ?verdict,
                         "an attempt came to nothing"

@@ -154,7 +154,11 @@ impl LlmProxy {
     pub async fn start(self) -> Result<Self> {
         let words = self.hub.subscribe(CHANNEL);
         self.read_routes().await?;
-        tokio::spawn(self.clone().listen_for_routes(words));
+        let proxy = self.clone();
+        tokio::spawn(async move {
+            let stop = proxy.stop.clone();
+            stop.run_until_cancelled(proxy.listen_for_routes(words)).await;
+        });
         self.start_credentials().await?;
         Ok(self)
     }

@@ -48,7 +48,7 @@ impl Refused {
         match std::mem::replace(&mut self.what, What::Error(Error::unavailable(""))) {
             What::Error(error) => self.fails_with(error),
             What::Stream(begun) => {
-                let failure = failure(*begun);
+                let failure = failure(&begun);
                 let error = Error::new(failure.status(), failure.code, failure.message);
                 self.fails_with(error)
             }
@@ -57,7 +57,7 @@ impl Refused {
                     let error = self.natively(&parts, &told);
                     self.fails_with(error)
                 }
-                Surface::Wire(_) if self.passed => self.as_it_is(&parts, told),
+                Surface::Wire(_) if self.passed => self.unchanged(&parts, told),
                 Surface::Wire(surface) => self.in_other_words(surface, &parts, &told),
             },
         }
@@ -69,7 +69,7 @@ impl Refused {
         let error = match what {
             What::Error(error) => error,
             What::Stream(begun) => {
-                let failure = failure(*begun);
+                let failure = failure(&begun);
                 Error::new(failure.status(), failure.code, failure.message)
             }
             What::Answer(parts, told) if self.surface == Surface::Native => {
@@ -126,7 +126,7 @@ impl Refused {
     }
 
     /// The provider's status, headers and bytes.
-    fn as_it_is(mut self, parts: &Parts, told: Bytes) -> Response {
+    fn unchanged(mut self, parts: &Parts, told: Bytes) -> Response {
         self.account.answered(parts.status, upstream_id(&parts.headers));
         let mut headers = response_headers(&parts.headers);
         self.account.tell(&mut headers);
@@ -190,7 +190,7 @@ fn told_by(provider: &Provider, parts: &Parts, told: &[u8]) -> (String, String) 
 }
 
 /// What a stream tells that has an error and nothing else.
-fn failure(begun: Begun) -> Failure {
+fn failure(begun: &Begun) -> Failure {
     let mut decoder = Decoder::new(begun.operation);
     let events = begun.held.iter().flat_map(|data| decoder.feed(data)).collect::<Vec<_>>();
     let failed = events.into_iter().find_map(|event| match event {

@@ -92,7 +92,7 @@ async fn put_llm_route(
     check_name(&name)?;
     draft.check(|provider| proxy.providers.named(provider).is_some())?;
     let now = proxy.clock.now();
-    let mut db = proxy.pool.begin().await?;
+    let mut db = loom_db::begin(&proxy.pool).await?;
     let (is_new, created_at) = store::put(&mut db, here.org, &name, &draft, now).await?;
     db.commit().await?;
     proxy.read_routes_of(here.org).await?;
@@ -118,7 +118,7 @@ async fn delete_llm_route(
 ) -> Result<StatusCode> {
     let here = proxy.orgs.acting_in(&principal, &org).await?;
     authorize(&here, Action::ManageOrg(Scope::AdminWrite))?;
-    let mut db = proxy.pool.begin().await?;
+    let mut db = loom_db::begin(&proxy.pool).await?;
     let was_there = store::delete(&mut db, here.org, &name).await?;
     db.commit().await?;
     if !was_there {

@@ -128,6 +128,9 @@ impl LlmProxy {
                     None => self.read_routes().await,
                 };
                 let Err(error) = read else { break };
+                if self.pool.is_closed() {
+                    return;
+                }
                 tracing::warn!(?error, "the routes of models could not be read; trying again");
                 tokio::time::sleep(PAUSE).await;
             }

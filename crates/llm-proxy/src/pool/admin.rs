@@ -77,7 +77,7 @@ impl LlmProxy {
         let parts = new.parts(provider, &self.assertion_files)?;
         let now = self.clock.now();
         let id = CredentialId::new(now);
-        let (sealed_token, token_expires_at) = self.sealed_token(id, parts.access_token, now)?;
+        let token = self.sealed_token(id, parts.access_token, now)?;
         let row = NewRow {
             id,
             provider: &provider.name,
@@ -86,8 +86,8 @@ impl LlmProxy {
             config: &parts.config,
             sealed_secret: &self.vault.seal(&secret_context(id), &parts.secret)?,
             last_four: &parts.last_four,
-            sealed_token: sealed_token.as_deref(),
-            token_expires_at,
+            sealed_token: token.as_ref().map(|(sealed, _)| &sealed[..]),
+            token_expires_at: token.as_ref().map(|(_, at)| *at),
         };
         store::insert(&self.pool, &row, now).await?;
         self.read_credential(id).await?;
@@ -99,10 +99,10 @@ impl LlmProxy {
         id: CredentialId,
         token: Option<(SecretString, Option<u32>)>,
         now: DateTime<Utc>,
-    ) -> Result<(Option<Vec<u8>>, Option<DateTime<Utc>>)> {
-        let Some((token, life)) = token else { return Ok((None, None)) };
+    ) -> Result<Option<(Vec<u8>, DateTime<Utc>)>> {
+        let Some((token, life)) = token else { return Ok(None) };
         let life = Duration::from_secs(life.unwrap_or(3_600).into());
-        Ok((Some(self.vault.seal(&token_context(id), &token)?), Some(now + life)))
+        Ok(Some((self.vault.seal(&token_context(id), &token)?, now + life)))
     }
 
     pub(crate) async fn change_credential(
@@ -125,8 +125,8 @@ impl LlmProxy {
             changed.config = Some(&parts.config);
             changed.sealed_secret = Some(&sealed_secret);
             changed.last_four = Some(&parts.last_four);
-            changed.sealed_token = sealed_token.0.as_deref();
-            changed.token_expires_at = sealed_token.1;
+            changed.sealed_token = sealed_token.as_ref().map(|(sealed, _)| &sealed[..]);
+            changed.token_expires_at = sealed_token.as_ref().map(|(_, at)| *at);
         }
         found(store::change(&self.pool, id, &changed, now).await?)?;
         self.read_credential(id).await

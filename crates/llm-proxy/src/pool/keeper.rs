@@ -1,7 +1,7 @@
 //! What becomes of credentials between requests: new tokens, and states that are written down.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use loom_notify::{Alert, Notify, outbound};
 use loom_vault::Vault;
 use sqlx::PgPool;
 use tokio::{sync::mpsc, time::Instant};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     grant::{Grant, Granted, OAuthSecret, Refusal},
@@ -30,6 +30,9 @@ const LAST_RENEWALS: Duration = Duration::from_secs(5);
 /// Changes of state that wait to be written. More than there are credentials.
 const MOST_WAITING: usize = 4_096;
 
+/// Whose state has changed, and how.
+type Told = (Arc<Member>, Change);
+
 pub(crate) struct Keeper {
     pub(crate) db: PgPool,
     pub(crate) clock: Clock,
@@ -37,10 +40,11 @@ pub(crate) struct Keeper {
     pub(crate) notify: Notify,
     /// Made when it is first needed.
     client: OnceLock<outbound::Client>,
-    changes: mpsc::Sender<(Arc<Member>, Change)>,
-    waiting: std::sync::Mutex<Option<mpsc::Receiver<(Arc<Member>, Change)>>>,
+    changes: mpsc::Sender<Told>,
+    waiting: Mutex<Option<mpsc::Receiver<Told>>>,
     /// Renewals, which no client's leaving may cut off.
-    pub(crate) tasks: TaskTracker,
+    tasks: TaskTracker,
+    ending: CancellationToken,
 }
 
 pub(crate) fn secret_context(id: CredentialId) -> String {
@@ -61,8 +65,9 @@ impl Keeper {
             notify,
             client: OnceLock::new(),
             changes,
-            waiting: std::sync::Mutex::new(Some(waiting)),
+            waiting: Mutex::new(Some(waiting)),
             tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
         }
     }
 
@@ -87,18 +92,31 @@ impl Keeper {
 
     /// Lets renewals end that are under way: a rotated token that is not stored is lost.
     pub(crate) async fn close(&self) {
+        self.ending.cancel();
         self.tasks.close();
         if tokio::time::timeout(LAST_RENEWALS, self.tasks.wait()).await.is_err() {
             tracing::warn!("a renewal of a token was cut off by the end of the server");
         }
     }
 
-    /// What waits to be written; whoever takes it writes it.
-    pub(crate) fn waiting(&self) -> Option<mpsc::Receiver<(Arc<Member>, Change)>> {
-        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    /// Has the states written that [`Keeper::tell`] is given, up to the last one.
+    pub(crate) fn start_writing(self: &Arc<Self>) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut waiting) = waiting else { return };
+        let keeper = Arc::clone(self);
+        self.tasks.spawn(async move {
+            while let Some(Some((member, change))) =
+                keeper.ending.run_until_cancelled(waiting.recv()).await
+            {
+                keeper.write(&member, change).await;
+            }
+            while let Ok((member, change)) = waiting.try_recv() {
+                keeper.write(&member, change).await;
+            }
+        });
     }
 
-    pub(crate) async fn write(&self, member: &Member, change: Change) {
+    async fn write(&self, member: &Member, change: Change) {
         let Some(id) = member.id() else { return };
         let now = self.clock.now();
         let written = match change {
@@ -126,7 +144,7 @@ impl Keeper {
         by: &str,
         reason: &str,
     ) -> Result<bool> {
-        let mut db = self.db.begin().await?;
+        let mut db = loom_db::begin(&self.db).await?;
         let of = (member.version, generation);
         let done = store::disable_refused(&mut db, id, of, by, reason, self.clock.now()).await?;
         if done {
@@ -215,11 +233,11 @@ impl Keeper {
         let until = Instant::now() + PATIENCE;
         loop {
             let row = self.row(id).await?;
+            if row.generation != tokens.generation() {
+                self.install_stored(tokens, &row)?;
+            }
             // Another one was quicker.
-            if row.generation != tokens.generation()
-                && let Some(token) = self.from_row(tokens, &row)?
-                && token.expires_at > self.clock.now() + margin
-            {
+            if let Some(token) = tokens.usable(margin, self.clock.now()) {
                 return Ok(token);
             }
             if row.disabled_at.is_some() {
@@ -244,7 +262,7 @@ impl Keeper {
     }
 
     /// The token that is stored, put into force here.
-    pub(crate) fn from_row(
+    pub(crate) fn install_stored(
         &self,
         tokens: &Tokens,
         row: &CredentialRow,
@@ -277,7 +295,7 @@ impl Keeper {
                     // Somebody may have used the refresh token before us, and have a new one.
                     let again = self.row(id).await?;
                     if again.generation != row.generation || again.version != row.version {
-                        if let Some(token) = self.from_row(tokens, &again)? {
+                        if let Some(token) = self.install_stored(tokens, &again)? {
                             return Ok(token);
                         }
                     } else {
@@ -353,7 +371,7 @@ impl Keeper {
         }
         // An admin gave it another secret meanwhile, or it is gone.
         let row = self.row(id).await?;
-        self.from_row(tokens, &row)?.ok_or_else(unusable)
+        self.install_stored(tokens, &row)?.ok_or_else(unusable)
     }
 }
 

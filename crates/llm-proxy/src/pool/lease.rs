@@ -142,11 +142,13 @@ impl Drop for Lease {
 /// instead of everything else.
 pub(crate) fn put_on(headers: &mut HeaderMap, credential: HeaderMap) {
     const BETA: HeaderName = HeaderName::from_static("anthropic-beta");
-    for (name, value) in &credential {
+    for (name, value) in credential {
+        // Each of its headers is there once.
+        let Some(name) = name else { continue };
         if name == BETA {
-            headers.append(name, value.clone());
+            headers.append(name, value);
         } else {
-            headers.insert(name, value.clone());
+            headers.insert(name, value);
         }
     }
 }

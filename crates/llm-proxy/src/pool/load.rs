@@ -26,17 +26,7 @@ impl LlmProxy {
             let stop = proxy.stop.clone();
             stop.run_until_cancelled(proxy.follow_credentials(heard)).await;
         });
-        if let Some(mut waiting) = self.keeper.waiting() {
-            let keeper = Arc::clone(&self.keeper);
-            let stop = self.stop.clone();
-            self.keeper.tasks.spawn(async move {
-                while let Some(Some((member, change))) =
-                    stop.run_until_cancelled(waiting.recv()).await
-                {
-                    keeper.write(&member, change).await;
-                }
-            });
-        }
+        self.keeper.start_writing();
         Ok(())
     }
 
@@ -122,7 +112,7 @@ impl LlmProxy {
         };
         if let Some(tokens) = member.tokens()
             && (tokens.current.load().is_none() || row.generation > tokens.generation())
-            && let Err(error) = self.keeper.from_row(tokens, row)
+            && let Err(error) = self.keeper.install_stored(tokens, row)
         {
             tracing::error!(credential = row.name, ?error, "a stored token cannot be opened");
         }

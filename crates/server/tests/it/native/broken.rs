@@ -9,7 +9,9 @@ use loom_testkit::{
 };
 use serde_json::{Value, json};
 
-use super::{Anthropic, OpenAi, Streamed, Wire, begin_stream, hi, stream, with_user};
+use super::{
+    Anthropic, OpenAi, Streamed, Wire, begin_stream, hi, rest, stream, with_patient_user, with_user,
+};
 
 fn before() -> String {
     REPLY_PIECES[..DELTAS_BEFORE].concat()
@@ -180,7 +182,7 @@ async fn nothing_comes_behind_the_end() {
 
 #[tokio::test]
 async fn each_refusal_has_its_status_and_code() {
-    let (app, user) = with_user().await;
+    let (app, user) = with_patient_user().await;
     let mut expected = Vec::new();
     for wire in Wire::ALL {
         for (told, status, code) in [
@@ -219,6 +221,7 @@ async fn each_refusal_has_its_status_and_code() {
                 // It is the client who tries again, not we.
                 assert_eq!(app.mock.requests().len(), 1);
                 expected.push((status, code));
+                rest(&app);
             }
         }
     }
@@ -231,7 +234,7 @@ async fn each_refusal_has_its_status_and_code() {
 
 #[tokio::test]
 async fn the_providers_wait_is_kept_and_an_empty_account_is_not_the_clients_fault() {
-    let (app, user) = with_user().await;
+    let (app, user) = with_patient_user().await;
     for wire in Wire::ALL {
         for path in wire.both() {
             for (status, name, value, wait) in [
@@ -242,10 +245,12 @@ async fn the_providers_wait_is_kept_and_an_empty_account_is_not_the_clients_faul
                 app.mock.enqueue(Reply::json(status, &json!({})).header(name, value));
                 let answer = user.post(&path, &hi("m")).await;
                 assert_eq!(answer.header("retry-after"), Some(wait), "{path} {status}");
+                rest(&app);
             }
             let answer = user.post(&path, &hi("mock-insufficient-quota")).await.expect(502);
             assert_eq!(answer.code(), "upstream_error");
             assert!(answer.header("retry-after").is_none());
+            rest(&app);
             app.mock.enqueue(Reply::new(302, "text/html").header("location", "/elsewhere"));
             user.post(&path, &hi("m")).await.expect(502);
         }
