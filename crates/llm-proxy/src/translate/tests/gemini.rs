@@ -18,7 +18,9 @@ use crate::{
 fn thinking(model: &str, asked: Value) -> Value {
     let mut body =
         json!({"model": model, "max_tokens": 9000, "messages": [{"role": "user", "content": "x"}]});
-    body.as_object_mut().unwrap().extend(asked.as_object().unwrap().clone());
+    if let (Some(body), Value::Object(asked)) = (body.as_object_mut(), asked) {
+        body.extend(asked);
+    }
     let sent = through(Messages, GenerateContent, &body).unwrap();
     sent["generationConfig"]["thinkingConfig"].clone()
 }
