@@ -1,4 +1,4 @@
-//! The two wires, the operations on them, and what an error looks like on each.
+//! The wires, the operations on them, and what an error looks like on each.
 
 use axum::{
     extract::Request,
@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 
 use crate::translate::set;
 
-/// A provider's wire format.
+/// A provider's wire format. Gemini's is a provider's only; no surface has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Dialect {
     Anthropic,
     OpenAi,
+    Gemini,
 }
 
 /// What is asked of a provider; the form of reply and usage follows from it.
@@ -30,20 +31,34 @@ pub(crate) enum Operation {
     Chat,
     Responses,
     Embeddings,
+    /// Gemini's, by Vertex.
+    GenerateContent,
+    /// The tokens of a request, by OpenAI.
+    CountInput,
+    /// The tokens of a request, by Gemini.
+    CountContents,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Messages, Self::CountTokens, Self::Chat, Self::Responses, Self::Embeddings];
+    /// One of each name.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Messages,
+        Self::CountTokens,
+        Self::Chat,
+        Self::Responses,
+        Self::Embeddings,
+        Self::GenerateContent,
+    ];
 
     pub(crate) fn dialect(self) -> Dialect {
         match self {
             Self::Messages | Self::CountTokens => Dialect::Anthropic,
-            Self::Chat | Self::Responses | Self::Embeddings => Dialect::OpenAi,
+            Self::Chat | Self::Responses | Self::Embeddings | Self::CountInput => Dialect::OpenAi,
+            Self::GenerateContent | Self::CountContents => Dialect::Gemini,
         }
     }
 
-    /// Behind the provider's base URL.
+    /// Behind the provider's base URL; what Vertex is asked has the model in its address.
     pub(crate) fn path(self) -> &'static str {
         match self {
             Self::Messages => "/v1/messages",
@@ -51,6 +66,9 @@ impl Operation {
             Self::Chat => "/chat/completions",
             Self::Responses => "/responses",
             Self::Embeddings => "/embeddings",
+            Self::CountInput => "/responses/input_tokens",
+            Self::GenerateContent => ":generateContent",
+            Self::CountContents => ":countTokens",
         }
     }
 
@@ -58,10 +76,11 @@ impl Operation {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Messages => "messages",
-            Self::CountTokens => "count_tokens",
+            Self::CountTokens | Self::CountInput | Self::CountContents => "count_tokens",
             Self::Chat => "chat",
             Self::Responses => "responses",
             Self::Embeddings => "embeddings",
+            Self::GenerateContent => "generate_content",
         }
     }
 }
@@ -92,6 +111,9 @@ impl Dialect {
             Self::OpenAi => json!({
                 "error": {"message": message, "type": openai_type(status), "param": null, "code": openai_code(status, code)},
             }),
+            Self::Gemini => json!({
+                "error": {"code": status.as_u16(), "message": message, "status": code},
+            }),
         }
     }
 
@@ -109,7 +131,7 @@ impl Dialect {
                 let data = json!({"type": "error", "code": code, "message": message, "param": null, "sequence_number": 0});
                 format!("event: error\ndata: {data}\n\n")
             }
-            (Self::OpenAi, _) => {
+            (Self::OpenAi | Self::Gemini, _) => {
                 format!("data: {}\n\n", self.error_body(status, code, message, request_id))
             }
             (Self::Anthropic, _) => {

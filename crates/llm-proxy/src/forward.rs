@@ -1,61 +1,32 @@
-//! Sending a request on to its provider: which headers go along, with which credential, and what the
-//! client is told when there is no answer.
+//! What goes to a provider and what comes back from it beside the body: which headers pass, and how an
+//! error is told without our secret in it.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response::Parts};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use loom_core::{Error, Result};
 use reqwest::{Body, Url};
 use tokio::time::timeout;
 
 use crate::{
-    LlmProxy, demo,
-    dialect::{Dialect, Operation},
-    ledger::Meter,
-    provider::{Credential, Provider},
+    LlmProxy,
+    dialect::Dialect,
+    pool::{CALLERS, Lease, Verdict, put_on},
+    provider::Provider,
 };
 
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// An error body longer than this is cut: it is for people.
-const MAX_ERROR_BODY: usize = 256 << 10;
+pub(crate) const MAX_ERROR_BODY: usize = 256 << 10;
 /// An answer that is needed whole (an error, a list) is waited for so long.
 const MAX_READ: Duration = Duration::from_secs(30);
-
-/// One request to a provider.
-pub(crate) struct Outgoing<'a> {
-    pub(crate) provider: &'a Provider,
-    pub(crate) operation: Operation,
-    /// The client's headers, as they came.
-    pub(crate) headers: &'a HeaderMap,
-    pub(crate) query: Option<&'a str>,
-    pub(crate) body: Bytes,
-}
 
 /// A provider's answer, its body still on the way.
 pub(crate) type Incoming = http::Response<Body>;
 
 impl LlmProxy {
-    /// Resolves when the provider's response begins. Dropping the future ends the request there.
-    ///
-    /// # Errors
-    /// 502 `upstream_error`, 504 `upstream_timeout`, 503 `feature_disabled`.
-    pub(crate) async fn send(&self, outgoing: Outgoing<'_>, meter: &mut Meter) -> Result<Incoming> {
-        let provider = outgoing.provider;
-        if provider.is_demo() {
-            return demo::answer(outgoing.operation, &outgoing.body);
-        }
-        self.refresh_credentials_if_old();
-        let credential = provider.credential()?;
-        meter.credential(credential.as_ref().and_then(|credential| credential.id));
-        let mut url = provider.url(outgoing.operation);
-        url.set_query(outgoing.query.and_then(without_org).as_deref());
-        let headers = request_headers(outgoing.headers, provider.dialect, credential.as_ref());
-        let request = self.client.post(url).headers(headers).body(outgoing.body);
-        let answer = self.exchange(provider, request).await?;
-        conceal(answer, provider, credential.as_ref()).await
-    }
-
     /// GET of something that is not accounted (the lists of models).
     pub(crate) async fn fetch(
         &self,
@@ -63,8 +34,8 @@ impl LlmProxy {
         url: Url,
         headers: &HeaderMap,
     ) -> Result<Incoming> {
-        let credential = provider.credential()?;
-        self.fetch_with(provider, url, headers, credential.as_ref()).await
+        let lease = provider.lease_for(headers, &[], self.clock.now())?;
+        self.fetch_with(provider, url, headers, &lease).await
     }
 
     pub(crate) async fn fetch_with(
@@ -72,11 +43,33 @@ impl LlmProxy {
         provider: &Provider,
         url: Url,
         headers: &HeaderMap,
-        credential: Option<&Credential>,
+        lease: &Lease,
     ) -> Result<Incoming> {
-        let headers = request_headers(headers, provider.dialect, credential);
-        let answer = self.exchange(provider, self.client.get(url).headers(headers)).await?;
-        conceal(answer, provider, credential).await
+        let mut headers = request_headers(headers, provider.dialect);
+        put_on(&mut headers, lease.headers().await?);
+        self.answer(provider, self.client.get(url).headers(headers), lease).await
+    }
+
+    /// What comes of a request, and what it says of the credential.
+    async fn answer(
+        &self,
+        provider: &Provider,
+        request: reqwest::RequestBuilder,
+        lease: &Lease,
+    ) -> Result<Incoming> {
+        match self.exchange(provider, request).await {
+            Ok(answer) => conceal(answer, provider, lease, self.clock.now()).await,
+            Err(error) => {
+                let verdict = match error.code() {
+                    "upstream_error" | "upstream_timeout" => {
+                        Verdict::Failing { reason: error.detail().to_owned() }
+                    }
+                    _ => Verdict::Neutral,
+                };
+                lease.report(verdict);
+                Err(error)
+            }
+        }
     }
 
     async fn exchange(
@@ -100,7 +93,7 @@ impl LlmProxy {
     }
 }
 
-fn no_answer(provider: &Provider, error: reqwest::Error) -> Error {
+pub(crate) fn no_answer(provider: &Provider, error: reqwest::Error) -> Error {
     let name = &provider.name;
     // The URL may hold what is nobody's business.
     let error = error.without_url();
@@ -180,11 +173,7 @@ fn is_of_this_hop(name: &HeaderName, headers: &HeaderMap) -> bool {
     })
 }
 
-fn request_headers(
-    from: &HeaderMap,
-    dialect: Dialect,
-    credential: Option<&Credential>,
-) -> HeaderMap {
+pub(crate) fn request_headers(from: &HeaderMap, dialect: Dialect) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(from.len() + 3);
     for (name, value) in from {
         if !stays_here(name) && !is_of_this_hop(name, from) {
@@ -196,13 +185,6 @@ fn request_headers(
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if dialect == Dialect::Anthropic {
         headers.entry("anthropic-version").or_insert(HeaderValue::from_static(ANTHROPIC_VERSION));
-    }
-    if let Some(credential) = credential {
-        let name = match dialect {
-            Dialect::Anthropic => HeaderName::from_static("x-api-key"),
-            Dialect::OpenAi => header::AUTHORIZATION,
-        };
-        headers.insert(name, credential.header.clone());
     }
     headers
 }
@@ -252,32 +234,50 @@ pub(crate) fn response_headers(from: &HeaderMap) -> HeaderMap {
 async fn conceal(
     answer: Incoming,
     provider: &Provider,
-    credential: Option<&Credential>,
+    lease: &Lease,
+    now: DateTime<Utc>,
 ) -> Result<Incoming> {
     let status = answer.status();
-    let Some(credential) = credential else { return Ok(answer) };
     if status.is_success() || !(status.is_client_error() || status.is_server_error()) {
+        lease.report(Verdict::Sound);
         return Ok(answer);
     }
-    let (mut parts, body) = answer.into_parts();
+    let (parts, body) = answer.into_parts();
+    let told = read_to(body, MAX_ERROR_BODY).await;
+    lease.report(Verdict::of(status, &parts.headers, &told, now));
+    let (parts, told) = concealed(parts, told, provider, Some(lease));
+    Ok(http::Response::from_parts(parts, Body::from(told)))
+}
+
+/// The same of one whose body is there.
+pub(crate) fn concealed(
+    mut parts: Parts,
+    told: Bytes,
+    provider: &Provider,
+    lease: Option<&Lease>,
+) -> (Parts, Bytes) {
     parts.headers.remove(header::CONTENT_LENGTH);
-    if status == StatusCode::UNAUTHORIZED {
-        tracing::error!(
-            provider = &*provider.name,
-            credential = credential.name,
-            "the provider refuses this credential"
-        );
-        let message = format!(
+    let Some(lease) = lease else { return (parts, told) };
+    let Some(secret) = lease.secret_for_redaction() else { return (parts, told) };
+    if parts.status != StatusCode::UNAUTHORIZED {
+        return (parts, redacted(told, secret.expose()));
+    }
+    tracing::warn!(
+        provider = &*provider.name,
+        credential = lease.name(),
+        "the provider refuses this credential"
+    );
+    let message = if lease.is_callers() {
+        format!("the provider `{}` refuses the token in `{CALLERS}`", provider.name)
+    } else {
+        format!(
             "the provider `{}` refuses the credential that this server holds; its administrator has to renew it",
             provider.name
-        );
-        let body = provider.dialect.error_body(status, "invalid_api_key", &message, "");
-        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        return Ok(http::Response::from_parts(parts, Body::from(body.to_string())));
-    }
-    let whole = read_to(body, MAX_ERROR_BODY).await;
-    let whole = redacted(whole, credential.secret.expose());
-    Ok(http::Response::from_parts(parts, Body::from(whole)))
+        )
+    };
+    let body = provider.dialect.error_body(parts.status, "invalid_api_key", &message, "");
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    (parts, body.to_string().into())
 }
 
 /// The same without the secret; also where it is no text, as after a cut inside of a character.
@@ -336,7 +336,7 @@ mod tests {
             ("x-other", "1"),
             ("x-stays", "1"),
         ]);
-        for to in [request_headers(&from, Dialect::OpenAi, None), response_headers(&from)] {
+        for to in [request_headers(&from, Dialect::OpenAi), response_headers(&from)] {
             assert!(to.contains_key("x-stays"), "{to:?}");
             for gone in ["connection", "x-hop", "x-other"] {
                 assert!(!to.contains_key(gone), "{gone}: {to:?}");
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn a_credential_of_the_clients_own_does_not_go_along() {
         let from = headers(&[("api-key", "k"), ("x-api-key", "k"), ("authorization", "Bearer k")]);
-        let to = request_headers(&from, Dialect::OpenAi, None);
+        let to = request_headers(&from, Dialect::OpenAi);
         assert!(to.values().all(|value| value != "k" && value != "Bearer k"), "{to:?}");
     }
 

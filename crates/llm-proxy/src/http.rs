@@ -1,11 +1,11 @@
 //! The routes of the wires: bytes forwarded as they came where the provider speaks the same.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri},
     middleware,
     response::{IntoResponse, Response},
 };
@@ -22,11 +22,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     LlmProxy,
+    attempt::{Prepared, Way},
     dialect::{Operation, surface},
-    forward::{Outgoing, read_to},
-    ledger::Opening,
+    flow::{self, Asking},
+    frames::Surface,
     models,
-    relay::{Relay, relay},
+    provider::Target,
     stream_options,
 };
 
@@ -101,7 +102,7 @@ pub(crate) fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> 
     Error::malformed("invalid_request", detail)
 }
 
-/// A request of one of the wires, ready to be sent on.
+/// A request of one of the wires.
 pub(crate) struct Incoming {
     pub(crate) principal: Principal,
     pub(crate) info: RequestInfo,
@@ -111,106 +112,76 @@ pub(crate) struct Incoming {
 }
 
 impl LlmProxy {
-    async fn pass(&self, incoming: Incoming, operation: Operation) -> Result<Response> {
-        authorize(&incoming.principal, Action::Use(Scope::LlmUse))?;
-        let text = std::str::from_utf8(&incoming.body)
-            .map_err(|_| bad_request("the body is not valid UTF-8"))?;
-        let ask: Ask<'_> = serde_json::from_str(text).map_err(|error| {
-            bad_request(format!("the body is not a JSON object of the expected form: {error}"))
-        })?;
-        let model = ask.model.ok_or_else(|| bad_request("`model` is missing"))?;
-        let model_name: String = serde_json::from_str(model.get())
-            .ok()
-            .filter(|name: &String| !name.is_empty())
-            .ok_or_else(|| bad_request("`model` must be a string that is not empty"))?;
+    async fn pass(&self, incoming: Incoming, surface: Operation) -> Result<Response> {
+        let Incoming { principal, info, headers, uri, body } = incoming;
+        authorize(&principal, Action::Use(Scope::LlmUse))?;
+        let ask = read(&body)?;
+        let model: String = ask
+            .model
+            .ok_or_else(|| bad_request("`model` is missing"))
+            .map(|model| serde_json::from_str(model.get()).unwrap_or_default())?;
+        if model.is_empty() {
+            return Err(bad_request("`model` must be a string that is not empty"));
+        }
         let streamed = match ask.stream.map(RawValue::get) {
             None | Some("false" | "null") => false,
             Some("true") => true,
             Some(_) => return Err(bad_request("`stream` must be true or false")),
         };
-        let target = self.serving(operation, &model_name)?;
-        if !target.provider.speaks(operation) {
-            // Boxed: it is far larger than what the usual case needs.
-            return Box::pin(self.translated(incoming, operation, target)).await;
-        }
-        let Incoming { principal, info, headers, uri, body } = &incoming;
-        let provider = &target.provider;
-        let renamed = match &target.rename {
-            Some(name) => {
-                let name = serde_json::to_string(name).map_err(Error::internal)?;
-                stream_options::replace(text, model, &name)
-            }
-            None => None,
+        let own_options = ask.stream_options.is_some();
+        let candidates = self.candidates(principal.org, surface, &model)?;
+        let asking = Asking {
+            principal,
+            info,
+            headers,
+            uri,
+            surface: Surface::Wire(surface),
+            model,
+            streamed,
+            request_bytes: body.len(),
+            ask: flow::Ask::Wire { surface, body, own_options },
         };
-        let plain = renamed.clone().unwrap_or_else(|| body.clone());
-        let asks = operation == Operation::Chat
-            && streamed
-            && !provider.refuses_stream_options.load(Ordering::Relaxed);
-        let counted = if asks { with_usage_asked(&plain) } else { None };
-        let withhold_usage = counted.is_some();
-
-        let mut meter = self
-            .open_account(&Opening {
-                principal,
-                info,
-                headers,
-                operation,
-                provider,
-                model: &model_name,
-                streamed,
-                request_bytes: body.len(),
-            })
-            .await?;
-        let outgoing =
-            |body: Bytes| Outgoing { provider, operation, headers, query: uri.query(), body };
-        let first = counted.unwrap_or_else(|| plain.clone());
-        let mut answer = match self.send(outgoing(first), &mut meter).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                meter.fail(error.status(), error.code());
-                return Err(error);
-            }
-        };
-        let mut withheld = withhold_usage;
-        if withhold_usage && answer.status() == StatusCode::BAD_REQUEST {
-            let (mut parts, body) = answer.into_parts();
-            parts.headers.remove(header::CONTENT_LENGTH);
-            let told = read_to(body, 64 << 10).await;
-            if memchr::memmem::find(&told, b"stream_options").is_some() {
-                withheld = false;
-                answer = match self.send(outgoing(plain), &mut meter).await {
-                    Ok(answer) => answer,
-                    Err(error) => {
-                        meter.fail(error.status(), error.code());
-                        return Err(error);
-                    }
-                };
-                // Options of the client's own may be what was refused, and any request can make a
-                // provider repeat the word: only that it goes well without them tells.
-                if ask.stream_options.is_none() && answer.status().is_success() {
-                    provider.note_refusal_of_stream_options();
-                }
-            } else {
-                answer = http::Response::from_parts(parts, told.into());
-            }
-        }
-        Ok(relay(answer, self.relay(operation, withheld, info), meter))
+        self.ask(asking, candidates).await
     }
+}
 
-    pub(crate) fn relay(
-        &self,
-        operation: Operation,
-        withhold_usage: bool,
-        info: &RequestInfo,
-    ) -> Relay {
-        Relay {
-            operation,
-            withhold_usage,
-            idle: self.timeouts.idle,
-            request_id: Arc::clone(&info.id),
-            stop: self.stop.clone().cancelled_owned(),
-        }
-    }
+fn read(body: &Bytes) -> Result<Ask<'_>> {
+    let text = std::str::from_utf8(body).map_err(|_| bad_request("the body is not valid UTF-8"))?;
+    serde_json::from_str(text).map_err(|error| {
+        bad_request(format!("the body is not a JSON object of the expected form: {error}"))
+    })
+}
+
+/// The body for a provider that speaks the surface: as it came, but for the model's name where it has
+/// another there, and for the usage of a chat stream, which is asked for on the client's behalf.
+pub(crate) fn passed(
+    surface: Operation,
+    body: &Bytes,
+    own_options: bool,
+    streamed: bool,
+    target: &Target,
+) -> Result<Prepared> {
+    let renamed = match &target.rename {
+        Some(name) => renamed(body, name)?,
+        None => None,
+    };
+    let plain = renamed.unwrap_or_else(|| body.clone());
+    let asks = surface == Operation::Chat
+        && streamed
+        && !target.provider.refuses_stream_options.load(Ordering::Relaxed);
+    let way = Way::Passed { own_options };
+    Ok(match asks.then(|| with_usage_asked(&plain)).flatten() {
+        Some(counted) => Prepared { operation: surface, body: counted, plain: Some(plain), way },
+        None => Prepared { operation: surface, body: plain, plain: None, way },
+    })
+}
+
+fn renamed(body: &Bytes, name: &str) -> Result<Option<Bytes>> {
+    let (Some(model), Ok(text)) = (read(body)?.model, std::str::from_utf8(body)) else {
+        return Ok(None);
+    };
+    let name = serde_json::to_string(name).map_err(Error::internal)?;
+    Ok(stream_options::replace(text, model, &name))
 }
 
 fn with_usage_asked(body: &Bytes) -> Option<Bytes> {

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use loom_jobs::{CatchUp, Job, JobError, JobReport, Schedule};
 
-use crate::{LlmProxy, store};
+use crate::{LlmProxy, pool, store};
 
-pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
-    let proxy = proxy.clone();
+pub(crate) fn all(of: &LlmProxy) -> Vec<Job> {
+    let proxy = of.clone();
     let cleanup = Job {
         id: "llm-request-cleanup",
         name: "LLM request clean-up",
@@ -26,5 +26,5 @@ pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
             })
         }),
     };
-    vec![cleanup]
+    vec![cleanup, pool::job(of)]
 }

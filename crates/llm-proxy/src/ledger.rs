@@ -246,6 +246,29 @@ impl Meter {
         LlmRequestId(self.row.as_ref().map(|row| row.id).unwrap_or_default())
     }
 
+    /// Who answers in the end. `model`: its name there, where a route chose it.
+    pub(crate) fn served_by(
+        &mut self,
+        provider: &Provider,
+        operation: Operation,
+        model: Option<&str>,
+    ) {
+        self.change(|row| {
+            row.operation = operation.name();
+            if let Some(model) = model
+                && row.model != model
+            {
+                loom_core::text::cut(model, MAX_NAME).clone_into(&mut row.model);
+            }
+            if !Arc::ptr_eq(&row.provider, &provider.name) {
+                row.provider = Arc::clone(&provider.name);
+            }
+        });
+        if !Arc::ptr_eq(&self.measures, &provider.measures) {
+            self.measures = Arc::clone(&provider.measures);
+        }
+    }
+
     pub(crate) fn credential(&mut self, id: Option<CredentialId>) {
         self.change(|row| row.credential_id = id.map(|id| id.0));
     }

@@ -1,11 +1,14 @@
 //! The LLM gateway: the vendors' wires and a native API in, providers out, every request accounted.
 
+mod attempt;
+mod candidates;
 mod config;
-mod credentials;
 mod demo;
 mod dialect;
 mod exchange;
+mod flow;
 mod forward;
+mod frames;
 mod http;
 mod jobs;
 mod ledger;
@@ -14,25 +17,27 @@ pub mod measures;
 mod models;
 mod native;
 mod observe;
+mod org_routes;
+mod pool;
 mod price;
 mod provider;
+mod refused;
 mod relay;
 mod scan;
+mod silence;
 mod store;
 mod stream_options;
 mod trace;
 mod translate;
 mod translated;
 mod usage;
+mod vertex;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicI64, Ordering},
-};
+use std::sync::Arc;
 
 use loom_core::{
     Clock, Error, Result,
-    health::{Check, Component, Status},
+    health::Check,
     port::{Audit, OrgDirectory},
 };
 use loom_db::Hub;
@@ -43,8 +48,10 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use config::Config;
-pub use credentials::Tested;
-pub use store::CredentialSummary;
+pub use pool::{
+    CredentialKind, CredentialView, METRICS as CREDENTIAL_METRICS, NewCredential, SecretJson,
+    Tested,
+};
 
 /// What replicas tell each other: what of this feature's settings has changed.
 pub const CHANNEL: &str = "loom_llm";
@@ -74,24 +81,24 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     vault: Arc<Vault>,
-    #[expect(dead_code, reason = "for what follows")]
     hub: Hub,
     #[expect(dead_code, reason = "for what follows")]
     notify: Notify,
-    #[expect(dead_code, reason = "for what follows")]
     audit: Arc<dyn Audit>,
-    #[expect(dead_code, reason = "for what follows")]
     orgs: Arc<dyn OrgDirectory>,
     #[expect(dead_code, reason = "for what follows")]
     replica: String,
     client: reqwest::Client,
     providers: provider::Providers,
+    org_routes: org_routes::OrgRoutes,
     ledger: ledger::Ledger,
     timeouts: config::Timeouts,
     retention: std::time::Duration,
-    /// When the stored credentials were last read, in milliseconds since 1970.
-    credentials_read: AtomicI64,
-    credentials_reading: AtomicBool,
+    pool_config: pool::Config,
+    keeper: Arc<pool::Keeper>,
+    assertion_files: Vec<String>,
+    reading_credentials: tokio::sync::Mutex<()>,
+    measured: pool::Measured,
     /// Cancelled when all streams must end.
     stop: CancellationToken,
 }
@@ -108,6 +115,9 @@ impl LlmProxy {
     /// Starts the account. Stored credentials are not known before [`LlmProxy::start`].
     pub fn new(deps: Deps, config: &Config) -> Result<Self> {
         let Deps { pool, clock, vault, hub, notify, audit, orgs, replica, stop } = deps;
+        let keeper =
+            pool::Keeper::new(pool.clone(), clock.clone(), Arc::clone(&vault), notify.clone());
+        let keeper = Arc::new(keeper);
         let client = reqwest::Client::builder()
             .connect_timeout(config.timeouts.connect)
             .redirect(reqwest::redirect::Policy::none())
@@ -118,11 +128,15 @@ impl LlmProxy {
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Inner {
             ledger: ledger::Ledger::start(&pool, clock.clone()),
-            providers: provider::Providers::new(config),
+            org_routes: org_routes::OrgRoutes::default(),
+            providers: provider::Providers::new(config, &clock, Some(&keeper)),
+            keeper,
             timeouts: config.timeouts,
             retention: config.retention,
-            credentials_read: AtomicI64::default(),
-            credentials_reading: AtomicBool::default(),
+            pool_config: config.pool,
+            assertion_files: config.assertion_files.clone(),
+            reading_credentials: tokio::sync::Mutex::default(),
+            measured: pool::Measured::default(),
             pool,
             clock,
             vault,
@@ -136,14 +150,24 @@ impl LlmProxy {
         })))
     }
 
-    /// Reads the stored credentials.
+    /// Reads the stored credentials, and follows their changes.
     pub async fn start(self) -> Result<Self> {
-        self.read_credentials().await?;
+        let words = self.hub.subscribe(CHANNEL);
+        self.read_routes().await?;
+        let proxy = self.clone();
+        tokio::spawn(async move {
+            let stop = proxy.stop.clone();
+            stop.run_until_cancelled(proxy.listen_for_routes(words)).await;
+        });
+        self.start_credentials().await?;
         Ok(self)
     }
 
     pub fn routes(&self) -> OpenApiRouter {
-        http::routes(self.clone()).merge(native::routes(self.clone()))
+        http::routes(self.clone())
+            .merge(native::routes(self.clone()))
+            .merge(org_routes::routes(self.clone()))
+            .merge(pool::routes(self.clone()))
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
@@ -165,45 +189,9 @@ impl LlmProxy {
         Check::new("llm_providers", probe)
     }
 
-    fn component(&self) -> Component {
-        let mut worst = Status::Disabled;
-        let mut facts = serde_json::Map::new();
-        let mut failing = Vec::new();
-        for provider in self.providers.iter() {
-            let status = if !provider.is_configured() {
-                Status::Disabled
-            } else if provider.failing.load(Ordering::Relaxed) {
-                Status::Degraded
-            } else {
-                Status::Healthy
-            };
-            worst = worst.max(status);
-            if status == Status::Degraded {
-                failing.push(provider.name.to_string());
-            }
-            facts.insert(
-                provider.name.to_string(),
-                serde_json::json!({"status": status, "credentials": provider.credential_count()}),
-            );
-        }
-        let component = Component::new(worst).with("providers", facts);
-        if worst == Status::Degraded {
-            component
-                .error("the last request to a provider got no sound answer")
-                .code(
-                    "LLM_PROVIDER_FAILING",
-                    "`loom-server llm credential test` asks each provider with each key and tells what \
-                     it answers; the provider's status page tells the rest. One sound answer makes this \
-                     healthy again.",
-                )
-                .detail(failing.join(", "))
-        } else {
-            component
-        }
-    }
-
     /// Writes what is not yet written of the account. Streams that run on are no longer counted.
     pub async fn close(&self) {
+        self.keeper.close().await;
         self.ledger.close().await;
     }
 }

@@ -3,14 +3,19 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use loom_core::id::LlmRequestId;
+use loom_core::id::{CredentialId, LlmRequestId};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    dialect::Operation,
     ledger::{Meter, Outcome},
-    observe::Observer,
+    observe::{Observer, Seen},
+    pool::{Lease, Verdict},
+    provider::Provider,
     translate::{
         reply::{Event, Failure},
         stream::Decoder,
@@ -39,6 +44,36 @@ impl Account {
     pub(crate) fn tell(&self, headers: &mut http::HeaderMap) {
         if let Some(meter) = &self.meter {
             meter.tell(headers);
+        }
+    }
+
+    /// Another reply begins: what was seen of one that came to nothing does not count.
+    pub(crate) fn watch(&mut self, observer: Observer) {
+        self.observer = observer;
+    }
+
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.observer.seen
+    }
+
+    /// [`Meter::served_by`].
+    pub(crate) fn served_by(
+        &mut self,
+        provider: &Provider,
+        operation: Operation,
+        model: Option<&str>,
+        credential: Option<CredentialId>,
+    ) {
+        if let Some(meter) = &mut self.meter {
+            meter.served_by(provider, operation, model);
+            meter.credential(credential);
+        }
+    }
+
+    /// [`Meter::answered`].
+    pub(crate) fn answered(&mut self, status: StatusCode, upstream_request_id: Option<String>) {
+        if let Some(meter) = &mut self.meter {
+            meter.answered(status, upstream_request_id);
         }
     }
 
@@ -90,9 +125,17 @@ impl Account {
 }
 
 impl Drop for Account {
+    /// A reply that had said it was complete is one, and one that had told of an error has failed: many
+    /// clients leave at that word.
     fn drop(&mut self) {
-        let complete = self.observer.seen.complete;
-        let outcome = if complete { Outcome::Succeeded } else { Outcome::Cancelled };
+        let seen = &self.observer.seen;
+        let outcome = if seen.error.is_some() {
+            Outcome::Failed
+        } else if seen.complete {
+            Outcome::Succeeded
+        } else {
+            Outcome::Cancelled
+        };
         self.settle(outcome, None);
     }
 }
@@ -103,7 +146,15 @@ pub(crate) struct Live {
     pub(crate) upstream: Option<reqwest::Body>,
     pub(crate) decoder: Decoder,
     pub(crate) account: Account,
+    /// What has come of it already, and was looked at.
+    pub(crate) held: VecDeque<Bytes>,
+    /// Counts as in flight to the end of the reply.
+    pub(crate) lease: Option<Lease>,
     pub(crate) idle: Duration,
+    /// Since when the next piece is waited for. While the client takes nothing, nothing is.
+    pub(crate) since: Option<Instant>,
+    /// Of the whole request.
+    pub(crate) deadline: Instant,
     pub(crate) stop: CancellationToken,
     pub(crate) waiting: VecDeque<Event>,
     pub(crate) received: usize,
@@ -116,26 +167,38 @@ impl Live {
             if let Some(event) = self.at_hand() {
                 return Some(event);
             }
+            if let Some(data) = self.held.pop_front() {
+                self.received = self.received.saturating_add(data.len());
+                self.waiting.extend(self.decoder.feed(&data));
+                continue;
+            }
             let upstream = self.upstream.as_mut()?;
+            let since = *self.since.get_or_insert_with(Instant::now);
+            let due = (since + self.idle).min(self.deadline);
             let more = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => Err(Failure {
                     code: "unavailable",
                     message: "this server is going down".to_owned(),
                 }),
-                frame = tokio::time::timeout(self.idle, upstream.frame()) => match frame {
+                frame = tokio::time::timeout_at(due, upstream.frame()) => match frame {
                     Ok(Some(Ok(frame))) => Ok(Some(frame)),
                     Ok(None) => Ok(None),
                     Ok(Some(Err(error))) => {
                         tracing::warn!(%error, "a provider broke off in the middle of its reply");
                         Err(Failure::upstream("the provider broke off in the middle of its reply"))
                     }
+                    Err(_) if due == self.deadline => Err(Failure {
+                        code: "deadline_exceeded",
+                        message: "the reply was not complete within the time for a request".to_owned(),
+                    }),
                     Err(_) => Err(Failure {
                         code: "upstream_timeout",
                         message: "the provider fell silent in the middle of its reply".to_owned(),
                     }),
                 },
             };
+            self.since = None;
             match more {
                 Ok(Some(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
@@ -152,6 +215,11 @@ impl Live {
                     self.upstream = None;
                 }
                 Err(failure) => {
+                    if let Some(lease) = self.lease.take()
+                        && matches!(failure.code, "upstream_error" | "upstream_timeout")
+                    {
+                        lease.report(Verdict::Failing { reason: failure.message.clone() });
+                    }
                     self.waiting.push_back(Event::Failed(failure));
                     self.upstream = None;
                 }

@@ -5,8 +5,10 @@ use loom_core::telemetry::Metric;
 use metrics::{Counter, Histogram, counter, histogram};
 
 use crate::{
+    attempt::Next,
     dialect::Operation,
     ledger::{Outcome, Row},
+    pool::Verdict,
 };
 
 /// The metrics of this crate.
@@ -32,6 +34,11 @@ pub const METRICS: &[Metric] = &[
         &["provider", "class"],
     ),
     Metric::counter(
+        "loom_llm_attempts_total",
+        "Requests to a provider, of which one of a client's may take several, by how they ended.",
+        &["provider", "outcome"],
+    ),
+    Metric::counter(
         "loom_llm_cost_nanousd_total",
         "Cost of requests whose model has a known price, in billionths of a US dollar.",
         &["provider"],
@@ -46,6 +53,43 @@ pub(crate) struct Measures {
     cache_write: Counter,
     cost_nanousd: Counter,
     first_token: Histogram,
+    pub(crate) attempts: Attempts,
+}
+
+/// How requests to a provider ended.
+pub(crate) struct Attempts {
+    sound: Counter,
+    rejected: Counter,
+    rate_limited: Counter,
+    refused: Counter,
+    failed: Counter,
+}
+
+impl Attempts {
+    fn new(provider: &str) -> Self {
+        let count = |outcome: &'static str| counter!("loom_llm_attempts_total", "provider" => provider.to_owned(), "outcome" => outcome);
+        Self {
+            sound: count("sound"),
+            rejected: count("rejected"),
+            rate_limited: count("rate_limited"),
+            refused: count("refused"),
+            failed: count("failed"),
+        }
+    }
+
+    pub(crate) fn sound(&self) {
+        self.sound.increment(1);
+    }
+
+    pub(crate) fn failed(&self, next: Next, verdict: &Verdict) {
+        let counter = match (next, verdict) {
+            (_, Verdict::RateLimited { .. }) => &self.rate_limited,
+            (_, Verdict::Refused { .. }) => &self.refused,
+            (Next::Nothing, _) => &self.rejected,
+            (Next::Other | Next::Again, _) => &self.failed,
+        };
+        counter.increment(1);
+    }
 }
 
 struct OfOperation {
@@ -78,6 +122,7 @@ impl Measures {
             cache_write: tokens("cache_write"),
             cost_nanousd: counter!("loom_llm_cost_nanousd_total", "provider" => name()),
             first_token: histogram!("loom_llm_first_token_seconds", "provider" => name()),
+            attempts: Attempts::new(provider),
         }
     }
 

@@ -84,14 +84,14 @@ impl LlmProxy {
     ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
-        self.refresh_credentials_if_old();
         let providers: Vec<_> = self.providers.usable(operation(dialect)).collect();
+        let routes = self.org_routes.names(principal.org);
         match providers.as_slice() {
             [] => self
                 .providers
                 .serving(operation(dialect), "")
                 .map(|_| StatusCode::NO_CONTENT.into_response()),
-            [only] if !only.is_demo() && only.dialect == dialect => {
+            [only] if !only.is_demo() && only.dialect == dialect && routes.is_empty() => {
                 let mut url = only.models_url(None);
                 url.set_query(uri.query().and_then(without_org).as_deref());
                 Ok(passed_on(self.fetch(only, url, headers).await?))
@@ -109,6 +109,11 @@ impl LlmProxy {
                         Err(error) => failed = failed.or(Some(error)),
                     }
                 }
+                // A route hides the model of its name.
+                models.retain(|model| {
+                    !routes.iter().any(|route| model["id"].as_str() == Some(route.as_str()))
+                });
+                models.extend(routes.iter().map(|route| routed(dialect, route)));
                 // One that fails takes nothing from the others.
                 match failed {
                     Some(failed) if models.is_empty() => failed,
@@ -145,6 +150,11 @@ impl LlmProxy {
             return Ok(vec![demo::model(dialect)]);
         }
         let name = &*provider.name;
+        if provider.is_vertex() {
+            // It has no list; what it is asked for is in the configuration.
+            let listed = |id: &String| translated(dialect, name, &json!({"id": id}));
+            return Ok(provider.models().iter().map(listed).collect());
+        }
         let mut url = provider.models_url(None);
         if provider.dialect == Dialect::Anthropic {
             url.set_query(Some("limit=1000"));
@@ -192,7 +202,10 @@ impl LlmProxy {
     ) -> Result<Response> {
         authorize(principal, Action::Use(Scope::LlmUse))?;
         let dialect = dialect(uri, headers);
-        let target = self.serving(operation(dialect), id)?;
+        if self.org_routes.has(principal.org, id) {
+            return Ok(axum::Json(routed(dialect, id)).into_response());
+        }
+        let target = self.providers.serving(operation(dialect), id)?;
         let provider = &target.provider;
         if provider.is_demo() {
             return if id == demo::MODEL {
@@ -200,6 +213,14 @@ impl LlmProxy {
             } else {
                 Err(Error::not_found("model"))
             };
+        }
+        if provider.is_vertex() {
+            let there = target.rename.as_deref().unwrap_or(id);
+            if !provider.models().iter().any(|known| known == there) {
+                return Err(Error::not_found("model"));
+            }
+            let model = translated(dialect, &provider.name, &json!({"id": id}));
+            return Ok(axum::Json(model).into_response());
         }
         let url = provider.models_url(Some(target.rename.as_deref().unwrap_or(id)));
         let answer = self.fetch_for(dialect, provider, url, headers).await?;
@@ -235,7 +256,7 @@ async fn refused(provider: &str, answer: Incoming) -> Error {
 fn operation(dialect: Dialect) -> Operation {
     match dialect {
         Dialect::Anthropic => Operation::Messages,
-        Dialect::OpenAi => Operation::Chat,
+        Dialect::OpenAi | Dialect::Gemini => Operation::Chat,
     }
 }
 
@@ -243,7 +264,7 @@ fn operation(dialect: Dialect) -> Operation {
 fn translated(to: Dialect, provider: &str, model: &Value) -> Value {
     let id = &model["id"];
     match to {
-        Dialect::OpenAi => {
+        Dialect::OpenAi | Dialect::Gemini => {
             let at = model["created_at"].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok());
             json!({"id": id, "object": "model", "owned_by": provider,
                 "created": at.map_or(0, |at| at.timestamp())})
@@ -256,6 +277,11 @@ fn translated(to: Dialect, provider: &str, model: &Value) -> Value {
     }
 }
 
+/// A route of the organisation, as a model.
+fn routed(dialect: Dialect, name: &str) -> Value {
+    translated(dialect, "route", &json!({"id": name}))
+}
+
 fn passed_on(answer: Incoming) -> Response {
     let (parts, body) = answer.into_parts();
     let mut response = Response::new(Body::new(body));
@@ -266,7 +292,7 @@ fn passed_on(answer: Incoming) -> Response {
 
 fn list(dialect: Dialect, models: &[Value]) -> Value {
     match dialect {
-        Dialect::OpenAi => json!({"object": "list", "data": models}),
+        Dialect::OpenAi | Dialect::Gemini => json!({"object": "list", "data": models}),
         Dialect::Anthropic => {
             let id = |model: Option<&Value>| model.and_then(|model| model.get("id")).cloned();
             let (first, last) = (id(models.first()), id(models.last()));

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use memchr::memmem;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
     dialect::Operation,
     scan::DataLines,
-    usage::{AnthropicUsage, OpenAiUsage, Usage},
+    usage::{AnthropicUsage, GeminiUsage, OpenAiUsage, Usage},
 };
 
 /// A JSON reply longer than this passes on, but is not read for usage.
@@ -22,12 +22,23 @@ pub(crate) struct Seen {
     pub(crate) model: Option<String>,
     /// When the first piece of content came, in a stream.
     pub(crate) first_content: Option<Instant>,
+    /// Something of the reply itself has come, and not only its announcement.
+    pub(crate) begun: bool,
     /// The reply said itself that it was complete.
     pub(crate) complete: bool,
     /// Nothing comes any more: the wire's last word was said.
     pub(crate) last_word: bool,
     /// The code of an error in the middle of a stream.
     pub(crate) error: Option<String>,
+}
+
+impl Seen {
+    fn content(&mut self) {
+        self.begun = true;
+        if self.first_content.is_none() {
+            self.first_content = Some(Instant::now());
+        }
+    }
 }
 
 /// Looks at the pieces of one reply.
@@ -79,7 +90,8 @@ impl Observer {
             self.seen.complete = true;
             match self.operation {
                 Operation::Messages => anthropic_reply(&mut self.seen, &whole),
-                Operation::CountTokens => {}
+                Operation::CountTokens | Operation::CountInput | Operation::CountContents => {}
+                Operation::GenerateContent => gemini_event(&mut self.seen, &whole),
                 Operation::Chat | Operation::Responses | Operation::Embeddings => {
                     openai_reply(&mut self.seen, &whole);
                 }
@@ -101,11 +113,40 @@ fn leading_kind(data: &[u8]) -> Option<&[u8]> {
     kind.get(..memchr::memchr(b'"', kind)?)
 }
 
+/// Events that come before anything of the reply does.
+const ANTHROPIC_ANNOUNCES: [&str; 4] = ["message_start", "ping", "content_block_start", "error"];
+const RESPONSES_ANNOUNCES: [&str; 9] = [
+    "response.created",
+    "response.queued",
+    "response.in_progress",
+    "response.output_item.added",
+    "response.content_part.added",
+    "response.reasoning_summary_part.added",
+    "response.failed",
+    "keepalive",
+    "error",
+];
+
+fn is_announcement(data: &[u8], kinds: &[&str]) -> bool {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: std::borrow::Cow<'a, str>,
+    }
+    match leading_kind(data) {
+        Some(kind) => kinds.iter().any(|known| known.as_bytes() == kind),
+        // What cannot be read is nothing of a reply.
+        None => serde_json::from_slice::<Kind<'_>>(data)
+            .map_or(true, |event| kinds.contains(&&*event.kind)),
+    }
+}
+
 fn event(operation: Operation, seen: &mut Seen, data: &[u8]) {
     match operation {
         Operation::Messages | Operation::CountTokens => anthropic_event(seen, data),
         Operation::Chat | Operation::Embeddings => chat_event(seen, data),
-        Operation::Responses => responses_event(seen, data),
+        Operation::Responses | Operation::CountInput => responses_event(seen, data),
+        Operation::GenerateContent | Operation::CountContents => gemini_event(seen, data),
     }
 }
 
@@ -147,11 +188,10 @@ fn anthropic_event(seen: &mut Seen, data: &[u8]) {
         None => has(data, "\"content_block_delta\"") && !has(data, "\"usage\""),
     };
     if is_delta {
-        if seen.first_content.is_none() {
-            seen.first_content = Some(Instant::now());
-        }
+        seen.content();
         return;
     }
+    seen.begun = seen.begun || !is_announcement(data, &ANTHROPIC_ANNOUNCES);
     if !(has(data, "\"usage\"") || has(data, "\"message_stop\"") || has(data, "\"error\"")) {
         return;
     }
@@ -213,8 +253,9 @@ fn chat_event(seen: &mut Seen, data: &[u8]) {
         return;
     }
     if seen.first_content.is_none() && is_chat_content(data) {
-        seen.first_content = Some(Instant::now());
+        seen.content();
     }
+    seen.begun = seen.begun || is_rare_chat_content(data);
     // Some compatible providers send no [DONE]; a reason for the end is as good.
     if has(data, "\"finish_reason\":\"") || has(data, "\"finish_reason\": \"") {
         seen.complete = true;
@@ -246,6 +287,19 @@ fn is_chat_content(data: &[u8]) -> bool {
     text || has(data, "\"tool_calls\"") || has(data, "\"reasoning")
 }
 
+/// Content that no text, call or reasoning is: what stands in a delta beside them when it is not empty.
+fn is_rare_chat_content(data: &[u8]) -> bool {
+    let full = |name: &str, empty: [&str; 2]| {
+        memmem::find(data, name.as_bytes())
+            .and_then(|at| data.get(at + name.len()..))
+            .map(<[u8]>::trim_ascii_start)
+            .is_some_and(|value| !empty.iter().any(|empty| value.starts_with(empty.as_bytes())))
+    };
+    ["\"refusal\":", "\"function_call\":", "\"audio\":"]
+        .iter()
+        .any(|name| full(name, ["null", "\"\""]))
+}
+
 #[derive(Deserialize)]
 struct ResponsesEvent {
     #[serde(rename = "type")]
@@ -260,11 +314,10 @@ fn responses_event(seen: &mut Seen, data: &[u8]) {
         None => has(data, ".delta\"") && !has(data, "\"response\""),
     };
     if is_delta {
-        if seen.first_content.is_none() {
-            seen.first_content = Some(Instant::now());
-        }
+        seen.content();
         return;
     }
+    seen.begun = seen.begun || !is_announcement(data, &RESPONSES_ANNOUNCES);
     if !(has(data, "\"usage\"") || has(data, "\"response.") || has(data, "\"error\"")) {
         return;
     }
@@ -291,6 +344,56 @@ fn responses_event(seen: &mut Seen, data: &[u8]) {
         }
         _ => {}
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiReply {
+    model_version: Option<String>,
+    #[serde(default)]
+    candidates: Vec<GeminiCandidate>,
+    prompt_feedback: Option<GeminiFeedback>,
+    usage_metadata: Option<GeminiUsage>,
+    error: Option<GeminiError>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiCandidate {
+    content: Option<IgnoredAny>,
+    finish_reason: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiFeedback {
+    block_reason: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct GeminiError {
+    status: Option<String>,
+}
+
+/// A reply, or a piece of one: each has the usage until then, and the last the reason for the end.
+fn gemini_event(seen: &mut Seen, data: &[u8]) {
+    let Ok(reply) = serde_json::from_slice::<GeminiReply>(data) else { return };
+    if let Some(error) = reply.error {
+        seen.error = Some(error.status.unwrap_or_else(|| "error".to_owned()));
+        return;
+    }
+    if reply.model_version.is_some() {
+        seen.model = reply.model_version;
+    }
+    if let Some(usage) = reply.usage_metadata {
+        usage.apply(&mut seen.usage);
+    }
+    if reply.candidates.iter().any(|candidate| candidate.content.is_some()) {
+        seen.content();
+    }
+    let ended = reply.candidates.iter().any(|candidate| candidate.finish_reason.is_some());
+    let blocked = reply.prompt_feedback.is_some_and(|feedback| feedback.block_reason.is_some());
+    seen.complete |= ended || blocked;
 }
 
 #[cfg(test)]
@@ -320,6 +423,46 @@ mod tests {
         ] {
             let seen = seen(Operation::Messages, &format!("data: {data}\n\n"));
             assert_eq!(seen.usage.output, Some(2), "{data}");
+        }
+    }
+
+    #[test]
+    fn announcements_are_no_content_and_all_else_is() {
+        let cases = [
+            (
+                Operation::Messages,
+                r#"{"type":"message_start","message":{"usage":{"input_tokens":1}}}"#,
+                false,
+            ),
+            (
+                Operation::Messages,
+                r#"{"index":0,"content_block":{"type":"text","text":""},"type":"content_block_start"}"#,
+                false,
+            ),
+            (Operation::Messages, r#"{"type": "ping"}"#, false),
+            (Operation::Messages, r#"{"type":"error","error":{"type":"overloaded_error"}}"#, false),
+            (
+                Operation::Messages,
+                r#"{"type":"content_block_delta","delta":{"type":"thinking_delta"}}"#,
+                true,
+            ),
+            (Operation::Messages, r#"{"type":"content_block_stop","index":0}"#, true),
+            (
+                Operation::Chat,
+                r#"{"model":"m","choices":[{"delta":{"role":"assistant","content":"","refusal":null}}]}"#,
+                false,
+            ),
+            (Operation::Chat, r#"{"model":"m","choices":[],"prompt_filter_results":[]}"#, false),
+            (Operation::Chat, r#"{"model":"m","choices":[{"delta":{"content":"a"}}]}"#, true),
+            (Operation::Chat, r#"{"model":"m","choices":[{"delta":{"refusal":"No"}}]}"#, true),
+            (Operation::Chat, r#"{"model":"m","choices":[{"delta":{"tool_calls":[]}}]}"#, true),
+            (Operation::Responses, r#"{"type":"response.created","response":{}}"#, false),
+            (Operation::Responses, r#"{"type":"response.output_item.added","item":{}}"#, false),
+            (Operation::Responses, r#"{"type":"response.web_search_call.searching"}"#, true),
+            (Operation::Responses, r#"{"type":"response.output_text.delta","delta":"a"}"#, true),
+        ];
+        for (operation, data, begun) in cases {
+            assert_eq!(seen(operation, &format!("data: {data}\n\n")).begun, begun, "{data}");
         }
     }
 

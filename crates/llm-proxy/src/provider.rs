@@ -1,17 +1,14 @@
 //! The configured providers, their credentials, and which of them serves a model.
 
-use std::{
-    borrow::Cow,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use arc_swap::ArcSwap;
-use axum::http::HeaderValue;
-use loom_common_secret::SecretString;
-use loom_core::{Error, Result, id::CredentialId};
+use axum::http::HeaderMap;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use loom_core::{Clock, Error, Result};
 use reqwest::Url;
 
 use crate::{
@@ -19,6 +16,8 @@ use crate::{
     demo,
     dialect::{Dialect, Operation},
     measures::Measures,
+    pool::{CredentialKey, Keeper, Lease, Pool, Unavailable},
+    vertex,
 };
 
 /// Somewhere that models are served.
@@ -27,12 +26,11 @@ pub(crate) struct Provider {
     pub(crate) dialect: Dialect,
     base_url: Url,
     urls: [(Operation, Url); 5],
+    /// Of Vertex, once it is known whose: below which all models are.
+    publishers: Option<Url>,
     models: Vec<String>,
     responses: bool,
-    keyless: bool,
-    from_env: Option<Credential>,
-    stored: ArcSwap<Vec<Credential>>,
-    next: AtomicUsize,
+    pub(crate) pool: Pool,
     /// It answered 400 to `stream_options`; its streams go without, their tokens unknown.
     pub(crate) refuses_stream_options: AtomicBool,
     pub(crate) measures: Arc<Measures>,
@@ -40,53 +38,29 @@ pub(crate) struct Provider {
     pub(crate) failing: AtomicBool,
 }
 
-/// A key of a provider's, ready to be sent.
-#[derive(Clone)]
-pub(crate) struct Credential {
-    /// None for the one from the environment.
-    pub(crate) id: Option<CredentialId>,
-    pub(crate) name: String,
-    pub(crate) secret: SecretString,
-    /// As it stands in the header, marked sensitive.
-    pub(crate) header: HeaderValue,
-}
-
-impl Credential {
-    pub(crate) fn new(
-        id: Option<CredentialId>,
-        name: String,
-        secret: SecretString,
-        dialect: Dialect,
-    ) -> Option<Self> {
-        let text = match dialect {
-            Dialect::Anthropic => Cow::Borrowed(secret.expose()),
-            Dialect::OpenAi => Cow::Owned(format!("Bearer {}", secret.expose())),
-        };
-        let mut header = HeaderValue::from_str(&text).ok()?;
-        header.set_sensitive(true);
-        Some(Self { id, name, secret, header })
-    }
-}
-
 impl Provider {
-    fn new(config: &ProviderConfig) -> Self {
+    fn new(config: &ProviderConfig, pool: Pool) -> Self {
         let dialect = config.dialect;
         let url = |operation: Operation| (operation, join(&config.base_url, operation.path()));
-        let from_env = config
-            .api_key
-            .clone()
-            .and_then(|secret| Credential::new(None, "environment".to_owned(), secret, dialect));
         Self {
             name: config.name.as_str().into(),
             dialect,
             base_url: config.base_url.clone(),
-            urls: Operation::ALL.map(url),
+            urls: [
+                Operation::Messages,
+                Operation::CountTokens,
+                Operation::Chat,
+                Operation::Responses,
+                Operation::Embeddings,
+            ]
+            .map(url),
+            publishers: config.place.as_ref().and_then(|place| {
+                let project = place.project.as_deref()?;
+                Some(vertex::models_url(&config.base_url, project, &place.region))
+            }),
             models: config.models.clone(),
             responses: config.responses,
-            keyless: config.keyless,
-            from_env,
-            stored: ArcSwap::default(),
-            next: AtomicUsize::new(0),
+            pool,
             refuses_stream_options: AtomicBool::new(false),
             measures: Arc::new(Measures::new(&config.name)),
             failing: AtomicBool::new(false),
@@ -101,8 +75,31 @@ impl Provider {
             .map_or_else(|| join(&self.base_url, operation.path()), |(_, url)| url.clone())
     }
 
+    /// Where a request goes, with what of the client's query, and its body as it is there.
+    ///
+    /// # Errors
+    /// 400 when no address can be made of it, 503 when it is not known whose Vertex it is.
+    pub(crate) fn addressed(
+        &self,
+        operation: Operation,
+        query: Option<&str>,
+        body: Bytes,
+    ) -> Result<(Url, Bytes)> {
+        if self.is_vertex() {
+            let publishers = self.publishers.as_ref().ok_or_else(|| self.not_configured())?;
+            return vertex::addressed(publishers, operation, &body);
+        }
+        let mut url = self.url(operation);
+        url.set_query(query);
+        Ok((url, body))
+    }
+
     /// The address of the list of models, or of one of them.
     pub(crate) fn models_url(&self, id: Option<&str>) -> Url {
+        if self.is_vertex() {
+            // It has no list of all publishers' models; this one tells whether it lets us in.
+            return join(&self.base_url, "/publishers/google/models/gemini-2.5-flash");
+        }
         let mut url = join(
             &self.base_url,
             if self.dialect == Dialect::Anthropic { "/v1/models" } else { "/models" },
@@ -122,21 +119,34 @@ impl Provider {
         &*self.name == "openai"
     }
 
-    fn is_vendor(&self) -> bool {
-        self.is_openai() || &*self.name == "anthropic"
+    pub(crate) fn is_vertex(&self) -> bool {
+        &*self.name == vertex::PROVIDER
     }
 
-    /// Does it take this operation as it is? What it does not is put into other words.
-    pub(crate) fn speaks(&self, operation: Operation) -> bool {
+    /// The models that the configuration names.
+    pub(crate) fn models(&self) -> &[String] {
+        &self.models
+    }
+
+    fn is_vendor(&self) -> bool {
+        self.is_openai() || self.is_vertex() || &*self.name == "anthropic"
+    }
+
+    /// Does it take this operation as it is, for this model? What it does not is put into other words.
+    pub(crate) fn speaks(&self, operation: Operation, model: &str) -> bool {
         match operation {
             _ if self.is_demo() => true,
+            _ if self.is_vertex() && vertex::is_claude(model) => {
+                matches!(operation, Operation::Messages | Operation::CountTokens)
+            }
             Operation::Responses => self.responses,
             _ => self.dialect == operation.dialect(),
         }
     }
 
     pub(crate) fn is_configured(&self) -> bool {
-        self.keyless || self.from_env.is_some() || !self.stored.load().is_empty()
+        let is_whose = !self.is_vertex() || self.publishers.is_some();
+        is_whose && !self.pool.is_empty()
     }
 
     /// # Errors
@@ -154,45 +164,59 @@ impl Provider {
         self.refuses_stream_options.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_stored(&self, credentials: Vec<Credential>) {
-        self.stored.store(Arc::new(credentials));
-    }
-
-    pub(crate) fn credential_count(&self) -> usize {
-        usize::from(self.from_env.is_some()) + self.stored.load().len()
-    }
-
-    /// The next credential, in turn. None: the provider wants none.
+    /// The credential for the next request, or for its next attempt.
     ///
     /// # Errors
-    /// 503 `feature_disabled` when it wants one and there is none.
-    pub(crate) fn credential(&self) -> Result<Option<Credential>> {
-        let stored = self.stored.load();
-        let count = usize::from(self.from_env.is_some()) + stored.len();
-        if count == 0 {
-            return if self.keyless { Ok(None) } else { Err(self.not_configured()) };
-        }
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % count;
-        Ok(self.from_env.iter().chain(stored.iter()).nth(turn).cloned())
+    /// When there is none, or none that may be used now.
+    pub(crate) fn lease(
+        &self,
+        tried: &[CredentialKey],
+        now: DateTime<Utc>,
+    ) -> Result<Lease, Unavailable> {
+        self.pool.lease(tried, now)
     }
 
-    /// Every credential, for a test; one `None` when the provider wants none.
-    pub(crate) fn all_credentials(&self) -> Vec<Option<Credential>> {
-        let all: Vec<_> =
-            self.from_env.iter().chain(self.stored.load().iter()).cloned().map(Some).collect();
-        if all.is_empty() { vec![None] } else { all }
+    /// [`Provider::lease`], or the caller's own token if one came along.
+    ///
+    /// # Errors
+    /// As for `lease`; 400 where callers' own tokens are not taken.
+    pub(crate) fn lease_for(
+        &self,
+        headers: &HeaderMap,
+        tried: &[CredentialKey],
+        now: DateTime<Utc>,
+    ) -> Result<Lease> {
+        match self.pool.callers(&self.name, headers)? {
+            Some(callers) if tried.contains(&callers.key()) => {
+                Err(Unavailable::NoneLeft.of(&self.name))
+            }
+            Some(callers) => Ok(callers),
+            None => self.lease(tried, now).map_err(|why| why.of(&self.name)),
+        }
+    }
+
+    /// Where its own tokens come from, if it is Anthropic's API.
+    pub(crate) fn own_token_url(&self) -> Option<String> {
+        let is_anthropic = &*self.name == "anthropic";
+        is_anthropic.then(|| join(&self.base_url, "/v1/oauth/token").into())
     }
 
     fn not_configured(&self) -> Error {
-        let upper = self.name.to_uppercase().replace('-', "_");
-        Error::new(
-            http::StatusCode::SERVICE_UNAVAILABLE,
-            "feature_disabled",
-            format!(
-                "no credential for the provider `{}`: set LOOM_SERVER_{upper}_API_KEY or run `loom-server llm credential add {}`",
-                self.name, self.name
-            ),
-        )
+        if self.is_vertex() && self.publishers.is_none() {
+            return Error::new(
+                http::StatusCode::SERVICE_UNAVAILABLE,
+                "feature_disabled",
+                "no project for the provider `vertex`: set LOOM_SERVER_VERTEX_PROJECT",
+            );
+        }
+        if self.is_vertex() {
+            return Error::new(
+                http::StatusCode::SERVICE_UNAVAILABLE,
+                "feature_disabled",
+                "no credential for the provider `vertex`: set LOOM_SERVER_VERTEX_SERVICE_ACCOUNT_FILE or store a service account",
+            );
+        }
+        Unavailable::NotConfigured.of(&self.name)
     }
 }
 
@@ -209,16 +233,27 @@ pub(crate) struct Providers(Vec<Arc<Provider>>);
 /// Where a request goes.
 pub(crate) struct Target {
     pub(crate) provider: Arc<Provider>,
-    /// The model's name there, when the client's had the provider's name before it.
+    /// The model's name there, when the client's had the provider's name before it, or is a route's.
     pub(crate) rename: Option<String>,
+    pub(crate) is_routed: bool,
+}
+
+impl Target {
+    /// The model's name there, where a route chose it.
+    pub(crate) fn routed(&self) -> Option<&str> {
+        self.rename.as_deref().filter(|_| self.is_routed)
+    }
 }
 
 impl Providers {
-    pub(crate) fn new(config: &Config) -> Self {
-        let mut all: Vec<_> =
-            config.providers.iter().map(|provider| Arc::new(Provider::new(provider))).collect();
+    pub(crate) fn new(config: &Config, clock: &Clock, keeper: Option<&Arc<Keeper>>) -> Self {
+        let new = |provider: &ProviderConfig| {
+            let pool = Pool::new(provider, config.pool, clock.clone(), keeper);
+            Arc::new(Provider::new(provider, pool))
+        };
+        let mut all: Vec<_> = config.providers.iter().map(new).collect();
         if config.demo {
-            all.push(Arc::new(Provider::new(&demo::config())));
+            all.push(new(&demo::config()));
         }
         Self(all)
     }
@@ -234,8 +269,8 @@ impl Providers {
 
     /// The configured providers that can be asked by an operation, in its own words or others.
     pub(crate) fn usable(&self, operation: Operation) -> impl Iterator<Item = &Arc<Provider>> {
-        let in_others = !matches!(operation, Operation::CountTokens | Operation::Embeddings);
-        self.0.iter().filter(move |p| p.is_configured() && (in_others || p.speaks(operation)))
+        let in_others = operation != Operation::Embeddings;
+        self.0.iter().filter(move |p| p.is_configured() && (in_others || p.speaks(operation, "")))
     }
 
     /// Who serves `model` on this wire: the demo its own; then the provider whose name stands before
@@ -246,8 +281,9 @@ impl Providers {
     /// 404 `model_not_found`, 503 `feature_disabled`.
     pub(crate) fn serving(&self, operation: Operation, model: &str) -> Result<Target> {
         let usable = || self.usable(operation).filter(|p| !p.is_demo());
-        let target =
-            |provider: &Arc<Provider>| Ok(Target { provider: Arc::clone(provider), rename: None });
+        let target = |provider: &Arc<Provider>| {
+            Ok(Target { provider: Arc::clone(provider), rename: None, is_routed: false })
+        };
         if model == demo::MODEL
             && let Some(provider) = self.named(demo::PROVIDER)
         {
@@ -257,29 +293,30 @@ impl Providers {
             && let Some(provider) = usable().find(|p| &*p.name == name)
             && !rest.is_empty()
         {
-            return Ok(Target { provider: Arc::clone(provider), rename: Some(rest.to_owned()) });
+            let rename = Some(rest.to_owned());
+            return Ok(Target { provider: Arc::clone(provider), rename, is_routed: false });
         }
         if let Some(provider) = usable().find(|p| p.models.iter().any(|known| known == model)) {
             return target(provider);
         }
         let own = match operation.dialect() {
             Dialect::Anthropic => "anthropic",
-            Dialect::OpenAi => "openai",
+            Dialect::OpenAi | Dialect::Gemini => "openai",
         };
         let family = family(model);
-        for vendor in [family, Some(own)].into_iter().flatten() {
+        for vendor in family.iter().copied().chain([own]) {
             if let Some(provider) = usable().find(|p| &*p.name == vendor) {
                 return target(provider);
             }
         }
-        let mut speaking = usable().filter(|p| p.speaks(operation));
+        let mut speaking = usable().filter(|p| p.speaks(operation, model));
         if let (Some(only), None) = (speaking.next(), speaking.next()) {
             return target(only);
         }
         let mut others = usable();
         if let (Some(only), None) = (others.next(), others.next())
             // The one vendor does not have the other's models.
-            && (family.is_none() || !only.is_vendor())
+            && (family.is_empty() || !only.is_vendor())
         {
             return target(only);
         }
@@ -290,20 +327,22 @@ impl Providers {
     }
 }
 
-/// The vendor that calls its models so.
-fn family(model: &str) -> Option<&'static str> {
+/// The vendors of models that are called so, the first one first.
+fn family(model: &str) -> &'static [&'static str] {
     let is_o = |name: &str| {
         let mut name = name.chars();
         name.next() == Some('o') && name.next().is_some_and(|digit| digit.is_ascii_digit())
     };
     let base = model.strip_prefix("ft:").unwrap_or(model);
     if model.starts_with("claude-") {
-        Some("anthropic")
+        &["anthropic", vertex::PROVIDER]
+    } else if model.starts_with("gemini-") {
+        &[vertex::PROVIDER]
     } else if ["gpt-", "chatgpt-", "codex-"].iter().any(|name| base.starts_with(name)) || is_o(base)
     {
-        Some("openai")
+        &["openai"]
     } else {
-        None
+        &[]
     }
 }
 

@@ -1,6 +1,7 @@
 //! Passing a provider's reply on, byte by byte as it comes, with the account kept on the side.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -9,84 +10,89 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, header},
     response::Response,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::{
+    attempt::Begun,
     dialect::Operation,
-    forward::{Incoming, response_headers},
-    ledger::{Meter, Outcome},
-    observe::Observer,
+    forward::response_headers,
+    frames::Surface,
+    ledger::Outcome,
+    live::Account,
+    pool::{Lease, Verdict},
     scan::Frames,
     stream_options::is_usage_chunk,
 };
 
 /// How a reply is passed on.
 pub(crate) struct Relay {
-    pub(crate) operation: Operation,
-    /// Usage was asked for on the client's behalf: the chunk that brings it stays here.
-    pub(crate) withhold_usage: bool,
     pub(crate) idle: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) deadline: Instant,
     pub(crate) request_id: std::sync::Arc<str>,
     /// Resolves when the server must end all streams.
     pub(crate) stop: WaitForCancellationFutureOwned,
 }
 
 /// The client's response: the provider's status, headers and bytes.
-pub(crate) fn relay(answer: Incoming, how: Relay, mut meter: Meter) -> Response {
-    let (parts, body) = answer.into_parts();
+pub(crate) fn relay(begun: Begun, how: Relay, mut account: Account) -> Response {
+    let Begun { operation, parts, held, body, streams, withhold_usage, timer, lease, .. } = begun;
     let mut headers = response_headers(&parts.headers);
-    let upstream_id = ["x-request-id", "request-id"]
-        .iter()
-        .find_map(|name| parts.headers.get(*name)?.to_str().ok())
-        .map(|id| loom_core::text::cut(id, 200).to_owned());
-    meter.answered(parts.status, upstream_id);
-    let streams = parts.status.is_success() && is_event_stream(&headers);
-    let observer =
-        if streams { Observer::stream(how.operation) } else { Observer::json(how.operation) };
     if streams {
         // A proxy before us must not gather what we pass on at once.
         headers.entry("x-accel-buffering").or_insert(HeaderValue::from_static("no"));
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
-    meter.tell(&mut headers);
-    let nothing_follows = has_ended(&body);
-    let mut tap = Tap {
-        upstream: Some(body),
-        status: parts.status,
-        streams,
-        operation: how.operation,
-        observer,
-        meter: Some(meter),
-        frames: (streams && how.withhold_usage).then(Frames::default),
-        idle_for: how.idle,
-        idle: Box::pin(sleep(how.idle)),
-        last: Instant::now(),
-        stop: Box::pin(how.stop),
-        tail: Tail::default(),
-        request_id: how.request_id,
+    account.tell(&mut headers);
+    let body = if !streams && has_ended(&body) {
+        // All of it is there.
+        let whole = all(held);
+        account.passed(whole.len());
+        account.finish();
+        account.settle(Outcome::Succeeded, None);
+        Body::from(whole)
+    } else {
+        Body::new(Tap {
+            upstream: Some(body),
+            held,
+            streams,
+            operation,
+            account,
+            lease,
+            frames: (streams && withhold_usage).then(Frames::default),
+            idle: how.idle,
+            keep_alive: how.keep_alive,
+            deadline: how.deadline,
+            timer,
+            since: None,
+            told: Instant::now(),
+            stop: Box::pin(how.stop),
+            tail: Tail::default(),
+            request_id: how.request_id,
+        })
     };
-    if nothing_follows && !streams {
-        tap.conclude();
-    }
-    let mut response = Response::new(Body::new(tap));
+    let mut response = Response::new(body);
     *response.status_mut() = parts.status;
     *response.headers_mut() = headers;
     response
 }
 
-fn is_event_stream(headers: &http::HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"))
+fn all(mut held: VecDeque<Bytes>) -> Bytes {
+    if held.len() <= 1 {
+        return held.pop_front().unwrap_or_default();
+    }
+    let mut whole = BytesMut::new();
+    held.iter().for_each(|piece| whole.extend_from_slice(piece));
+    whole.freeze()
 }
 
-fn has_ended(body: &reqwest::Body) -> bool {
+pub(crate) fn has_ended(body: &reqwest::Body) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
@@ -94,16 +100,21 @@ fn has_ended(body: &reqwest::Body) -> bool {
 struct Tap {
     /// None: at its end.
     upstream: Option<reqwest::Body>,
-    status: StatusCode,
+    /// What came before it was clear that this is the reply; it was looked at.
+    held: VecDeque<Bytes>,
     streams: bool,
     operation: Operation,
-    observer: Observer,
-    meter: Option<Meter>,
+    account: Account,
+    lease: Option<Lease>,
     frames: Option<Frames>,
-    idle_for: Duration,
-    idle: Pin<Box<Sleep>>,
-    /// When the last piece came.
-    last: Instant,
+    idle: Duration,
+    keep_alive: Duration,
+    deadline: Instant,
+    timer: Pin<Box<Sleep>>,
+    /// Since when the next piece is waited for. While the client takes nothing, nothing is.
+    since: Option<Instant>,
+    /// When the client was last told something while nothing came.
+    told: Instant,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     /// The last bytes that the client has got: do they end an event?
     tail: Tail,
@@ -137,27 +148,56 @@ struct Broken {
     message: &'static str,
 }
 
+const SILENT: Broken = Broken {
+    code: "upstream_timeout",
+    message: "the provider fell silent in the middle of its reply",
+};
+const OUT_OF_TIME: Broken = Broken {
+    code: "deadline_exceeded",
+    message: "the reply was not complete within the time for a request",
+};
+const BROKE_OFF: Broken =
+    Broken { code: "upstream_error", message: "the provider broke off in the middle of its reply" };
+const INCOMPLETE: Broken = Broken {
+    code: "upstream_error",
+    message: "the provider ended its reply before it was complete",
+};
+const GOING_DOWN: Broken = Broken { code: "unavailable", message: "this server is going down" };
+
+type Polled = Poll<Option<Result<Frame<Bytes>, std::io::Error>>>;
+
 impl HttpBody for Tap {
     type Data = Bytes;
     type Error = std::io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         let this = &mut *self;
         loop {
             let Some(upstream) = &mut this.upstream else { return Poll::Ready(None) };
+            if let Some(data) = this.held.pop_front() {
+                let is_last = !this.streams && this.held.is_empty() && has_ended(upstream);
+                let data = this.pass(data);
+                if is_last {
+                    this.conclude();
+                }
+                if !data.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                continue;
+            }
             match Pin::new(&mut *upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     let is_last = !this.streams && has_ended(upstream);
-                    this.last = Instant::now();
+                    this.since = None;
+                    this.account.see(&data);
                     let data = this.pass(data);
                     // The connection asks for no more than the announced length: there may be no next
                     // time to notice the end.
                     if is_last {
                         this.conclude();
+                    } else if Instant::now() >= this.deadline {
+                        return this.break_off(&OUT_OF_TIME);
                     }
                     if !data.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -165,31 +205,14 @@ impl HttpBody for Tap {
                 }
                 Poll::Ready(Some(Err(error))) => {
                     tracing::warn!(%error, "a provider broke off in the middle of its reply");
-                    let broken = Broken {
-                        code: "upstream_error",
-                        message: "the provider broke off in the middle of its reply",
-                    };
-                    return this.break_off(&broken);
+                    return this.break_off(&BROKE_OFF);
                 }
                 Poll::Ready(None) => return this.finish(),
                 Poll::Pending => {
                     if this.stop.as_mut().poll(cx).is_ready() {
-                        let broken =
-                            Broken { code: "unavailable", message: "this server is going down" };
-                        return this.break_off(&broken);
+                        return this.break_off(&GOING_DOWN);
                     }
-                    // Armed once and looked at when it rings: cheaper than to wind it up at each piece.
-                    ready!(this.idle.as_mut().poll(cx));
-                    let due = this.last + this.idle_for;
-                    if due > Instant::now() {
-                        this.idle.as_mut().reset(due);
-                        continue;
-                    }
-                    let broken = Broken {
-                        code: "upstream_timeout",
-                        message: "the provider fell silent in the middle of its reply",
-                    };
-                    return this.break_off(&broken);
+                    return this.poll_silence(cx);
                 }
             }
         }
@@ -201,51 +224,82 @@ impl HttpBody for Tap {
 
     fn size_hint(&self) -> SizeHint {
         match &self.upstream {
-            Some(body) if !self.streams => body.size_hint(),
+            Some(body) if !self.streams => {
+                let held: usize = self.held.iter().map(Bytes::len).sum();
+                match body.size_hint().exact() {
+                    Some(rest) => SizeHint::with_exact(rest + held as u64),
+                    None => SizeHint::default(),
+                }
+            }
             _ => SizeHint::default(),
         }
     }
 }
 
 impl Tap {
-    /// Looks at a piece and gives what goes on.
+    /// What goes on of a piece.
     fn pass(&mut self, data: Bytes) -> Bytes {
-        self.observer.feed(&data);
         let data = match &mut self.frames {
             Some(frames) => frames.feed(data, is_usage_chunk),
             None => data,
         };
-        self.note(&data);
+        self.account.passed(data.len());
+        if self.streams {
+            self.tail.push(&data);
+        }
         data
     }
 
-    fn note(&mut self, data: &Bytes) {
-        if let Some(meter) = &mut self.meter {
-            meter.passed(data.len());
-        }
-        if self.streams {
-            self.tail.push(data);
+    /// Nothing comes. The timer is armed once and looked at when it rings: cheaper than to wind it up at
+    /// each piece.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Polled {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        loop {
+            let quiet = since.max(self.told) + self.keep_alive;
+            let mut due = (since + self.idle).min(self.deadline);
+            if self.streams {
+                due = due.min(quiet);
+            }
+            // Wound up for what was to come earlier, or for something that is due before.
+            if self.timer.deadline() > due {
+                self.timer.as_mut().reset(due);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if now >= self.deadline {
+                return self.break_off(&OUT_OF_TIME);
+            }
+            if now >= since + self.idle {
+                return self.break_off(&SILENT);
+            }
+            if self.streams && now >= quiet {
+                self.told = now;
+                self.timer.as_mut().reset(now + self.keep_alive);
+                if self.tail.ends_event() {
+                    let frame = Surface::Wire(self.operation).keep_alive();
+                    return Poll::Ready(Some(Ok(Frame::data(frame))));
+                }
+                continue;
+            }
+            self.timer.as_mut().reset(due);
         }
     }
 
     /// The provider said all that it had to say.
     fn conclude(&mut self) {
         self.upstream = None;
-        self.observer.finish();
-        let failed = !self.status.is_success() || self.observer.seen.error.is_some();
+        self.lease = None;
+        self.account.finish();
+        let failed = self.account.seen().error.is_some();
         let outcome = if failed { Outcome::Failed } else { Outcome::Succeeded };
-        self.settle(outcome, failed.then_some("upstream_error"));
+        self.account.settle(outcome, failed.then_some("upstream_error"));
     }
 
     /// The provider's body is at its end.
-    fn finish(&mut self) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        let seen = &self.observer.seen;
+    fn finish(&mut self) -> Polled {
+        let seen = self.account.seen();
         if self.streams && !seen.complete && seen.error.is_none() {
-            let broken = Broken {
-                code: "upstream_error",
-                message: "the provider ended its reply before it was complete",
-            };
-            return self.break_off(&broken);
+            return self.break_off(&INCOMPLETE);
         }
         self.conclude();
         let rest = self.frames.as_mut().map(Frames::finish).unwrap_or_default();
@@ -254,13 +308,18 @@ impl Tap {
 
     /// The reply cannot go on. Between two events of a stream the client is told in its own terms;
     /// anywhere else only a broken connection keeps it from taking a part for the whole.
-    fn break_off(&mut self, why: &Broken) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        if self.streams && self.observer.seen.last_word {
+    fn break_off(&mut self, why: &Broken) -> Polled {
+        if self.streams && self.account.seen().last_word {
             // How the connection ended does not matter to a reply that is whole.
             return self.finish();
         }
         self.upstream = None;
-        self.settle(Outcome::Failed, Some(why.code));
+        self.account.settle(Outcome::Failed, Some(why.code));
+        if let Some(lease) = self.lease.take()
+            && matches!(why.code, "upstream_error" | "upstream_timeout")
+        {
+            lease.report(Verdict::Failing { reason: why.message.to_owned() });
+        }
         if self.streams && self.tail.ends_event() {
             let dialect = self.operation.dialect();
             let frame =
@@ -268,29 +327,5 @@ impl Tap {
             return Poll::Ready(Some(Ok(Frame::data(frame))));
         }
         Poll::Ready(Some(Err(std::io::Error::other(why.message))))
-    }
-
-    fn settle(&mut self, outcome: Outcome, code: Option<&str>) {
-        if let Some(mut meter) = self.meter.take() {
-            meter.saw(&self.observer.seen);
-            meter.end(outcome, code);
-        }
-    }
-}
-
-impl Drop for Tap {
-    /// The client has left: what was seen until now counts. Dropping the upstream body ends the
-    /// request at the provider. A reply that had said it was complete is one, and one that had told of
-    /// an error has failed: many clients leave at that word.
-    fn drop(&mut self) {
-        let seen = &self.observer.seen;
-        let outcome = if seen.error.is_some() {
-            Outcome::Failed
-        } else if seen.complete {
-            Outcome::Succeeded
-        } else {
-            Outcome::Cancelled
-        };
-        self.settle(outcome, None);
     }
 }

@@ -1,7 +1,7 @@
 //! The SQL of the LLM proxy.
 
 use chrono::{DateTime, Utc};
-use loom_core::{Error, Result, error::OnConstraint, id::CredentialId};
+use loom_core::Result;
 use sqlx::PgPool;
 
 use crate::ledger::Row;
@@ -87,66 +87,4 @@ pub(crate) async fn delete_requests_before(pool: &PgPool, before: DateTime<Utc>)
             return Ok(deleted);
         }
     }
-}
-
-/// A stored credential with its sealed secret.
-pub(crate) struct CredentialRow {
-    pub(crate) id: CredentialId,
-    pub(crate) provider: String,
-    pub(crate) name: String,
-    pub(crate) sealed_secret: Vec<u8>,
-}
-
-pub(crate) async fn credentials(pool: &PgPool) -> Result<Vec<CredentialRow>> {
-    Ok(sqlx::query_as!(
-        CredentialRow,
-        r#"SELECT id AS "id: CredentialId", provider, name, sealed_secret FROM llm_credentials
-            WHERE disabled_at IS NULL ORDER BY provider, created_at, id LIMIT 1000"#
-    )
-    .fetch_all(pool)
-    .await?)
-}
-
-/// What is shown of a credential.
-#[derive(Clone, Debug)]
-pub struct CredentialSummary {
-    pub id: CredentialId,
-    pub provider: String,
-    pub name: String,
-    pub last_four: String,
-    pub disabled_at: Option<DateTime<Utc>>,
-    pub created_at: DateTime<Utc>,
-}
-
-pub(crate) async fn credential_summaries(pool: &PgPool) -> Result<Vec<CredentialSummary>> {
-    Ok(sqlx::query_as!(
-        CredentialSummary,
-        r#"SELECT id AS "id: CredentialId", provider, name, last_four, disabled_at, created_at FROM llm_credentials
-            ORDER BY provider, created_at, id LIMIT 1000"#
-    )
-    .fetch_all(pool)
-    .await?)
-}
-
-pub(crate) async fn insert_credential(
-    pool: &PgPool,
-    row: &CredentialRow,
-    last_four: &str,
-    now: DateTime<Utc>,
-) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO llm_credentials (id, provider, name, sealed_secret, last_four, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-        row.id.0,
-        row.provider,
-        row.name,
-        row.sealed_secret,
-        last_four,
-        now
-    )
-    .execute(pool)
-    .await
-    .on_constraint("llm_credentials_name_key", || {
-        Error::conflict("conflict", "this provider has a credential of this name; choose another")
-    })?;
-    Ok(())
 }

@@ -1,7 +1,15 @@
 //! Tokens by class, read from each provider's own usage objects. The classes do not overlap:
 //! Anthropic counts cached tokens beside its input, OpenAI inside.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+/// No request has more: sums and prices of counts up to here cannot overflow.
+const MOST: u64 = 1 << 40;
+
+/// A count of tokens, as it comes.
+fn count<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
+    Ok(Option::<u64>::deserialize(value)?.map(|tokens| tokens.min(MOST)))
+}
 
 /// Tokens of one request. `None`: the provider did not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,9 +42,13 @@ impl Usage {
 /// (`message_delta`), <https://platform.claude.com/docs/en/api/messages-streaming>.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub(crate) struct AnthropicUsage {
+    #[serde(default, deserialize_with = "count")]
     input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "count")]
     output_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "count")]
     cache_creation_input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "count")]
     cache_read_input_tokens: Option<u64>,
     cache_creation: Option<CacheCreation>,
     output_tokens_details: Option<OutputDetails>,
@@ -44,12 +56,15 @@ pub(crate) struct AnthropicUsage {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 struct CacheCreation {
+    #[serde(default, deserialize_with = "count")]
     ephemeral_5m_input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "count")]
     ephemeral_1h_input_tokens: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 struct OutputDetails {
+    #[serde(default, deserialize_with = "count")]
     thinking_tokens: Option<u64>,
 }
 
@@ -83,9 +98,9 @@ impl AnthropicUsage {
 /// `usage` of OpenAI's chat completions, responses and embeddings.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub(crate) struct OpenAiUsage {
-    #[serde(alias = "input_tokens")]
+    #[serde(default, deserialize_with = "count", alias = "input_tokens")]
     prompt_tokens: Option<u64>,
-    #[serde(alias = "output_tokens")]
+    #[serde(default, deserialize_with = "count", alias = "output_tokens")]
     completion_tokens: Option<u64>,
     #[serde(alias = "input_tokens_details")]
     prompt_tokens_details: Option<PromptDetails>,
@@ -95,12 +110,15 @@ pub(crate) struct OpenAiUsage {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 struct PromptDetails {
+    #[serde(default, deserialize_with = "count")]
     cached_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "count")]
     cache_write_tokens: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 struct CompletionDetails {
+    #[serde(default, deserialize_with = "count")]
     reasoning_tokens: Option<u64>,
 }
 
@@ -116,6 +134,42 @@ impl From<OpenAiUsage> for Usage {
             cache_write_5m: prompt.cache_write_tokens,
             cache_write_1h: None,
             reasoning: usage.completion_tokens_details.unwrap_or_default().reasoning_tokens,
+        }
+    }
+}
+
+/// `usageMetadata` of Gemini, which is of the whole reply in each piece of a stream. What was cached is
+/// within the prompt; thoughts are beside what was said.
+/// <https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GenerateContentResponse>
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GeminiUsage {
+    #[serde(default, deserialize_with = "count")]
+    prompt_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "count")]
+    cached_content_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "count")]
+    candidates_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "count")]
+    thoughts_token_count: Option<u64>,
+    /// What came of Google's own tools, read by the model.
+    #[serde(default, deserialize_with = "count")]
+    tool_use_prompt_token_count: Option<u64>,
+}
+
+impl GeminiUsage {
+    /// Replaces, never adds: a piece that says less takes nothing back.
+    pub(crate) fn apply(&self, usage: &mut Usage) {
+        if let Some(prompt) = self.prompt_token_count {
+            let cached = self.cached_content_token_count;
+            let tools = self.tool_use_prompt_token_count.unwrap_or_default();
+            usage.input = Some(prompt.saturating_sub(cached.unwrap_or_default()) + tools);
+            usage.cache_read = cached.or(usage.cache_read);
+        }
+        if self.candidates_token_count.is_some() || self.thoughts_token_count.is_some() {
+            let thoughts = self.thoughts_token_count.unwrap_or_default();
+            usage.output = Some(self.candidates_token_count.unwrap_or_default() + thoughts);
+            usage.reasoning = self.thoughts_token_count.or(usage.reasoning);
         }
     }
 }

@@ -113,6 +113,11 @@ impl Notify {
         Self::new(pool, clock, vault, Arc::new(admins), &Config::default())
     }
 
+    /// Which addresses the operator lets requests go to that somebody else named.
+    pub fn outbound(&self) -> &outbound::Guard {
+        &self.guard
+    }
+
     /// Says that something was queued and committed. Other replicas hear of it by themselves.
     pub fn wake(&self) {
         self.bell.notify_one();

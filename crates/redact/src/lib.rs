@@ -22,7 +22,7 @@ use loom_common_secret::SecretString;
 
 pub use field::is_secret_field;
 pub use kind::{Counts, Kind};
-pub use shared::{learn, shared};
+pub use shared::{forget, learn, shared};
 pub use stream::Stream;
 
 use mask::Writer;

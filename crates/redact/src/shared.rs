@@ -41,6 +41,18 @@ pub fn learn(secrets: impl IntoIterator<Item = SecretString>) {
     SHARED.store(Arc::new(Redactor::new(all.into_iter().skip(forgotten))));
 }
 
+/// These values are secrets no more, as a token that another one took the place of: so that what is
+/// replaced every hour does not push out what lasts.
+pub fn forget(secrets: &[SecretString]) {
+    let _learning = LEARNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = SHARED.load_full();
+    let kept: Vec<_> =
+        known.known().iter().filter(|value| !secrets.contains(value)).cloned().collect();
+    if kept.len() < known.known().len() {
+        SHARED.store(Arc::new(Redactor::new(kept)));
+    }
+}
+
 /// The password of a URL, in its userinfo or its query: as it stands there, and decoded.
 fn passwords(url: &str) -> Vec<SecretString> {
     let Some((_, rest)) = url.split_once("://") else { return Vec::new() };

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
-use loom_core::principal::Scope;
+use loom_core::{id::CredentialId, principal::Scope};
 
 /// A self-hosted server for teams that run coding agents: LLM proxy, threads, and what belongs to them.
 ///
@@ -96,14 +96,41 @@ pub enum CredentialCommand {
         /// The file that holds the key; standard input when absent
         #[arg(long)]
         file: Option<PathBuf>,
+        /// What is stored: a key, OAuth's refresh token, or the key file of a Google service account
+        #[arg(long, value_enum, default_value_t)]
+        kind: SecretKind,
+        /// Where OAuth's tokens come from
+        #[arg(long)]
+        token_url: Option<String>,
+        /// OAuth's client
+        #[arg(long)]
+        client_id: Option<String>,
     },
-    /// List the stored keys, without their secrets
+    /// List the credentials and their state, without their secrets
     List,
+    /// Use a credential again, whatever disabled it
+    Enable { id: CredentialId },
+    /// Do not use a credential any more, on any server
+    Disable {
+        id: CredentialId,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Delete a credential
+    Delete { id: CredentialId },
     /// Ask the providers whether the keys are good
     Test {
         /// Only this provider
         provider: Option<String>,
     },
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum SecretKind {
+    #[default]
+    ApiKey,
+    Oauth,
+    GoogleServiceAccount,
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,12 +13,16 @@ use anyhow::{Context, bail};
 use loom_common_secret::SecretString;
 use loom_core::{Clock, principal::Scopes};
 use loom_db::Database;
+use loom_llm_proxy::{CredentialKind, NewCredential, SecretJson};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{self, Features, Running},
-    cli::{AdminCommand, Cli, Command, ConfigCommand, CredentialCommand, JobCommand, LlmCommand},
+    cli::{
+        AdminCommand, Cli, Command, ConfigCommand, CredentialCommand, JobCommand, LlmCommand,
+        SecretKind,
+    },
     config::{self, Config, Loaded, Overrides},
     console::{complain, say},
     health::Health,
@@ -346,31 +350,62 @@ async fn admin(features: &Features, command: AdminCommand) -> anyhow::Result<Exi
 
 async fn credential(features: &Features, command: CredentialCommand) -> anyhow::Result<ExitCode> {
     match command {
-        CredentialCommand::Add { provider, name, file } => {
+        CredentialCommand::Add { provider, name, file, kind, token_url, client_id } => {
             let secret = read_secret(file.as_deref())?;
-            features.llm.add_credential(&provider, &name, &secret).await?;
+            let mut new = NewCredential {
+                name: Some(name.clone()),
+                token_url,
+                client_id,
+                ..NewCredential::default()
+            };
+            match kind {
+                SecretKind::ApiKey => new.secret = Some(secret),
+                SecretKind::Oauth => {
+                    new.kind = CredentialKind::Oauth;
+                    new.refresh_token = Some(secret);
+                }
+                SecretKind::GoogleServiceAccount => {
+                    new.kind = CredentialKind::GoogleServiceAccount;
+                    new.service_account = Some(SecretJson(secret));
+                }
+            }
+            features.llm.add_credential(&provider, &new).await?;
             say(&format!(
-                "stored the credential `{name}` of `{provider}`; running servers use it within seconds"
+                "stored the credential `{name}` of `{provider}`; running servers use it at once"
             ));
         }
         CredentialCommand::List => {
-            let all = features.llm.list_credentials().await?;
-            if all.is_empty() {
+            let all = features.llm.list_credentials(None).await?;
+            if !all.iter().any(|credential| credential.id.is_some()) {
                 say(
                     "no credential is stored; `loom-server llm credential add <provider>` stores one",
                 );
             }
             for credential in all {
-                let state = if credential.disabled_at.is_some() { "disabled" } else { "available" };
+                let Some(id) = credential.id else { continue };
+                let reason = credential.disabled_reason.or(credential.last_error);
                 say(&format!(
-                    "{}  {:<12} {:<20} …{:<4}  {state}  since {}",
-                    credential.id,
+                    "{id}  {:<12} {:<20} …{:<4}  {}  since {}  {}",
                     credential.provider,
                     credential.name,
                     credential.last_four,
-                    credential.created_at.format("%Y-%m-%d")
+                    credential.state,
+                    credential.created_at.unwrap_or_default().format("%Y-%m-%d"),
+                    reason.unwrap_or_default()
                 ));
             }
+        }
+        CredentialCommand::Enable { id } => {
+            features.llm.switch_credential(id, true, None).await?;
+            say(&format!("enabled the credential {id}"));
+        }
+        CredentialCommand::Disable { id, reason } => {
+            features.llm.switch_credential(id, false, reason.as_deref()).await?;
+            say(&format!("disabled the credential {id}"));
+        }
+        CredentialCommand::Delete { id } => {
+            features.llm.delete_credential(id).await?;
+            say(&format!("deleted the credential {id}"));
         }
         CredentialCommand::Test { provider } => {
             let results = features.llm.test_credentials(provider.as_deref()).await;

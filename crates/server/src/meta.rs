@@ -65,6 +65,7 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
         loom_core::telemetry::METRICS,
         loom_db::health::METRICS,
         loom_jobs::health::METRICS,
+        loom_llm_proxy::CREDENTIAL_METRICS,
         loom_llm_proxy::measures::METRICS,
         loom_logs::METRICS,
         loom_notify::health::METRICS,

@@ -102,6 +102,10 @@ impl TestApp {
             ("LOOM_SERVER_HEALTH_DISK_FREE_PERCENT".to_owned(), "0".to_owned()),
             ("LOOM_SERVER_HEALTH_DISK_FREE_MIB".to_owned(), "0".to_owned()),
             ("LOOM_SERVER_HEALTH_MEMORY_PERCENT".to_owned(), "100".to_owned()),
+            // What a test's upstream is sent is sent once.
+            ("LOOM_SERVER_LLM_RETRIES".to_owned(), "0".to_owned()),
+            // Nor is an upstream left alone because many tests of failures are one after the other.
+            ("LOOM_SERVER_LLM_CIRCUIT_FAILURES".to_owned(), "1000".to_owned()),
             ("LOOM_SERVER_ANTHROPIC_API_KEY".to_owned(), UPSTREAM_KEY.to_owned()),
             ("LOOM_SERVER_ANTHROPIC_BASE_URL".to_owned(), mock.url()),
             ("LOOM_SERVER_OPENAI_API_KEY".to_owned(), UPSTREAM_KEY.to_owned()),

@@ -17,6 +17,7 @@ pub mod browser;
 pub mod chaos;
 pub mod chromium;
 pub mod database;
+pub mod google;
 pub mod idp;
 pub mod llm;
 pub mod smtp;

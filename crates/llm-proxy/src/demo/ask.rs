@@ -195,7 +195,7 @@ fn call(operation: Operation, body: &Value) -> Option<Answer> {
             Operation::Messages | Operation::CountTokens => (tool, tool.get("input_schema")?),
             Operation::Responses if tool.get("type")?.as_str()? != "function" => return None,
             Operation::Responses => (tool, tool.get("parameters").unwrap_or(&Value::Null)),
-            Operation::Chat | Operation::Embeddings => {
+            _ => {
                 let function = tool.get("function")?;
                 (function, function.get("parameters").unwrap_or(&Value::Null))
             }

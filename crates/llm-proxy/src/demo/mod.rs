@@ -42,8 +42,10 @@ pub(crate) fn config() -> ProviderConfig {
         dialect: Dialect::OpenAi,
         base_url: "http://demo.invalid/v1".parse().expect("a URL"),
         api_key: None,
+        callers_tokens: false,
         keyless: true,
         models: vec![MODEL.to_owned()],
+        place: None,
         responses: true,
     }
 }
@@ -140,8 +142,8 @@ fn reply(operation: Operation, body: &[u8]) -> Result<Reply, Refusal> {
         (Operation::Messages, true) => Reply::Stream(anthropic::stream(&ask)),
         (Operation::Responses, false) => Reply::Json(responses::whole(&ask)),
         (Operation::Responses, true) => Reply::Stream(responses::stream(&ask)),
-        (Operation::Chat | Operation::Embeddings, false) => Reply::Json(chat::whole(&ask)),
-        (Operation::Chat | Operation::Embeddings, true) => {
+        (_, false) => Reply::Json(chat::whole(&ask)),
+        (_, true) => {
             let options = body.get("stream_options");
             let with_usage = options.and_then(|options| options.get("include_usage"));
             Reply::Stream(chat::stream(&ask, with_usage == Some(&Value::Bool(true))))
@@ -181,7 +183,7 @@ pub(crate) fn model(dialect: Dialect) -> Value {
             "max_tokens": 4096,
             "demo": true,
         }),
-        Dialect::OpenAi => json!({
+        Dialect::OpenAi | Dialect::Gemini => json!({
             "id": MODEL,
             "object": "model",
             "created": CREATED,

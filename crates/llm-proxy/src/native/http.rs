@@ -1,11 +1,11 @@
 //! The handlers of the native routes.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderMap, HeaderValue},
+    http::{HeaderMap, HeaderValue, Uri},
     middleware,
     response::{IntoResponse, Response},
 };
@@ -17,25 +17,26 @@ use loom_core::{
     extract::{Body, BodyLimit, parse_json, require_json},
     principal::{RequestInfo, Scope, required},
 };
+use tokio::time::Instant;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     check::check,
     model::{Reply, Request, StreamEvent},
     stream::{complete as complete_reply, events},
-    upstream,
 };
 use crate::{
     LlmProxy,
+    attempt::{Begun, Prepared, Way},
+    candidates::Candidates,
     dialect::{Dialect, Operation},
-    exchange::{Answer, is_event_stream, wire},
-    forward::Incoming,
+    exchange::wire,
+    flow::{Ask, Asking},
+    frames::Surface,
     http::BODY_LIMIT,
-    ledger::{Meter, Opening},
-    live::{Account, Live},
-    observe::Observer,
-    provider::Provider,
-    translate::stream::Decoder,
+    live::Account,
+    provider::{Provider, Target},
+    vertex,
 };
 
 pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
@@ -53,7 +54,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
 /// the field; what it can do beyond this is on its own wire, `/v1/…`.
 #[utoipa::path(post, path = "/proxy/{provider}/complete", operation_id = "complete_native", tag = "llm",
     security(("api_key" = [])),
-    params(("provider" = String, Path, description = "`anthropic`, `openai`, or the name of a configured compatible one"),
+    params(("provider" = String, Path, description = "`anthropic`, `openai`, `vertex`, or the name of a configured compatible one"),
         ("x-loom-thread-id" = Option<String>, Header, description = "The thread that the usage belongs to"),
         ("x-loom-weaver-id" = Option<String>, Header, description = "The weaver that the usage belongs to"),
         ("x-loom-tags" = Option<String>, Header, description = "Words with commas between, for the usage")),
@@ -68,23 +69,11 @@ async fn complete(
     info: RequestInfo,
     Path(provider): Path<String>,
     headers: HeaderMap,
+    uri: Uri,
     Body(body): Body,
 ) -> Result<Response> {
-    let asked = proxy.ask_native(&principal, &info, &provider, &headers, &body, false).await?;
-    let Asked { provider, operation, answer, meter, model } = asked;
-    let mut account = Account::new(meter, model, Observer::json(operation));
-    match proxy.whole(&provider, operation, answer.into_body(), &mut account).await {
-        Ok(reply) => {
-            let mut told = HeaderMap::new();
-            account.tell(&mut told);
-            let reply = complete_reply(&mut account, reply);
-            Ok(marked(&provider, told, Json(reply).into_response()))
-        }
-        Err(error) => {
-            account.fail(&error);
-            Err(error)
-        }
-    }
+    let asking = Native { principal, info, provider, headers, uri, body, streamed: false };
+    proxy.ask_native(asking).await
 }
 
 /// Ask a model, and hear it as it speaks
@@ -93,7 +82,7 @@ async fn complete(
 /// whatever became of the provider; an error before the first event is a problem document.
 #[utoipa::path(post, path = "/proxy/{provider}/stream", operation_id = "stream_native", tag = "llm",
     security(("api_key" = [])),
-    params(("provider" = String, Path, description = "`anthropic`, `openai`, or the name of a configured compatible one"),
+    params(("provider" = String, Path, description = "`anthropic`, `openai`, `vertex`, or the name of a configured compatible one"),
         ("x-loom-thread-id" = Option<String>, Header, description = "The thread that the usage belongs to"),
         ("x-loom-weaver-id" = Option<String>, Header, description = "The weaver that the usage belongs to"),
         ("x-loom-tags" = Option<String>, Header, description = "Words with commas between, for the usage")),
@@ -109,118 +98,101 @@ async fn stream(
     info: RequestInfo,
     Path(provider): Path<String>,
     headers: HeaderMap,
+    uri: Uri,
     Body(body): Body,
 ) -> Result<Response> {
-    let asked = proxy.ask_native(&principal, &info, &provider, &headers, &body, true).await?;
-    let Asked { provider, operation, answer, meter, model } = asked;
-    let streams = is_event_stream(answer.headers());
-    let mut waiting = VecDeque::new();
-    let mut upstream = Some(answer.into_body());
-    let observer = if streams { Observer::stream(operation) } else { Observer::json(operation) };
-    let mut account = Account::new(meter, model, observer);
-    if !streams && let Some(body) = upstream.take() {
-        // It does not stream, whatever it was asked: all of it at once.
-        match proxy.whole(&provider, operation, body, &mut account).await {
-            Ok(reply) => waiting.extend(reply.events()),
-            Err(error) => {
-                account.fail(&error);
-                return Err(error);
-            }
-        }
-    }
-    let mut told = HeaderMap::new();
-    account.tell(&mut told);
-    let live = Live {
-        upstream,
-        decoder: Decoder::new(operation),
-        account,
-        idle: proxy.timeouts.idle,
-        stop: proxy.stop.clone(),
-        waiting,
-        received: 0,
-    };
-    Ok(marked(&provider, told, loom_core::sse::response(events(live))))
+    let asking = Native { principal, info, provider, headers, uri, body, streamed: true };
+    proxy.ask_native(asking).await
 }
 
-/// A reply that begins.
-struct Asked {
-    provider: Arc<Provider>,
-    operation: Operation,
-    answer: Incoming,
-    meter: Meter,
-    model: String,
+/// A request of one of the two routes.
+struct Native {
+    principal: Principal,
+    info: RequestInfo,
+    /// Its name.
+    provider: String,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Bytes,
+    streamed: bool,
 }
 
 impl LlmProxy {
-    async fn ask_native(
-        &self,
-        principal: &Principal,
-        info: &RequestInfo,
-        provider: &str,
-        headers: &HeaderMap,
-        body: &Bytes,
-        streamed: bool,
-    ) -> Result<Asked> {
-        authorize(principal, Action::Use(Scope::LlmUse))?;
-        let provider = self.providers.named(provider).cloned().ok_or_else(|| {
+    async fn ask_native(&self, native: Native) -> Result<Response> {
+        let Native { principal, info, provider, headers, uri, body, streamed } = native;
+        authorize(&principal, Action::Use(Scope::LlmUse))?;
+        let provider = self.providers.named(&provider).cloned().ok_or_else(|| {
             let names: Vec<_> = self.providers.iter().map(|provider| &*provider.name).collect();
             Error::not_found(&format!("provider; there are {}", names.join(", ")))
         })?;
         // Before the account begins: nobody is asked anything.
-        self.refresh_credentials_if_old();
         provider.must_be_configured()?;
-        require_json(headers)?;
-        let request: Request = parse_json(body)?;
+        require_json(&headers)?;
+        let request: Request = parse_json(&body)?;
         check(&request)?;
-        let operation = match provider.dialect {
-            Dialect::Anthropic => Operation::Messages,
-            Dialect::OpenAi => Operation::Chat,
+        let asking = Asking {
+            principal,
+            info,
+            headers,
+            uri,
+            surface: Surface::Native,
+            model: request.model.clone(),
+            streamed,
+            request_bytes: body.len(),
+            ask: Ask::Native(Box::new(request)),
         };
-        let sent = wire(&provider, operation, &request.neutral(streamed))?;
-        let mut meter = self
-            .open_account(&Opening {
-                principal,
-                info,
-                headers,
-                operation,
-                provider: &provider,
-                model: &request.model,
-                streamed,
-                request_bytes: body.len(),
-            })
-            .await?;
-        let answer = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => {
-                Err(Error::unavailable("this server is going down; try again"))
+        let target = Target { provider, rename: None, is_routed: false };
+        self.ask(asking, Candidates::from(target)).await
+    }
+
+    /// A reply that begins, in the native form.
+    pub(crate) fn tell_natively(
+        &self,
+        mut begun: Begun,
+        mut account: Account,
+        streamed: bool,
+        deadline: Instant,
+    ) -> Response {
+        let provider = Arc::clone(&begun.provider);
+        let mut told = HeaderMap::new();
+        account.tell(&mut told);
+        let reply = begun.reply.take();
+        let mut response = match reply {
+            Some(reply) if !streamed => Json(complete_reply(&mut account, reply)).into_response(),
+            reply => {
+                let mut live = begun.live(self, account, deadline);
+                if let Some(reply) = reply {
+                    // It does not stream, whatever it was asked: all of it at once.
+                    live.waiting = reply.events().into();
+                    live.upstream = None;
+                }
+                loom_core::sse::response_every(self.timeouts.keep_alive, events(live))
             }
-            answer = self.ask(&provider, operation, headers, sent, &mut meter) => answer,
         };
-        let answer = match answer {
-            Ok(Answer::Reply(answer)) => Ok(answer),
-            Ok(Answer::Refusal(parts, told)) => {
-                let now = self.clock.now();
-                let (status, headers) = (parts.status, &parts.headers);
-                let name = &provider.name;
-                Err(upstream::problem(name, &request.model, status, headers, &told, now))
-            }
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(answer) => Ok(Asked { provider, operation, answer, meter, model: request.model }),
-            Err(error) => {
-                meter.fail(error.status(), error.code());
-                Err(error)
-            }
+        response.headers_mut().extend(told);
+        if provider.is_demo() {
+            // A reply of the demo says so.
+            response.headers_mut().insert("x-loom-demo", HeaderValue::from_static("true"));
         }
+        response
     }
 }
 
-/// What a reply says of its account; one of the demo says so, too.
-fn marked(provider: &Provider, told: HeaderMap, mut response: Response) -> Response {
-    response.headers_mut().extend(told);
-    if provider.is_demo() {
-        response.headers_mut().insert("x-loom-demo", HeaderValue::from_static("true"));
-    }
-    response
+/// A native request in a provider's words.
+///
+/// # Errors
+/// 422 for what they cannot express.
+pub(crate) fn told(
+    request: &Request,
+    provider: &Arc<Provider>,
+    streamed: bool,
+) -> Result<Prepared> {
+    let operation = match provider.dialect {
+        Dialect::Anthropic => Operation::Messages,
+        Dialect::OpenAi => Operation::Chat,
+        Dialect::Gemini if vertex::is_claude(&request.model) => Operation::Messages,
+        Dialect::Gemini => Operation::GenerateContent,
+    };
+    let body = wire(provider, operation, &request.neutral(streamed))?;
+    Ok(Prepared { operation, body, plain: None, way: Way::Told(None) })
 }

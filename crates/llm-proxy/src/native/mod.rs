@@ -15,4 +15,8 @@ mod stream;
 mod tests;
 mod upstream;
 
-pub(crate) use self::http::routes;
+pub(crate) use self::{
+    http::{routes, told},
+    model::{Request, StreamEvent},
+    upstream::problem,
+};

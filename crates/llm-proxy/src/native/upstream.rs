@@ -29,7 +29,7 @@ enum Told {
 }
 
 /// What the client is told when the provider answers with anything but success.
-pub(super) fn problem(
+pub(crate) fn problem(
     provider: &str,
     model: &str,
     status: StatusCode,

@@ -8,6 +8,7 @@
 
 pub(crate) mod anthropic;
 pub(crate) mod chat;
+pub(crate) mod gemini;
 pub(crate) mod media;
 pub(crate) mod object;
 pub(crate) mod reply;

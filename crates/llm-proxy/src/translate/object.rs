@@ -189,6 +189,12 @@ impl<'a, 'p> Object<'a, 'p> {
         self.typed(name, "a list", faults).unwrap_or_default()
     }
 
+    /// What `type` says, which stays on the list.
+    pub(crate) fn kind(&self) -> Option<Cow<'a, str>> {
+        let (_, raw) = self.members.iter().find(|(name, _)| name == "type")?;
+        as_text(raw)
+    }
+
     /// Members that change nothing in the reply, whatever they say.
     pub(crate) fn ignore(&mut self, names: &[&str]) {
         self.members.retain(|(name, _)| !names.contains(&&**name));

@@ -25,6 +25,8 @@ pub(crate) struct Reply {
     pub(crate) blocks: Vec<Block>,
     pub(crate) finish: Option<Finish>,
     pub(crate) stop_sequence: Option<String>,
+    /// It is no reply, but the count of a request's tokens.
+    pub(crate) counted: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,12 +74,13 @@ impl Failure {
     /// An event that the provider sent when something went wrong on its side.
     pub(crate) fn told(kind: &str, message: &str) -> Self {
         let code = match kind {
-            "overloaded_error" | "server_is_overloaded" | "service_unavailable_error" => {
-                "unavailable"
-            }
-            "rate_limit_error" | "rate_limit_exceeded" => "rate_limited",
-            "invalid_request_error" => "invalid_request",
-            "timeout_error" => "upstream_timeout",
+            "overloaded_error"
+            | "server_is_overloaded"
+            | "service_unavailable_error"
+            | "UNAVAILABLE" => "unavailable",
+            "rate_limit_error" | "rate_limit_exceeded" | "RESOURCE_EXHAUSTED" => "rate_limited",
+            "invalid_request_error" | "INVALID_ARGUMENT" => "invalid_request",
+            "timeout_error" | "DEADLINE_EXCEEDED" => "upstream_timeout",
             _ => "upstream_error",
         };
         let message = match message {
@@ -181,6 +184,15 @@ impl Reply {
         }
         events.push(Event::Finished { finish: self.finish, stop_sequence: self.stop_sequence });
         events
+    }
+
+    /// Leaves out all calls but the first.
+    pub(crate) fn keep_one_call(&mut self) {
+        let mut calls = 0;
+        self.blocks.retain(|block| {
+            calls += usize::from(matches!(block, Block::Call { .. }));
+            !matches!(block, Block::Call { .. }) || calls == 1
+        });
     }
 
     /// Does the model say itself that it will not?

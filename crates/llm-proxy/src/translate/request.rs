@@ -10,6 +10,8 @@ pub(crate) struct Request<'a> {
     pub(crate) system: Vec<Text<'a>>,
     pub(crate) turns: Vec<Turn<'a>>,
     pub(crate) tools: Vec<Tool<'a>>,
+    /// Is it to search the web on its own?
+    pub(crate) web_search: Option<WebSearch<'a>>,
     pub(crate) tool_choice: Option<ToolChoice<'a>>,
     /// May the model call several tools at once? None: it may.
     pub(crate) parallel_tools: Option<bool>,
@@ -58,6 +60,7 @@ impl<'a> Request<'a> {
             system: Vec::new(),
             turns: Vec::new(),
             tools: Vec::new(),
+            web_search: None,
             tool_choice: None,
             parallel_tools: None,
             max_tokens: None,
@@ -191,6 +194,8 @@ pub(crate) enum Seal<'a> {
     Redacted(Cow<'a, str>),
     /// OpenAI's: an item of reasoning.
     Encrypted { id: Cow<'a, str>, content: Cow<'a, str> },
+    /// Google's: of the call with this id, or of the text before it.
+    Google { call: Option<Cow<'a, str>>, signature: Cow<'a, str> },
 }
 
 #[derive(Debug, PartialEq)]
@@ -217,6 +222,28 @@ pub(crate) struct Tool<'a> {
     pub(crate) schema: Option<&'a RawValue>,
     pub(crate) strict: Option<bool>,
     pub(crate) cache: Option<Cache>,
+}
+
+/// A search of the web that the provider itself makes.
+#[derive(Debug, Default)]
+pub(crate) struct WebSearch<'a> {
+    /// The path in the client's request.
+    pub(crate) at: String,
+    pub(crate) allowed_domains: Vec<Cow<'a, str>>,
+    pub(crate) blocked_domains: Vec<Cow<'a, str>>,
+    pub(crate) max_uses: Option<u32>,
+    /// Where the user is, in the form that Anthropic and OpenAI share.
+    pub(crate) location: Option<&'a RawValue>,
+}
+
+impl WebSearch<'_> {
+    /// Just a search.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.allowed_domains.is_empty()
+            && self.blocked_domains.is_empty()
+            && self.max_uses.is_none()
+            && self.location.is_none()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 
 use axum::http::StatusCode;
 use bytes::BytesMut;
+use serde::Deserialize;
 
 use super::{
-    Facts, anthropic, chat,
+    Facts, anthropic, chat, gemini,
     reply::{Event, Failure, Reply},
     responses,
 };
@@ -21,6 +22,7 @@ enum Wire {
     Anthropic(anthropic::reply_in::Decoder),
     Chat(chat::reply_in::Decoder),
     Responses(responses::reply_in::Decoder),
+    Gemini(gemini::reply_in::Decoder),
 }
 
 impl Wire {
@@ -29,6 +31,7 @@ impl Wire {
             Self::Anthropic(decoder) => decoder.event(data, events),
             Self::Chat(decoder) => decoder.event(data, events),
             Self::Responses(decoder) => decoder.event(data, events),
+            Self::Gemini(decoder) => decoder.event(data, events),
         }
     }
 }
@@ -38,8 +41,18 @@ impl Decoder {
         let wire = match operation {
             Operation::Messages | Operation::CountTokens => Wire::Anthropic(Default::default()),
             Operation::Chat | Operation::Embeddings => Wire::Chat(Default::default()),
-            Operation::Responses => Wire::Responses(Default::default()),
+            Operation::Responses | Operation::CountInput => Wire::Responses(Default::default()),
+            Operation::GenerateContent | Operation::CountContents => {
+                Wire::Gemini(Default::default())
+            }
         };
+        Self { lines: DataLines::default(), wire, ended: false }
+    }
+
+    /// Of a stream of Gemini's, which makes several calls at once also for a client that takes only
+    /// one: the first is as good as all, for the others the model can make again.
+    pub(crate) fn of_one_call() -> Self {
+        let wire = Wire::Gemini(gemini::reply_in::Decoder::of_one_call());
         Self { lines: DataLines::default(), wire, ended: false }
     }
 
@@ -68,6 +81,7 @@ impl Decoder {
         if !std::mem::replace(&mut self.ended, true) {
             match &mut self.wire {
                 Wire::Chat(decoder) => decoder.at_end(&mut events),
+                Wire::Gemini(decoder) => decoder.at_end(&mut events),
                 Wire::Anthropic(_) | Wire::Responses(_) => {
                     events.push(Event::Failed(Failure::incomplete()));
                 }
@@ -83,10 +97,23 @@ impl Decoder {
 /// When it is none.
 pub(crate) fn whole(operation: Operation, body: &[u8]) -> Result<Reply, serde_json::Error> {
     match operation {
-        Operation::Messages | Operation::CountTokens => anthropic::reply_in::whole(body),
+        Operation::Messages => anthropic::reply_in::whole(body),
+        Operation::CountTokens | Operation::CountInput | Operation::CountContents => counted(body),
         Operation::Chat | Operation::Embeddings => chat::reply_in::whole(body),
         Operation::Responses => responses::reply_in::whole(body),
+        Operation::GenerateContent => gemini::reply_in::whole(body),
     }
+}
+
+/// A count of tokens, of whichever provider.
+fn counted(body: &[u8]) -> Result<Reply, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Counted {
+        #[serde(alias = "totalTokens")]
+        input_tokens: u64,
+    }
+    let Counted { input_tokens } = serde_json::from_slice(body)?;
+    Ok(Reply { counted: Some(input_tokens), ..Reply::default() })
 }
 
 /// Tells a reply in a client's form.

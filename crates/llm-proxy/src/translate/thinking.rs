@@ -36,7 +36,7 @@ pub(crate) fn effort_name(effort: Effort) -> &'static str {
 /// Claude models up to 4.5 take a budget; those after them an effort.
 fn takes_effort(model: &str) -> bool {
     let Some(name) = model.strip_prefix("claude-") else { return false };
-    let before = ["-4-0", "-4-1", "-4-5", "-4-2025"];
+    let before = ["-4-0", "-4-1", "-4-5", "-4-2025", "-4@2025"];
     !name.starts_with(['2', '3'])
         && !name.starts_with("instant")
         && !name.starts_with("4-")
@@ -126,6 +126,7 @@ pub(crate) fn effort(thinking: Thinking) -> Option<Effort> {
 }
 
 const OPENAI: &str = "openai.";
+const GOOGLE: &str = "google.";
 const SIGNATURE: &str = "anthropic.signature.";
 const REDACTED: &str = "anthropic.redacted.";
 
@@ -134,6 +135,7 @@ pub(crate) fn to_signature<'s>(seal: &'s Seal<'_>) -> Option<Cow<'s, str>> {
     match seal {
         Seal::Signature(signature) => Some(Cow::Borrowed(signature)),
         Seal::Encrypted { id, content } => Some(format!("{OPENAI}{id}.{content}").into()),
+        Seal::Google { call, signature } => Some(google(call.as_deref(), signature).into()),
         Seal::Redacted(_) => None,
     }
 }
@@ -148,7 +150,17 @@ pub(crate) fn from_signature(signature: Cow<'_, str>) -> Option<Seal<'_>> {
             content: content.to_owned().into(),
         });
     }
-    Some(Seal::Signature(signature))
+    Some(from_google(&signature).unwrap_or(Seal::Signature(signature)))
+}
+
+fn google(call: Option<&str>, signature: &str) -> String {
+    format!("{GOOGLE}{}.{signature}", call.unwrap_or_default())
+}
+
+fn from_google(text: &str) -> Option<Seal<'static>> {
+    let (call, signature) = text.strip_prefix(GOOGLE)?.split_once('.')?;
+    let call = (!call.is_empty()).then(|| call.to_owned().into());
+    Some(Seal::Google { call, signature: signature.to_owned().into() })
 }
 
 /// A seal in the place where OpenAI's wire has its encrypted content.
@@ -157,6 +169,7 @@ pub(crate) fn to_encrypted<'s>(seal: &'s Seal<'_>) -> Cow<'s, str> {
         Seal::Encrypted { content, .. } => Cow::Borrowed(content),
         Seal::Signature(signature) => format!("{SIGNATURE}{signature}").into(),
         Seal::Redacted(data) => format!("{REDACTED}{data}").into(),
+        Seal::Google { call, signature } => google(call.as_deref(), signature).into(),
     }
 }
 
@@ -167,5 +180,5 @@ pub(crate) fn from_encrypted<'a>(id: Cow<'a, str>, content: Cow<'a, str>) -> Sea
     if let Some(data) = content.strip_prefix(REDACTED) {
         return Seal::Redacted(data.to_owned().into());
     }
-    Seal::Encrypted { id, content }
+    from_google(&content).unwrap_or(Seal::Encrypted { id, content })
 }

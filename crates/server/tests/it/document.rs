@@ -47,6 +47,7 @@ impl Operation {
             .replace("{user}", NOBODY)
             .replace("{token}", NOBODY)
             .replace("{provider}", "openai")
+            .replace("{name}", "none")
             // A page of the guide: what is public answers.
             .replace("{path}", "operations");
         assert!(!path.contains('{'), "say here what `{path}` is to be filled with");

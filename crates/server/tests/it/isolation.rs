@@ -62,6 +62,10 @@ impl World {
             .execute(app.database.pool())
             .await
             .unwrap();
+        for org in [ada.org.to_string(), slug.clone()] {
+            let draft = json!({"targets": [{"provider": "openai", "model": TITLE}]});
+            ada.put(&format!("/api/orgs/{org}/llm/routes/fast"), &draft).await.expect(201);
+        }
         let threads = ["private", "organization"]
             .map(|_| format!("T-{}", loom_core::id::new_uuid(app.clock.now())));
         for (thread, visibility) in threads.iter().zip(["private", "organization"]) {
@@ -140,6 +144,7 @@ impl World {
             ("repository_maintenance", "org_id"),
             ("organisation_invitations", "org_id"),
             ("audit_log", "org_id"),
+            ("llm_routes", "org_id"),
         ] {
             // When a key was used last changes by itself.
             let query = format!(
@@ -278,6 +283,29 @@ const CASES: &[(&str, Case)] = &[
             let answer = stranger.caller.post("/api/orgs", &new).await;
             let status = if stranger.what == "a service key" { 403 } else { 409 };
             assert!(!answer.expect(status).text.contains(&world.team.0));
+        })
+    }),
+    ("GET /api/orgs/{org}/llm/routes", |world, stranger| {
+        Box::pin(async move {
+            org_case(world, stranger, Method::GET, "/llm/routes", json!({})).await;
+        })
+    }),
+    ("GET /api/orgs/{org}/llm/routes/{name}", |world, stranger| {
+        Box::pin(async move {
+            let draft = json!({"targets": [{"provider": "openai", "model": "gpt-4o"}]});
+            org_case(world, stranger, Method::GET, "/llm/routes/fast", draft).await;
+        })
+    }),
+    ("PUT /api/orgs/{org}/llm/routes/{name}", |world, stranger| {
+        Box::pin(async move {
+            let draft = json!({"targets": [{"provider": "openai", "model": "gpt-4o"}]});
+            org_case(world, stranger, Method::PUT, "/llm/routes/fast", draft).await;
+        })
+    }),
+    ("DELETE /api/orgs/{org}/llm/routes/{name}", |world, stranger| {
+        Box::pin(async move {
+            let draft = json!({"targets": [{"provider": "openai", "model": "gpt-4o"}]});
+            org_case(world, stranger, Method::DELETE, "/llm/routes/fast", draft).await;
         })
     }),
     ("GET /api/orgs/{org}/api-keys", |world, stranger| {
@@ -650,6 +678,30 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /api/admin/jobs/{id}/cancel", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/enable", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/disable", "as /api/admin/jobs"),
+    ("GET /api/admin/llm/providers", "those of the installation, for its admins; see llm/pool.rs"),
+    ("GET /api/admin/llm/providers/{provider}/credentials", "as GET /api/admin/llm/providers"),
+    ("POST /api/admin/llm/providers/{provider}/credentials", "as GET /api/admin/llm/providers"),
+    ("GET /api/admin/llm/providers/{provider}/credentials/{id}", "as GET /api/admin/llm/providers"),
+    (
+        "PATCH /api/admin/llm/providers/{provider}/credentials/{id}",
+        "as GET /api/admin/llm/providers",
+    ),
+    (
+        "DELETE /api/admin/llm/providers/{provider}/credentials/{id}",
+        "as GET /api/admin/llm/providers",
+    ),
+    (
+        "POST /api/admin/llm/providers/{provider}/credentials/{id}/enable",
+        "as GET /api/admin/llm/providers",
+    ),
+    (
+        "POST /api/admin/llm/providers/{provider}/credentials/{id}/disable",
+        "as GET /api/admin/llm/providers",
+    ),
+    (
+        "POST /api/admin/llm/providers/{provider}/credentials/{id}/test",
+        "as GET /api/admin/llm/providers",
+    ),
     ("GET /api/admin/webhooks", "those of the installation, for its admins; see notify.rs"),
     ("POST /api/admin/webhooks", "as GET /api/admin/webhooks"),
     ("GET /api/admin/webhooks/{id}", "as GET /api/admin/webhooks"),

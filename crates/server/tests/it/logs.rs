@@ -308,7 +308,12 @@ async fn a_stored_key_of_a_provider_is_masked_from_the_moment_it_is_stored() {
     let (app, admin) = start(Setup::default()).await;
     // Without any shape that would give it away.
     let secret = "correct-horse-battery-staple";
-    app.running.features.llm.add_credential("openai", "second", &secret.into()).await.unwrap();
+    app.running
+        .features
+        .llm
+        .add_credential("openai", &loom_llm_proxy::NewCredential::key("second", secret.into()))
+        .await
+        .unwrap();
     admin.with("x-request-id", &format!("r-{secret}")).get("/auth/me").await.expect(200);
     let line = &lines(&admin, "?q=r-[REDACTED:", 1).await[0];
     assert_eq!(line["request_id"], "r-[redacted:known]");

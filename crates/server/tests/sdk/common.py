@@ -8,6 +8,8 @@ import os
 
 URL = os.environ["LOOM_URL"].rstrip("/")
 KEY = os.environ["LOOM_KEY"]
+# The caller's own token for the provider: what happens to it concerns nobody else.
+OWN_TOKEN = {"x-loom-provider-token": os.environ["LOOM_PROVIDER_TOKEN"]}
 
 TEXT = "Hello from the mock, grüß dich 👋 – done."
 BEFORE_BREAK = "Hello from the"

@@ -8,7 +8,7 @@ import anthropic
 import httpx2
 
 from common import (
-    BEFORE_BREAK, KEY, OUTPUT_CALL, OUTPUT_TEXT, OUTPUT_THINKING, SCHEMA, SIGNATURE, SPLIT,
+    BEFORE_BREAK, KEY, OWN_TOKEN, OUTPUT_CALL, OUTPUT_TEXT, OUTPUT_THINKING, SCHEMA, SIGNATURE, SPLIT,
     STATUSES, TEXT, THINKING, URL,
 )
 
@@ -54,7 +54,7 @@ class Base:
     path = ""
 
     def setUp(self):
-        options = {"base_url": URL + self.path, "max_retries": 0, "timeout": 30}
+        options = {"base_url": URL + self.path, "max_retries": 0, "timeout": 30, "default_headers": OWN_TOKEN}
         self.client = anthropic.Anthropic(api_key=KEY, **options)
         self.stranger = anthropic.Anthropic(api_key="loom-wrong-key", **options)
         self.bearer = anthropic.Anthropic(auth_token=KEY, **options)

@@ -7,7 +7,7 @@ import unittest
 import openai
 
 from common import (
-    BEFORE_BREAK, KEY, OUTPUT_CALL, OUTPUT_TEXT, OUTPUT_THINKING, SCHEMA, SPLIT, STATUSES, TEXT,
+    BEFORE_BREAK, KEY, OWN_TOKEN, OUTPUT_CALL, OUTPUT_TEXT, OUTPUT_THINKING, SCHEMA, SPLIT, STATUSES, TEXT,
     THINKING, URL,
 )
 
@@ -40,7 +40,7 @@ class Base:
     path = ""
 
     def setUp(self):
-        options = {"base_url": URL + self.path, "max_retries": 0, "timeout": 30}
+        options = {"base_url": URL + self.path, "max_retries": 0, "timeout": 30, "default_headers": OWN_TOKEN}
         self.client = openai.OpenAI(api_key=KEY, **options)
         self.stranger = openai.OpenAI(api_key="loom-wrong-key", **options)
         self.make_async = lambda: openai.AsyncOpenAI(api_key=KEY, **options)

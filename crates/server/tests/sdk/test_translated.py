@@ -9,7 +9,7 @@ import anthropic
 import openai
 
 from common import (
-    KEY, OUTPUT_CALL, OUTPUT_TEXT, OUTPUT_THINKING, SCHEMA, SIGNATURE, TEXT, THINKING, URL,
+    KEY, OUTPUT_CALL, OUTPUT_TEXT, OUTPUT_THINKING, OWN_TOKEN, SCHEMA, SIGNATURE, TEXT, THINKING, URL,
 )
 
 CLAUDE, GPT, OTHER = "claude-sonnet-4-5-20250929", "gpt-4o", "other/m"
@@ -334,7 +334,7 @@ class Messages(unittest.TestCase):
 
     def test_rate_limit(self):
         with self.assertRaises(anthropic.RateLimitError) as told:
-            list(self.both(models=("openai/mock-error-429",)))
+            list(self.both(models=("openai/mock-error-429",), extra_headers=OWN_TOKEN))
         self.assertEqual(told.exception.response.headers["retry-after"], "17")
 
     def test_models(self):

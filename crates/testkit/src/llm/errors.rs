@@ -20,6 +20,7 @@ pub(super) fn reply(wire: Wire, status: u16, number: usize) -> Reply {
             "request_id": request_id(number),
         }),
         Wire::OpenAi => openai_body(status, message(status)),
+        Wire::Gemini => google_body(status, message(status)),
     };
     let reply = Reply::json(status, &body);
     match (wire, status) {
@@ -62,6 +63,7 @@ pub(super) fn unknown_field(wire: Wire, field: &str, number: usize) -> Reply {
         Wire::OpenAi => json!({"error": {
             "message": message, "type": "invalid_request_error", "param": field, "code": null,
         }}),
+        Wire::Gemini => google_body(400, &message),
     };
     Reply::json(400, &body)
 }
@@ -80,6 +82,7 @@ pub(super) fn in_stream(route: &Route) -> Bytes {
             "param": null,
             "sequence_number": 99,
         }),
+        Route::Generate => google_body(500, message(500)),
         _ => openai_body(500, message(500)),
     })
 }
@@ -112,6 +115,22 @@ fn openai_body(status: u16, message: &str) -> Value {
         _ => ("invalid_request_error", None),
     };
     json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+}
+
+/// `google.rpc.Status`
+fn google_body(status: u16, message: &str) -> Value {
+    let name = match status {
+        400 | 413 | 422 => "INVALID_ARGUMENT",
+        401 => "UNAUTHENTICATED",
+        402 => "FAILED_PRECONDITION",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        429 => "RESOURCE_EXHAUSTED",
+        503 | 529 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        _ => "INTERNAL",
+    };
+    json!({"error": {"code": status, "message": message, "status": name}})
 }
 
 fn message(status: u16) -> &'static str {

@@ -36,6 +36,8 @@ const OPENAI: &[(&str, &str)] = &[
     ("x-vendor-new", "1"),
 ];
 
+const GOOGLE: &[(&str, &str)] = &[("server", "scaffolding on HTTPServer2"), ("x-vendor-new", "1")];
+
 /// `request-id` of Anthropic and `x-request-id` of OpenAI for the `number`th request.
 pub(super) fn request_id(number: usize) -> String {
     format!("req_mock{number:020}")
@@ -45,6 +47,7 @@ pub(super) fn vendor(wire: Wire, number: usize) -> HeaderMap {
     let (list, id) = match wire {
         Wire::Anthropic => (ANTHROPIC, "request-id"),
         Wire::OpenAi => (OPENAI, "x-request-id"),
+        Wire::Gemini => (GOOGLE, "x-request-id"),
     };
     let mut headers: HeaderMap = list
         .iter()

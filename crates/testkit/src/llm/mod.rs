@@ -1,4 +1,4 @@
-//! A mock LLM upstream that speaks the wires of Anthropic and OpenAI on a real socket.
+//! A mock LLM upstream that speaks the wires of Anthropic, OpenAI and Vertex on a real socket.
 //!
 //! What it answers is decided, in this order, by the script at the head of its queue, by the name
 //! of the model (see [`trigger`] for the names, `mock-stall` for one), and else by the request:
@@ -6,6 +6,7 @@
 
 mod anthropic;
 mod errors;
+mod gemini;
 mod headers;
 mod openai_chat;
 mod openai_misc;
@@ -58,7 +59,8 @@ impl MockLlm {
         self.addr
     }
 
-    /// `http://127.0.0.1:<port>`; the wires are below `/v1`, `/openai/v1` and `/anthropic/v1`.
+    /// `http://127.0.0.1:<port>`; the wires are below `/v1`, `/openai/v1` and
+    /// `/anthropic/v1`, those of Vertex below `/v1/projects`.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }

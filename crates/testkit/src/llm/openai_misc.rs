@@ -26,7 +26,7 @@ pub(super) fn models(wire: Wire) -> Value {
             "first_id": ANTHROPIC.first().map(|(id, _)| id),
             "last_id": ANTHROPIC.last().map(|(id, _)| id),
         }),
-        Wire::OpenAi => json!({
+        Wire::OpenAi | Wire::Gemini => json!({
             "object": "list",
             "data": OPENAI.iter().map(|id| openai(id)).collect::<Vec<_>>(),
         }),
@@ -39,7 +39,7 @@ pub(super) fn model(wire: Wire, id: &str) -> Option<Value> {
         Wire::Anthropic => {
             ANTHROPIC.iter().find(|model| model.0 == id).map(|(id, name)| anthropic(id, name))
         }
-        Wire::OpenAi => OPENAI.contains(&id).then(|| openai(id)),
+        Wire::OpenAi | Wire::Gemini => OPENAI.contains(&id).then(|| openai(id)),
     }
 }
 

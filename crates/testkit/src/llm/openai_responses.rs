@@ -11,6 +11,11 @@ use super::{
     usage::{self, openai as counts},
 };
 
+/// The whole prompt, as a reply counts it, too.
+pub(super) fn count() -> Value {
+    json!({"object": "response.input_tokens", "input_tokens": counts::PROMPT})
+}
+
 pub(super) fn whole(ask: &Ask, plan: &Plan) -> Value {
     let mut output = Vec::new();
     if plan.thinking {

@@ -71,16 +71,25 @@ fn thinks(ask: &Ask) -> bool {
             body["thinking"]["type"] == "enabled" || body["thinking"]["type"] == "adaptive"
         }
         Route::Responses => body["reasoning"].is_object(),
+        Route::Generate => body["generationConfig"]["thinkingConfig"]["includeThoughts"] == true,
         _ => body["reasoning_effort"].as_str().is_some_and(|effort| effort != "none"),
     }
 }
 
 /// One call of the first tool, or two calls when the prompt says "parallel".
 fn calls(ask: &Ask) -> Vec<Call> {
-    let messages = if ask.route == Route::Responses { "input" } else { "messages" };
+    let messages = match ask.route {
+        Route::Responses => "input",
+        Route::Generate => "contents",
+        _ => "messages",
+    };
     let messages = &ask.body[messages];
+    let tools = match ask.route {
+        Route::Generate => &ask.body["tools"][0]["functionDeclarations"],
+        _ => &ask.body["tools"],
+    };
     let tools: Vec<_> =
-        ask.body["tools"].as_array().into_iter().flatten().filter_map(|t| tool(ask, t)).collect();
+        tools.as_array().into_iter().flatten().filter_map(|t| tool(ask, t)).collect();
     let last = messages.as_array().and_then(|list| list.last()).unwrap_or(&Value::Null);
     let choice = &ask.body["tool_choice"];
     let none = choice == "none" || choice["type"] == "none";
@@ -102,6 +111,7 @@ fn tool(ask: &Ask, tool: &Value) -> Option<(String, Value)> {
     let (owner, schema) = match (ask.wire, &ask.route) {
         (Wire::Anthropic, _) => (tool, "input_schema"),
         (_, Route::Responses) => (tool, "parameters"),
+        (Wire::Gemini, _) => (tool, "parametersJsonSchema"),
         _ => (&tool["function"], "parameters"),
     };
     let schema = owner.get(schema)?.clone();
@@ -114,6 +124,9 @@ fn is_tool_result(message: &Value) -> bool {
         || message["content"]
             .as_array()
             .is_some_and(|blocks| blocks.iter().any(|block| block["type"] == "tool_result"))
+        || message["parts"]
+            .as_array()
+            .is_some_and(|parts| parts.iter().any(|part| part["functionResponse"].is_object()))
 }
 
 /// A value of the right type for each property; the `at`th call has a number or city of its own.

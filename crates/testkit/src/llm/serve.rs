@@ -16,6 +16,7 @@ use axum::{
 };
 use futures::stream;
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::Value;
 use tokio::{task::yield_now, time::sleep};
 
 use super::{
@@ -82,7 +83,18 @@ async fn handle(
         shared.log.arrived(head.method.clone(), path_and_query, head.headers.clone(), body.clone());
     let number = open.number;
     let path = head.uri.path();
-    let (wire, route) = route::find(&head.method, path, &head.headers);
+    let mut json: Result<Value, _> = json;
+    let vertex = route::vertex(&head.method, &head.uri);
+    let (wire, route) = match &vertex {
+        Some(vertex) => (vertex.wire, Some(vertex.route.clone())),
+        None => route::find(&head.method, path, &head.headers),
+    };
+    let mut is_known = true;
+    if let (Some(vertex), Ok(body)) = (&vertex, &mut json) {
+        is_known = route::is_vertex_body(vertex, body);
+        body["model"] = vertex.model.clone().into();
+        body["stream"] = vertex.streams.into();
+    }
     let is_post = head.method == http::Method::POST;
     let reply = if !fits {
         errors::reply(wire, 413, number)
@@ -91,6 +103,7 @@ async fn handle(
     } else {
         match (route, json) {
             (None, _) => errors::reply(wire, 404, number),
+            _ if !is_known => errors::reply(wire, 400, number),
             (Some(_), Err(_)) if is_post => errors::reply(wire, 400, number),
             (Some(route), json) => {
                 let ask = Ask { wire, route, body: json.unwrap_or_default(), number };

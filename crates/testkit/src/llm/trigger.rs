@@ -27,7 +27,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{
-    anthropic, errors, openai_chat, openai_misc, openai_responses,
+    anthropic, errors, gemini, openai_chat, openai_misc, openai_responses,
     plan::{Answer, Plan},
     route::{Ask, Route, Wire},
     script::{Head, Reply, Step},
@@ -107,6 +107,10 @@ fn answer(ask: &Ask, plan: &Plan) -> Option<Answer> {
         Route::Messages if streams => return Some(anthropic::stream(ask, plan)),
         Route::Chat if streams => return Some(openai_chat::stream(ask, plan)),
         Route::Responses if streams => return Some(openai_responses::stream(ask, plan)),
+        Route::Generate if streams => return Some(gemini::stream(ask, plan)),
+        Route::Generate => gemini::whole(ask, plan),
+        Route::CountContents => gemini::count(),
+        Route::CountInput => openai_responses::count(),
         Route::Messages => anthropic::whole(ask, plan),
         Route::Chat => openai_chat::whole(ask, plan),
         Route::Responses => openai_responses::whole(ask, plan),

@@ -3,7 +3,8 @@
 //! Anthropic: cache figures are on top of `INPUT`, thinking is inside the output. All of them stand
 //! in `message_start` (output 1) and, but for the 5m/1h split, again in `message_delta`, where the
 //! output is final. OpenAI, chat and Responses: cached and cache-write are inside the prompt,
-//! reasoning is inside the completion.
+//! reasoning is inside the completion. Gemini:
+//! cached is inside the prompt, thoughts are beside what was said.
 
 /// Output of an answer in text.
 pub const OUTPUT_TEXT: u64 = 40;
@@ -35,6 +36,14 @@ pub mod openai {
     pub const CACHE_WRITE: u64 = 100;
     /// Per input of an embeddings request.
     pub const EMBEDDING_PER_INPUT: u64 = 8;
+}
+
+/// `usageMetadata` of Gemini's wire.
+pub mod gemini {
+    /// The whole prompt; what `countTokens` answers.
+    pub const PROMPT: u64 = 800;
+    /// Of it, read from the cache.
+    pub const CACHED: u64 = 300;
 }
 
 /// The output of an answer with this many tool calls, thinking or not.

@@ -46,7 +46,7 @@ impl Rig {
     fn live(&self, chunks: impl Stream<Item = io::Result<&'static str>> + Send + 'static) -> Live {
         let mut config = crate::Config::load(&mut loom_core::config::Env::new([]));
         config.demo = true;
-        let providers = Providers::new(&config);
+        let providers = Providers::new(&config, &Clock::system(), None);
         let provider = providers.named(demo::PROVIDER).unwrap();
         let principal = Principal {
             actor: Actor::User(UserId(Uuid::nil())),
@@ -77,7 +77,11 @@ impl Rig {
             upstream: Some(reqwest::Body::wrap_stream(chunks)),
             decoder: Decoder::new(Operation::Chat),
             account: Account::new(meter, "m".to_owned(), Observer::stream(Operation::Chat)),
+            held: std::collections::VecDeque::new(),
+            lease: None,
             idle: Duration::from_millis(100),
+            since: None,
+            deadline: tokio::time::Instant::now() + Duration::from_secs(60),
             stop: self.stop.clone(),
             waiting: std::collections::VecDeque::new(),
             received: 0,

@@ -47,6 +47,7 @@ pub(crate) fn whole(body: &[u8]) -> Result<Reply, serde_json::Error> {
         blocks: message.content.into_iter().filter_map(block).collect(),
         finish: message.stop_reason.as_deref().map(finish),
         stop_sequence: message.stop_sequence,
+        ..Reply::default()
     })
 }
 

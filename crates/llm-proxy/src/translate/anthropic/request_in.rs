@@ -8,7 +8,7 @@ use crate::translate::{
     object::{Faults, Object, Path, as_list, as_text},
     request::{
         Cache, Call, DefaultMax, Effort, Format, Media, Names, Part, PartKind, Request, Role, Seal,
-        Source, Text, Thinking, Thought, Tool, ToolChoice, ToolResult,
+        Source, Text, Thinking, Thought, Tool, ToolChoice, ToolResult, WebSearch,
     },
     thinking::from_signature,
 };
@@ -43,7 +43,11 @@ pub(crate) fn read<'a>(body: &'a RawValue, faults: &mut Faults) -> Request<'a> {
     }
     for (at, raw) in all.list("tools", faults).into_iter().enumerate() {
         let list = all.path.member("tools");
-        request.tools.extend(tool(raw, list.index(at), faults));
+        match tool(raw, list.index(at), faults) {
+            Some(AnyTool::Custom(tool)) => request.tools.push(tool),
+            Some(AnyTool::Search(search)) => request.web_search = Some(search),
+            None => {}
+        }
     }
     if let Some(raw) = all.take("tool_choice") {
         let path = all.path.member("tool_choice");
@@ -152,7 +156,11 @@ impl Within {
             "text" => true,
             "image" | "document" => self == Self::User || self == Self::Result,
             "tool_result" => self == Self::User,
-            "thinking" | "redacted_thinking" | "tool_use" => self == Self::Assistant,
+            "thinking"
+            | "redacted_thinking"
+            | "tool_use"
+            | "server_tool_use"
+            | "web_search_tool_result" => self == Self::Assistant,
             // Of what is unknown something else is said.
             _ => true,
         }
@@ -237,6 +245,11 @@ fn block<'a>(
                 is_error: block.flag("is_error", faults).unwrap_or_default(),
             })
         }
+        // What a search found is in the text that came of it.
+        "web_search_tool_result" => return None,
+        "server_tool_use" if block.text("name", faults).as_deref() == Some("web_search") => {
+            return None;
+        }
         other => {
             if !other.is_empty() {
                 let other = loom_core::text::cut(other, 100);
@@ -306,9 +319,34 @@ fn media<'a>(block: &mut Object<'a, '_>, faults: &mut Faults) -> Option<Media<'a
     Some(Media { at: path.to_string(), source: read, title: None, context: None })
 }
 
-fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Tool<'a>> {
+enum AnyTool<'a> {
+    Custom(Tool<'a>),
+    Search(WebSearch<'a>),
+}
+
+/// The one tool of Anthropic's own that others have, too.
+fn web_search<'a>(mut tool: Object<'a, '_>, faults: &mut Faults) -> WebSearch<'a> {
+    tool.only("name", &["\"web_search\""], faults);
+    tool.only("allowed_callers", &["[\"direct\"]"], faults);
+    tool.ignore(&["cache_control"]);
+    let search = WebSearch {
+        at: tool.path.to_string(),
+        allowed_domains: tool.texts("allowed_domains", faults),
+        blocked_domains: tool.texts("blocked_domains", faults),
+        max_uses: tool.number("max_uses", faults),
+        location: tool.take("user_location"),
+    };
+    tool.finish(faults);
+    search
+}
+
+fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<AnyTool<'a>> {
     let mut tool = Object::read(raw, path, faults)?;
-    if let Some(kind) = tool.text("type", faults)
+    let kind = tool.text("type", faults);
+    if kind.as_deref().is_some_and(|kind| kind.starts_with("web_search_")) {
+        return Some(AnyTool::Search(web_search(tool, faults)));
+    }
+    if let Some(kind) = kind
         && kind != "custom"
     {
         let kind = loom_core::text::cut(&kind, 100);
@@ -332,7 +370,7 @@ fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<To
     // How the arguments are cut into pieces changes nothing in them.
     tool.ignore(&["eager_input_streaming"]);
     tool.finish(faults);
-    Some(read)
+    Some(AnyTool::Custom(read))
 }
 
 fn choice<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults: &mut Faults) {

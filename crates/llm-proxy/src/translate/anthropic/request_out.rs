@@ -25,7 +25,7 @@ struct Body<'a> {
     system: Option<System<'a>>,
     messages: Vec<Message<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    tools: Vec<Tool<'a>>,
+    tools: Vec<AnyTool<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_choice: Option<Choice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +123,28 @@ struct CacheControl {
 }
 
 #[derive(Serialize)]
+#[serde(untagged)]
+enum AnyTool<'a> {
+    Custom(Tool<'a>),
+    Search(Search<'a>),
+}
+
+#[derive(Serialize)]
+struct Search<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: &'static str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    allowed_domains: &'a [Cow<'a, str>],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    blocked_domains: &'a [Cow<'a, str>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_uses: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_location: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
 struct Tool<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,12 +235,10 @@ pub(crate) fn body(request: &Request<'_>) -> Result<Bytes> {
     serde_json::to_vec(&body).map(Bytes::from).map_err(Error::internal)
 }
 
-fn tools<'a>(request: &'a Request<'_>) -> Vec<Tool<'a>> {
+fn tools<'a>(request: &'a Request<'_>) -> Vec<AnyTool<'a>> {
     let none = || RawValue::from_string(r#"{"type":"object","properties":{}}"#.to_owned());
-    request
-        .tools
-        .iter()
-        .map(|tool| Tool {
+    let custom = request.tools.iter().map(|tool| {
+        AnyTool::Custom(Tool {
             name: &tool.name,
             description: tool.description.as_deref(),
             input_schema: match tool.schema {
@@ -228,7 +248,18 @@ fn tools<'a>(request: &'a Request<'_>) -> Vec<Tool<'a>> {
             strict: tool.strict.filter(|strict| *strict),
             cache_control: cache_control(tool.cache),
         })
-        .collect()
+    });
+    let search = request.web_search.as_ref().map(|search| {
+        AnyTool::Search(Search {
+            kind: "web_search_20250305",
+            name: "web_search",
+            allowed_domains: &search.allowed_domains,
+            blocked_domains: &search.blocked_domains,
+            max_uses: search.max_uses,
+            user_location: search.location,
+        })
+    });
+    custom.chain(search).collect()
 }
 
 fn choice<'a>(request: &'a Request<'_>) -> Option<Choice<'a>> {
@@ -329,7 +360,7 @@ fn thinking<'a>(thought: &'a Thought<'_>) -> Option<Kind<'a>> {
     match thought.seal.as_ref()? {
         Seal::Signature(signature) => Some(Kind::Thinking { thinking: &thought.text, signature }),
         Seal::Redacted(data) => Some(Kind::RedactedThinking { data }),
-        Seal::Encrypted { .. } => None,
+        Seal::Encrypted { .. } | Seal::Google { .. } => None,
     }
 }
 

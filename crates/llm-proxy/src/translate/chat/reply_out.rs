@@ -75,6 +75,8 @@ fn detail(index: usize, thought: &Thought<'_>) -> Value {
         Some(seal @ Seal::Encrypted { id, .. }) => json!({"type": "reasoning.encrypted",
             "index": index, "id": id, "summary": thought.text, "data": to_encrypted(seal),
             "format": "openai-responses-v1"}),
+        Some(seal @ Seal::Google { .. }) => json!({"type": "reasoning.encrypted", "index": index,
+            "summary": thought.text, "data": to_encrypted(seal), "format": "google-gemini-v1"}),
         None => json!({"type": "reasoning.text", "index": index, "text": thought.text}),
     }
 }

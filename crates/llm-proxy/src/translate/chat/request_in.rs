@@ -10,6 +10,7 @@ use crate::translate::{
         Call, DefaultMax, Effort, Format, Media, Names, Part, PartKind, Request, Role, Seal,
         Source, Text, Thinking, Thought, Tool, ToolChoice, ToolResult, Verbosity,
     },
+    thinking::from_encrypted,
 };
 
 pub(crate) const NAMES: Names = Names {
@@ -130,22 +131,16 @@ pub(crate) fn verbosity(word: &str, path: Path<'_>, faults: &mut Faults) -> Opti
 fn message<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults: &mut Faults) {
     let Some(mut message) = Object::read(raw, path, faults) else { return };
     let role = message.some_text("role", faults);
-    let content = message.take("content");
+    let said = message.take("content");
     let at = path.member("content");
     match &*role {
         "system" | "developer" => {
-            let mut texts = Vec::new();
-            for part in content.map(|raw| parts(raw, at, faults)).unwrap_or_default() {
-                match part.kind {
-                    PartKind::Text(text) => texts.push(Text { text, cache: part.cache }),
-                    _ => faults.add(at, "can only have texts"),
-                }
-            }
-            request.system(texts);
+            let parts = said.map(|raw| content(raw, at, faults, part)).unwrap_or_default();
+            request.system(only_texts(parts, at, faults));
         }
-        "user" => match content {
+        "user" => match said {
             Some(raw) => {
-                let parts = parts(raw, at, faults);
+                let parts = content(raw, at, faults, part);
                 request.push(Role::User, parts);
             }
             None => faults.add(at, "is missing"),
@@ -153,14 +148,14 @@ fn message<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, fau
         "tool" => {
             let result = ToolResult {
                 id: message.some_text("tool_call_id", faults),
-                parts: content.map(|raw| parts(raw, at, faults)).unwrap_or_default(),
+                parts: said.map(|raw| content(raw, at, faults, part)).unwrap_or_default(),
                 is_error: false,
             };
             // The name is that of the call.
             message.ignore(&["name"]);
             request.push(Role::User, vec![PartKind::Result(result).into()]);
         }
-        "assistant" => assistant(&mut message, content, request, faults),
+        "assistant" => assistant(&mut message, said, request, faults),
         _ => faults.add(
             path.member("role"),
             "must be `system`, `developer`, `user`, `assistant` or `tool`",
@@ -172,7 +167,7 @@ fn message<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, fau
 /// A turn of the assistant's, also as a reply of ours had it.
 fn assistant<'a>(
     message: &mut Object<'a, '_>,
-    content: Option<&'a RawValue>,
+    said: Option<&'a RawValue>,
     request: &mut Request<'a>,
     faults: &mut Faults,
 ) {
@@ -191,7 +186,8 @@ fn assistant<'a>(
     for (at, raw) in sealed.into_iter().enumerate() {
         all.extend(detail(raw, details.index(at), faults));
     }
-    all.extend(content.map(|raw| parts(raw, path.member("content"), faults)).unwrap_or_default());
+    let at = path.member("content");
+    all.extend(said.map(|raw| content(raw, at, faults, part)).unwrap_or_default());
     if let Some(refusal) = message.text("refusal", faults) {
         all.push(PartKind::Text(refusal).into());
     }
@@ -210,11 +206,13 @@ fn detail<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<
     let kind = detail.some_text("type", faults);
     let text = detail.text("text", faults).or(detail.text("summary", faults)).unwrap_or_default();
     let data = detail.text("data", faults);
-    let is_anthropics =
-        detail.text("format", faults).is_some_and(|format| format.starts_with("anthropic"));
+    let format = detail.text("format", faults).unwrap_or_default();
     let seal = match (detail.text("signature", faults), data, detail.text("id", faults)) {
         (Some(signature), ..) => Some(Seal::Signature(signature)),
-        (None, Some(data), _) if is_anthropics => Some(Seal::Redacted(data)),
+        (None, Some(data), _) if format.starts_with("anthropic") => Some(Seal::Redacted(data)),
+        (None, Some(data), id) if format.starts_with("google") => {
+            Some(from_encrypted(id.unwrap_or_default(), data))
+        }
         (None, Some(content), Some(id)) => Some(Seal::Encrypted { id, content }),
         _ => None,
     };
@@ -247,7 +245,14 @@ fn call<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Pa
     Some(PartKind::Call(Call { id, name, arguments }).into())
 }
 
-fn parts<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Vec<Part<'a>> {
+/// The content of a message on either of OpenAI's wires: a text, or a list of parts, which each wire
+/// reads in its own way.
+pub(crate) fn content<'a>(
+    raw: &'a RawValue,
+    path: Path<'_>,
+    faults: &mut Faults,
+    part: fn(&'a RawValue, Path<'_>, &mut Faults) -> Option<Part<'a>>,
+) -> Vec<Part<'a>> {
     if let Some(text) = as_text(raw) {
         return vec![PartKind::Text(text).into()];
     }
@@ -257,6 +262,32 @@ fn parts<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Vec<Part
     };
     let list = list.into_iter().enumerate();
     list.filter_map(|(at, raw)| part(raw, path.index(at), faults)).collect()
+}
+
+/// What the system says: parts that are texts.
+pub(crate) fn only_texts<'a>(
+    parts: Vec<Part<'a>>,
+    path: Path<'_>,
+    faults: &mut Faults,
+) -> Vec<Text<'a>> {
+    let mut texts = Vec::new();
+    for part in parts {
+        match part.kind {
+            PartKind::Text(text) => texts.push(Text { text, cache: part.cache }),
+            _ => faults.add(path, "can only have texts"),
+        }
+    }
+    texts
+}
+
+pub(crate) fn unknown_part(kind: &str, path: Path<'_>, faults: &mut Faults) {
+    if !kind.is_empty() {
+        let kind = loom_core::text::cut(kind, 100);
+        faults.add(
+            path.member("type"),
+            format!("`{kind}` cannot be told to the provider of this model"),
+        );
+    }
 }
 
 fn part<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Part<'a>> {
@@ -286,13 +317,7 @@ fn part<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Pa
             PartKind::Document(Media { title, ..plain(path, source) })
         }
         other => {
-            if !other.is_empty() {
-                let other = loom_core::text::cut(other, 100);
-                faults.add(
-                    path.member("type"),
-                    format!("`{other}` cannot be told to the provider of this model"),
-                );
-            }
+            unknown_part(other, path, faults);
             return None;
         }
     };

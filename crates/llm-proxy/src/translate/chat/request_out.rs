@@ -194,6 +194,9 @@ pub(crate) fn body(request: &Request<'_>, how: Manner) -> Result<Bytes> {
     for turn in &request.turns {
         turn_messages(&mut faults, how, turn, &mut messages);
     }
+    if let Some(search) = &request.web_search {
+        faults.unsaid(&search.at);
+    }
     if request.top_k.is_some() {
         faults.unsaid("top_k");
     }

@@ -113,7 +113,7 @@ pub(crate) fn whole(body: &[u8]) -> Result<Reply, serde_json::Error> {
         model: response.model,
         blocks: response.output.into_iter().flat_map(Item::blocks).collect(),
         finish: Some(finish),
-        stop_sequence: None,
+        ..Reply::default()
     })
 }
 

@@ -4,13 +4,14 @@ use serde_json::value::RawValue;
 
 use crate::translate::{
     chat::request_in::{
-        choice_word, effort, is_function, member, plain, schema_of, tier, user, verbosity,
+        choice_word, content, effort, is_function, member, only_texts, plain, schema_of, tier,
+        unknown_part, user, verbosity,
     },
     media,
     object::{Faults, Object, Path, as_list, as_text},
     request::{
         Call, DefaultMax, Format, Media, Names, Part, PartKind, Request, Role, Source, Text,
-        Thought, Tool, ToolChoice, ToolResult,
+        Thought, Tool, ToolChoice, ToolResult, WebSearch,
     },
     thinking::from_encrypted,
 };
@@ -70,7 +71,11 @@ pub(crate) fn read<'a>(body: &'a RawValue, faults: &mut Faults) -> Request<'a> {
     }
     for (at, raw) in all.list("tools", faults).into_iter().enumerate() {
         let list = all.path.member("tools");
-        request.tools.extend(tool(raw, list.index(at), faults));
+        match tool(raw, list.index(at), faults) {
+            Some(AnyTool::Function(tool)) => request.tools.push(tool),
+            Some(AnyTool::Search(search)) => request.web_search = Some(search),
+            None => {}
+        }
     }
     if let Some(raw) = all.take("tool_choice") {
         request.tool_choice = choice(raw, all.path.member("tool_choice"), faults);
@@ -166,7 +171,7 @@ fn item<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults
             let id = item.some_text("call_id", faults);
             let at = path.member("output");
             let parts = member(&mut item, "output", faults)
-                .map(|raw| parts(raw, at, faults))
+                .map(|raw| content(raw, at, faults, part))
                 .unwrap_or_default();
             let result = ToolResult { id, parts, is_error: false };
             request.push(Role::User, vec![PartKind::Result(result).into()]);
@@ -182,6 +187,15 @@ fn item<'a>(raw: &'a RawValue, path: Path<'_>, request: &mut Request<'a>, faults
             };
             request.push(Role::Assistant, vec![PartKind::Thinking(thought).into()]);
         }
+        Some("item_reference") => {
+            faults.add(
+                path.member("type"),
+                "`item_reference` points at what OpenAI stored; send the item itself to the provider of this model",
+            );
+            return;
+        }
+        // What a search found is in the text that came of it.
+        Some("web_search_call") => return,
         Some(other) => {
             let other = loom_core::text::cut(other, 100);
             faults.add(
@@ -210,38 +224,19 @@ fn message<'a>(item: &mut Object<'a, '_>, request: &mut Request<'a>, faults: &mu
     let path = item.path;
     let role = item.some_text("role", faults);
     item.ignore(&["id", "phase"]);
-    let content = member(item, "content", faults)
-        .map(|raw| parts(raw, path.member("content"), faults))
+    let parts = member(item, "content", faults)
+        .map(|raw| content(raw, path.member("content"), faults, part))
         .unwrap_or_default();
     match &*role {
-        "user" => request.push(Role::User, content),
-        "assistant" => request.push(Role::Assistant, content),
+        "user" => request.push(Role::User, parts),
+        "assistant" => request.push(Role::Assistant, parts),
         "system" | "developer" => {
-            let mut texts = Vec::new();
-            for part in content {
-                match part.kind {
-                    PartKind::Text(text) => texts.push(Text { text, cache: None }),
-                    _ => faults.add(path.member("content"), "can only have texts"),
-                }
-            }
-            request.system(texts);
+            request.system(only_texts(parts, path.member("content"), faults));
         }
         _ => {
             faults.add(path.member("role"), "must be `user`, `assistant`, `system` or `developer`");
         }
     }
-}
-
-fn parts<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Vec<Part<'a>> {
-    if let Some(text) = as_text(raw) {
-        return vec![PartKind::Text(text).into()];
-    }
-    let Some(list) = as_list(raw) else {
-        faults.add(path, "must be a string or a list of parts");
-        return Vec::new();
-    };
-    let list = list.into_iter().enumerate();
-    list.filter_map(|(at, raw)| part(raw, path.index(at), faults)).collect()
 }
 
 fn part<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Part<'a>> {
@@ -274,13 +269,7 @@ fn part<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Pa
             PartKind::Document(Media { title, ..plain(path, source) })
         }
         other => {
-            if !other.is_empty() {
-                let other = loom_core::text::cut(other, 100);
-                faults.add(
-                    path.member("type"),
-                    format!("`{other}` cannot be told to the provider of this model"),
-                );
-            }
+            unknown_part(other, path, faults);
             return None;
         }
     };
@@ -289,8 +278,38 @@ fn part<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Pa
     Some(kind.into())
 }
 
-fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<Tool<'a>> {
+enum AnyTool<'a> {
+    Function(Tool<'a>),
+    Search(WebSearch<'a>),
+}
+
+/// The one tool of OpenAI's own that others have, too.
+fn web_search<'a>(mut tool: Object<'a, '_>, faults: &mut Faults) -> WebSearch<'a> {
+    let path = tool.path;
+    let mut search = WebSearch { at: path.to_string(), ..WebSearch::default() };
+    if let Some(raw) = tool.take("filters")
+        && let Some(mut filters) = Object::read(raw, path.member("filters"), faults)
+    {
+        search.allowed_domains = filters.texts("allowed_domains", faults);
+        search.blocked_domains = filters.texts("blocked_domains", faults);
+        filters.finish(faults);
+    }
+    search.location = tool.take("user_location");
+    // How much of what is found the model reads is the provider's to decide.
+    tool.ignore(&["search_context_size"]);
+    tool.only("search_content_types", &["[\"text\"]"], faults);
+    // Others search the web as it is now, or not at all.
+    tool.only("external_web_access", &["true"], faults);
+    tool.finish(faults);
+    search
+}
+
+fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<AnyTool<'a>> {
     let mut tool = Object::read(raw, path, faults)?;
+    if tool.kind().is_some_and(|kind| kind.starts_with("web_search")) {
+        tool.ignore(&["type"]);
+        return Some(AnyTool::Search(web_search(tool, faults)));
+    }
     if !is_function(&mut tool, faults) {
         return None;
     }
@@ -304,7 +323,7 @@ fn tool<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<To
     tool.only("defer_loading", &["false"], faults);
     tool.only("allowed_callers", &["[\"direct\"]"], faults);
     tool.finish(faults);
-    Some(read)
+    Some(AnyTool::Function(read))
 }
 
 fn choice<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<ToolChoice<'a>> {

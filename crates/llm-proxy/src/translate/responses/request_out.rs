@@ -26,7 +26,7 @@ struct Body<'a> {
     instructions: Option<String>,
     input: Vec<Item<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    tools: Vec<Tool<'a>>,
+    tools: Vec<AnyTool<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_choice: Option<Choice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,8 @@ struct Body<'a> {
     service_tier: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     safety_identifier: Option<&'a str>,
-    store: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<bool>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stream: bool,
 }
@@ -92,6 +93,28 @@ enum Piece<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         file_url: Option<&'a str>,
     },
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AnyTool<'a> {
+    Function(Tool<'a>),
+    Search(Search<'a>),
+}
+
+#[derive(Serialize)]
+struct Search<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filters: Option<Filters<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_location: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct Filters<'a> {
+    allowed_domains: &'a [Cow<'a, str>],
 }
 
 #[derive(Serialize)]
@@ -159,6 +182,33 @@ pub(crate) fn takes(request: &Request<'_>) -> bool {
 /// # Errors
 /// 422 for what this wire cannot express.
 pub(crate) fn body(request: &Request<'_>) -> Result<Bytes> {
+    written(&read(request)?)
+}
+
+/// The body of `POST /responses/input_tokens`: what is of the prompt.
+///
+/// # Errors
+/// 422 for what this wire cannot express.
+pub(crate) fn count(request: &Request<'_>) -> Result<Bytes> {
+    let body = read(request)?;
+    written(&Body {
+        max_output_tokens: None,
+        temperature: None,
+        top_p: None,
+        include: &[],
+        service_tier: None,
+        safety_identifier: None,
+        store: None,
+        stream: false,
+        ..body
+    })
+}
+
+fn written(body: &Body<'_>) -> Result<Bytes> {
+    serde_json::to_vec(body).map(Bytes::from).map_err(Error::internal)
+}
+
+fn read<'a>(request: &'a Request<'_>) -> Result<Body<'a>> {
     let mut faults = Faults::default();
     let mut input = Vec::with_capacity(request.turns.len());
     for turn in &request.turns {
@@ -170,18 +220,18 @@ pub(crate) fn body(request: &Request<'_>) -> Result<Bytes> {
     if !request.stop.is_empty() {
         faults.unsaid(request.names.stop);
     }
+    let search = search(&mut faults, request);
     faults.finish()?;
-    let tools: Vec<_> = request
-        .tools
-        .iter()
-        .map(|tool| Tool {
+    let functions = request.tools.iter().map(|tool| {
+        AnyTool::Function(Tool {
             kind: "function",
             name: &tool.name,
             description: tool.description.as_deref(),
             parameters: tool.schema.map(complete_schema),
             strict: tool.strict.unwrap_or_default(),
         })
-        .collect();
+    });
+    let tools: Vec<_> = functions.chain(search.map(AnyTool::Search)).collect();
     let choice = request.tool_choice.as_ref().filter(|_| !tools.is_empty());
     let system: Vec<&str> = request.system.iter().map(|text| text.text.as_ref()).collect();
     let effort = request.thinking.and_then(effort);
@@ -197,7 +247,7 @@ pub(crate) fn body(request: &Request<'_>) -> Result<Bytes> {
         }),
         verbosity: request.verbosity,
     };
-    let body = Body {
+    Ok(Body {
         model: &request.model,
         instructions: (!system.is_empty()).then(|| system.join("\n\n")),
         input,
@@ -217,10 +267,25 @@ pub(crate) fn body(request: &Request<'_>) -> Result<Bytes> {
         text: (text.format.is_some() || text.verbosity.is_some()).then_some(text),
         service_tier: request.standard_tier.then_some("default"),
         safety_identifier: request.user.as_deref().filter(|user| user.len() <= MAX_USER),
-        store: false,
+        store: Some(false),
         stream: request.stream,
-    };
-    serde_json::to_vec(&body).map(Bytes::from).map_err(Error::internal)
+    })
+}
+
+fn search<'a>(faults: &mut Faults, request: &'a Request<'_>) -> Option<Search<'a>> {
+    let search = request.web_search.as_ref()?;
+    if search.max_uses.is_some() {
+        faults.unsaid(format!("{}.max_uses", search.at));
+    }
+    if !search.blocked_domains.is_empty() {
+        faults.unsaid(format!("{}.blocked_domains", search.at));
+    }
+    let allowed_domains = search.allowed_domains.as_slice();
+    Some(Search {
+        kind: "web_search",
+        filters: (!allowed_domains.is_empty()).then_some(Filters { allowed_domains }),
+        user_location: search.location,
+    })
 }
 
 fn items<'a>(faults: &mut Faults, turn: &'a Turn<'_>, items: &mut Vec<Item<'a>>) {

@@ -210,7 +210,23 @@ fn responses_to_anthropic() {
             (json!({"moderation": {}}), Refused("moderation")),
             (json!({"of_tomorrow": 1}), Refused("of_tomorrow")),
             (item(json!({"type": "item_reference", "id": "i"})), Refused("input[1].type")),
-            (item(json!({"type": "web_search_call", "id": "i"})), Refused("input[1].type")),
+            (item(json!({"type": "item_reference", "id": "i"})), Refused("input[1].type")),
+            (item(json!({"type": "web_search_call", "id": "i"})), Dropped),
+            (item(json!({"type": "file_search_call", "id": "i"})), Refused("input[1].type")),
+            (json!({"tools": [{"type": "web_search"}]}), Told("/tools/0/name")),
+            (
+                json!({"tools": [{"type": "web_search", "external_web_access": true,
+                    "filters": {"allowed_domains": ["e.com"]}, "search_context_size": "high"}]}),
+                Told("/tools/0/allowed_domains/0"),
+            ),
+            (
+                json!({"tools": [{"type": "web_search_preview", "user_location": {"type": "approximate", "city": "Bern"}}]}),
+                Told("/tools/0/user_location/city"),
+            ),
+            (
+                json!({"tools": [{"type": "web_search", "external_web_access": false}]}),
+                Refused("tools[0].external_web_access"),
+            ),
             (item(json!({"role": "critic", "content": "x"})), Refused("input[1].role")),
             (item(json!({"role": "developer", "content": "x"})), Told("/messages/1/role")),
             (
@@ -262,7 +278,15 @@ fn anthropic_to_openai() {
         (json!({"stream": true}), Told("/stream")),
         (json!({"tools": tool}), Told("/tools/0/parameters")),
         (
-            json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+            json!({"tools": [{"type": "web_search_20250305", "name": "web_search", "allowed_domains": ["e.com"]}]}),
+            Told("/tools/0/filters/allowed_domains/0"),
+        ),
+        (
+            json!({"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}]}),
+            Refused("tools[0].max_uses"),
+        ),
+        (
+            json!({"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]}),
             Refused("tools[0].type"),
         ),
         (
@@ -362,6 +386,10 @@ fn anthropic_to_openai() {
         &[
             (json!({"stop_sequences": ["a"]}), Told("/stop/0")),
             (json!({"top_k": 3}), Refused("top_k")),
+            (
+                json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+                Refused("tools[0]"),
+            ),
             (
                 block(
                     json!({"type": "document", "source": {"type": "url", "url": "https://e.com/x"}}),

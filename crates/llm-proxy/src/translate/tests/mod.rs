@@ -3,6 +3,7 @@
 mod bench;
 mod clients;
 mod fields;
+mod gemini;
 mod replies;
 mod requests;
 mod streams;
@@ -15,7 +16,11 @@ use super::{
 };
 use crate::{dialect::Operation, observe::Observer, usage::Usage};
 
+/// The wires that are surfaces, too.
 const ALL: [Operation; 3] = [Operation::Messages, Operation::Chat, Operation::Responses];
+/// The wires of providers.
+const PROVIDERS: [Operation; 4] =
+    [Operation::Messages, Operation::Chat, Operation::Responses, Operation::GenerateContent];
 
 fn facts(usage: &Usage) -> Facts<'_> {
     Facts { usage, model: "asked", request_id: "req", now: 1_767_225_600 }

@@ -64,6 +64,7 @@ fn reply() -> impl Strategy<Value = Reply> {
                 blocks,
                 finish: Some(if cut { Finish::MaxTokens } else { end }),
                 stop_sequence: None,
+                counted: None,
             }
         },
     )

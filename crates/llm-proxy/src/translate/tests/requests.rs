@@ -8,6 +8,7 @@ use crate::{
     translate::{
         anthropic,
         chat::{self, request_out::Manner},
+        gemini,
         object::Faults,
         request::Request,
         responses,
@@ -33,6 +34,7 @@ pub(super) fn through(from: Operation, to: Operation, body: &Value) -> loom_core
             let vendor = request.model == "gpt-5";
             chat::request_out::body(&request, Manner { counted: true, vendor })
         }
+        Operation::GenerateContent => gemini::request_out::body(&request),
         _ => responses::request_out::body(&request),
     };
     sent.map(|sent| serde_json::from_slice(&sent).unwrap())
@@ -181,6 +183,30 @@ fn conversations_on_every_other_wire() {
         "responses_to_messages",
         through(Operation::Responses, Operation::Messages, &responses).unwrap()
     );
+    let to_gemini = |from, mut body: Value, list: &str| {
+        // Instructions in the middle.
+        let turns = body[list].as_array_mut().unwrap();
+        let first_user = turns.iter().position(|turn| turn["role"] == "user").unwrap();
+        let mut at = 0;
+        turns.retain(|turn| {
+            at += 1;
+            at <= first_user || !matches!(turn["role"].as_str(), Some("system" | "developer"))
+        });
+        through(from, Operation::GenerateContent, &body).unwrap()
+    };
+    let mut messages = without(Operation::Messages, &[]);
+    messages["model"] = json!("gemini-2.5-pro");
+    insta::assert_json_snapshot!(
+        "messages_to_gemini",
+        to_gemini(Operation::Messages, messages, "messages")
+    );
+    let chat = without(Operation::Chat, &["verbosity"]);
+    insta::assert_json_snapshot!("chat_to_gemini", to_gemini(Operation::Chat, chat, "messages"));
+    responses["model"] = json!("gemini-3-flash-preview");
+    insta::assert_json_snapshot!(
+        "responses_to_gemini",
+        to_gemini(Operation::Responses, responses, "input")
+    );
 }
 
 /// A member of the first message's blocks away.
@@ -239,7 +265,7 @@ fn thinking_that_nobody_sealed_goes_back_to_a_compatible_provider_with_its_calls
 }
 
 /// Every place in a body, as JSON pointers.
-fn places(value: &Value, at: &str, all: &mut Vec<String>) {
+pub(super) fn places(value: &Value, at: &str, all: &mut Vec<String>) {
     all.push(at.to_owned());
     match value {
         Value::Object(members) => {
@@ -255,7 +281,7 @@ fn places(value: &Value, at: &str, all: &mut Vec<String>) {
 proptest! {
     #[test]
     fn a_request_with_anything_anywhere_is_told_or_refused(
-        from in prop::sample::select(super::ALL.to_vec()), to in prop::sample::select(super::ALL.to_vec()),
+        from in prop::sample::select(super::ALL.to_vec()), to in prop::sample::select(super::PROVIDERS.to_vec()),
         at in any::<prop::sample::Index>(),
         by in prop::sample::select(vec![
             json!(null), json!(true), json!(-1), json!(1e300), json!(""), json!("none"), json!([]),

@@ -3,7 +3,7 @@
 use loom_testkit::{TestApp, llm::Reply};
 use serde_json::{Value, json};
 
-use super::{GPT, Op, SONNET, ask, begin_stream, post, stream};
+use super::{GPT, Op, SONNET, ask, begin_stream, let_rest, post, start_patient, stream};
 
 /// The tokens of a row in the order input, output, cache read, 5 min write, 1 h write, reasoning.
 fn tokens(row: &Value) -> [Option<u64>; 6] {
@@ -275,7 +275,7 @@ async fn a_request_whose_client_leaves_before_the_answer_has_a_row_without_a_sta
 
 #[tokio::test]
 async fn failed_requests_have_rows_with_status_and_code() {
-    let app = TestApp::start().await;
+    let app = start_patient().await;
     let user = app.user("a@example.com").await;
     let mut expected = Vec::new();
     for op in Op::ALL {
@@ -286,6 +286,7 @@ async fn failed_requests_have_rows_with_status_and_code() {
             ] {
                 user.post(op.path(), &body).await.expect(status);
                 expected.push(status);
+                let_rest(&app);
             }
         }
     }

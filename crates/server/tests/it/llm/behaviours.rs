@@ -12,11 +12,11 @@ use loom_testkit::{
     llm::{Ended, Reply, trigger},
 };
 
-use super::{Op, ask, begin_stream, post, post_directly, receive, stream};
+use super::{Op, ask, begin_stream, let_rest, post, post_directly, receive, start_patient, stream};
 
 #[tokio::test]
 async fn a_429_keeps_its_status_body_retry_after_and_limits() {
-    let app = TestApp::start().await;
+    let app = start_patient().await;
     let user = app.user("a@example.com").await;
     for op in Op::ALL {
         for body in [op.body("mock-error-429"), op.stream_body("mock-error-429")] {
@@ -34,13 +34,14 @@ async fn a_429_keeps_its_status_body_retry_after_and_limits() {
             assert_eq!(through.headers[left], "0");
             // It is the client who tries again, not we.
             assert_eq!(app.mock.requests().len(), 1);
+            let_rest(&app);
         }
     }
 }
 
 #[tokio::test]
 async fn errors_of_the_provider_keep_their_status_and_every_byte() {
-    let app = TestApp::start().await;
+    let app = start_patient().await;
     let user = app.user("a@example.com").await;
     for op in Op::ALL {
         for model in [
@@ -60,6 +61,7 @@ async fn errors_of_the_provider_keep_their_status_and_every_byte() {
             assert_eq!(through.status, direct.status, "{op:?} {model}");
             assert_eq!(through.body, direct.body, "{op:?} {model}");
             assert_eq!(through.headers["content-type"], "application/json");
+            let_rest(&app);
         }
     }
 }

@@ -111,9 +111,12 @@ async fn a_break_inside_of_an_event_breaks_the_connection_so_that_no_half_passes
     let app = TestApp::start().await;
     let user = app.user("a@example.com").await;
     for op in Op::ALL {
-        app.mock.enqueue(
-            Reply::sse().bytes("data: {\"x\":1}\n\n").bytes("data: {\"hal").step(Step::Close),
-        );
+        let content = match op {
+            Op::Messages => json!({"type": "content_block_delta", "delta": {"text": "x"}}),
+            Op::Chat => json!({"choices": [{"delta": {"content": "x"}}]}),
+            Op::Responses => json!({"type": "response.output_text.delta", "delta": "x"}),
+        };
+        app.mock.enqueue(Reply::sse().event(&content).bytes("data: {\"hal").step(Step::Close));
         let received = stream(&user, op, op.priced_model()).await;
         assert!(received.broke_off, "{op:?}");
         assert!(!received.text().contains("error"), "{}", received.text());

@@ -11,7 +11,7 @@ use loom_testkit::{
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use super::{GPT, Op, SONNET, ask};
+use super::{GPT, Op, SONNET, ask, let_rest, start_patient};
 
 const MASTER_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
@@ -157,7 +157,7 @@ async fn a_key_that_the_provider_refuses_fails_its_test_without_being_shown() {
 
 #[tokio::test]
 async fn a_401_of_the_provider_is_told_in_our_words() {
-    let app = TestApp::start().await;
+    let app = start_patient().await;
     let user = app.user("a@example.com").await;
     for op in Op::ALL {
         for body in [op.body("m"), op.stream_body("m")] {
@@ -171,6 +171,7 @@ async fn a_401_of_the_provider_is_told_in_our_words() {
             let (message, _) = op.error_of(&answer.json());
             assert!(message.contains("refuses the credential that this server holds"), "{message}");
             assert!(!answer.text.contains(&UPSTREAM_KEY[..8]), "{}", answer.text);
+            let_rest(&app);
         }
     }
     // Of both providers.
@@ -182,7 +183,7 @@ async fn a_401_of_the_provider_is_told_in_our_words() {
 
 #[tokio::test]
 async fn an_error_that_repeats_the_key_is_passed_on_without_it() {
-    let app = TestApp::start().await;
+    let app = start_patient().await;
     let user = app.user("a@example.com").await;
     for status in [400, 403, 500] {
         let body = json!({"error": {"message": format!("key {UPSTREAM_KEY} is bad"), "type": "x", "code": "y"}});
@@ -191,6 +192,7 @@ async fn an_error_that_repeats_the_key_is_passed_on_without_it() {
         assert!(!answer.text.contains(UPSTREAM_KEY), "{}", answer.text);
         assert!(answer.text.contains("is bad"), "{}", answer.text);
         answer.json();
+        let_rest(&app);
     }
     let rows = format!("{:?}", app.llm_requests(3).await);
     assert!(!rows.contains(UPSTREAM_KEY));

@@ -8,11 +8,18 @@ mod broken;
 mod chaos;
 mod conversation;
 mod credentials;
+mod failover;
+mod org_routes;
 mod passthrough;
+mod pool;
+mod pool_admin;
+mod pool_tokens;
 mod rig;
 mod routing;
 mod sdk;
+mod silence;
 mod translated;
+mod vertex;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
@@ -140,6 +147,16 @@ async fn post_directly(app: &TestApp, path: &str, body: impl Into<reqwest::Body>
     app.mock.wait_for_end(1).await;
     app.mock.clear();
     received
+}
+
+/// A server on which what an error did to a credential is over as soon as [`let_rest`] says so.
+async fn start_patient() -> TestApp {
+    loom_testkit::Setup::default().manual_clock().start().await
+}
+
+/// As if hours had gone by.
+fn let_rest(app: &TestApp) {
+    app.clock.advance(std::time::Duration::from_secs(2 * 3600));
 }
 
 async fn ask(caller: &Caller, op: Op, model: &str) -> Answer {

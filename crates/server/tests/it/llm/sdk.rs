@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use loom_testkit::{Setup, TestApp};
+use loom_testkit::{Setup, TestApp, app::UPSTREAM_KEY};
 use tokio::process::Command;
 
 /// As `make test` installs it.
@@ -23,13 +23,14 @@ fn python() -> PathBuf {
     python
 }
 
-async fn run(app: TestApp, script: &str) {
+pub(super) async fn run(app: TestApp, script: &str) {
     let user = app.user("sdk@example.com").await;
     let output = Command::new(python())
         .args(["-W", "ignore", "-m", "unittest", script])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk"))
         .env("LOOM_URL", app.url())
         .env("LOOM_KEY", user.key.as_deref().unwrap())
+        .env("LOOM_PROVIDER_TOKEN", UPSTREAM_KEY)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("NO_PROXY", "*")
         .kill_on_drop(true)
@@ -41,14 +42,20 @@ async fn run(app: TestApp, script: &str) {
     assert!(told.contains("OK") && !told.contains("Ran 0 tests"), "{told}");
 }
 
+/// The scripts also have errors of all kinds come: with the callers' own tokens, as ours would be
+/// disabled, or rest, for all that comes after.
+async fn with_own_tokens(setup: Setup) -> TestApp {
+    setup.set("LOOM_SERVER_LLM_CALLER_TOKENS", "anthropic,openai").start().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_anthropic_sdk_works_as_with_its_vendor() {
-    run(TestApp::start().await, "test_anthropic").await;
+    run(with_own_tokens(Setup::default()).await, "test_anthropic").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_openai_sdk_works_as_with_its_vendor() {
-    run(TestApp::start().await, "test_openai").await;
+    run(with_own_tokens(Setup::default()).await, "test_openai").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,8 +69,13 @@ async fn both_sdks_work_with_the_models_of_other_wires() {
     let app = Setup::default()
         .set("LOOM_SERVER_LLM_PROVIDERS", "other")
         .set("LOOM_SERVER_LLM_OTHER_BASE_URL", format!("{}/openai/v1", mock.url()))
-        .set("LOOM_SERVER_LLM_OTHER_API_KEY", "sk-compatible")
-        .start()
-        .await;
+        .set("LOOM_SERVER_LLM_OTHER_API_KEY", "sk-compatible");
+    let app = with_own_tokens(app).await;
     run(app, "test_translated").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sdks_work_with_the_models_of_vertex() {
+    let mock = loom_testkit::llm::MockLlm::start("ya29.mock-access-token");
+    run(super::vertex::with_vertex(&mock).start().await, "test_vertex").await;
 }

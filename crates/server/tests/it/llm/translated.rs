@@ -6,14 +6,18 @@ use loom_testkit::{
 };
 use serde_json::{Value, json};
 
-use super::{GPT, Op, SONNET, ask, begin_stream, post, stream};
+use super::{GPT, Op, SONNET, ask, begin_stream, let_rest, post, stream};
 
 const KEY: &str = "sk-compatible-4f1d";
 
 /// With a provider `other` that only knows chat.
 async fn with_other() -> (TestApp, MockLlm) {
+    set_up_with_other(Setup::default()).await
+}
+
+async fn set_up_with_other(setup: Setup) -> (TestApp, MockLlm) {
     let mock = MockLlm::start(KEY);
-    let app = Setup::default()
+    let app = setup
         .set("LOOM_SERVER_LLM_PROVIDERS", "other")
         .set("LOOM_SERVER_LLM_OTHER_BASE_URL", format!("{}/openai/v1", mock.url()))
         .set("LOOM_SERVER_LLM_OTHER_API_KEY", KEY)
@@ -103,7 +107,7 @@ async fn what_cannot_be_told_is_a_400_that_names_the_field_and_asks_nobody() {
         (Op::Chat, SONNET, json!({"tools": [{"type": "custom"}]}), "tools[0].type"),
         (Op::Responses, SONNET, json!({"previous_response_id": "r"}), "previous_response_id"),
         (Op::Responses, SONNET, json!({"background": true}), "background"),
-        (Op::Responses, SONNET, json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
+        (Op::Responses, SONNET, json!({"tools": [{"type": "file_search"}]}), "tools[0].type"),
         (Op::Responses, "other/m", json!({"conversation": "c"}), "conversation"),
         (Op::Messages, GPT, json!({"top_k": 5}), "top_k"),
         (
@@ -130,7 +134,7 @@ async fn what_cannot_be_told_is_a_400_that_names_the_field_and_asks_nobody() {
 
 #[tokio::test]
 async fn a_refusal_keeps_its_status_and_its_wait_in_the_form_of_the_wire() {
-    let (app, _other) = with_other().await;
+    let (app, _other) = set_up_with_other(Setup::default().manual_clock()).await;
     let user = app.user("a@example.com").await;
     let mut rows = 0;
     for (op, model, _) in CROSSED.into_iter().take(3) {
@@ -142,6 +146,7 @@ async fn a_refusal_keeps_its_status_and_its_wait_in_the_form_of_the_wire() {
             rows += 1;
             let row = app.llm_requests(rows).await.pop().unwrap();
             assert_eq!((&row["outcome"], &row["status"]), (&json!("failed"), &json!(status)));
+            let_rest(&app);
         }
     }
     // A key that is refused is told in our words.

@@ -115,6 +115,18 @@ async fn with_user() -> (TestApp, User) {
     (app, user)
 }
 
+/// The same with a clock that [`rest`] moves.
+async fn with_patient_user() -> (TestApp, User) {
+    let app = loom_testkit::Setup::default().manual_clock().start().await;
+    let user = app.user("a@example.com").await;
+    (app, user)
+}
+
+/// As if hours had gone by: what errors did to a credential is over.
+fn rest(app: &TestApp) {
+    app.clock.advance(std::time::Duration::from_secs(2 * 3600));
+}
+
 async fn complete(caller: &Caller, wire: Wire, request: &Value) -> Value {
     let answer = caller.post(&wire.complete(), request).await.expect(200);
     assert_eq!(answer.header("content-type"), Some("application/json"));

@@ -48,7 +48,8 @@ async fn names_that_cannot_be_stored_cost_no_row() {
         let start = json!({"type": "message_start", "message": {"model": model}});
         let error = json!({"type": "error", "error": {"type": model, "message": "a\0b"}});
         app.mock.enqueue(Reply::sse().event(&start).event(&error));
-        assert_eq!(stream(&user, Anthropic, &hi("m")).await.error(), "upstream_error");
+        let answer = user.post(&Anthropic.stream(), &hi("m")).await.expect(502);
+        assert_eq!(answer.code(), "upstream_error");
         app.mock.enqueue(Reply::json(
             200,
             &json!({
@@ -123,7 +124,12 @@ async fn a_key_that_is_stored_later_is_soon_used() {
     let user = app.user("a@example.com").await;
     user.post(&OpenAi.stream(), &hi("m")).await.expect(503);
     let secret = SecretString::from(UPSTREAM_KEY);
-    app.running.features.llm.add_credential("openai", "later", &secret).await.unwrap();
+    app.running
+        .features
+        .llm
+        .add_credential("openai", &loom_llm_proxy::NewCredential::key("later", secret))
+        .await
+        .unwrap();
     let answer = eventually(async || {
         let answer = user.post(&OpenAi.stream(), &hi("m")).await;
         (answer.status == 200).then_some(answer)
