@@ -26,6 +26,7 @@ use crate::{
     forward::{Outgoing, read_to},
     ledger::Opening,
     models,
+    record::Surface,
     relay::{Relay, relay},
     stream_options,
 };
@@ -231,7 +232,10 @@ macro_rules! operation {
             Body(body): Body,
         ) -> Response {
             let incoming = Incoming { principal, info, headers, uri, body };
-            proxy.pass(incoming, $operation).await.into_response()
+            let answer = |proxy: LlmProxy, incoming| async move {
+                proxy.pass(incoming, $operation).await.into_response()
+            };
+            proxy.recorded(Surface::Wire($operation), incoming, answer).await
         }
     };
 }

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use loom_jobs::{CatchUp, Job, JobError, JobReport, Schedule};
 
-use crate::{LlmProxy, store};
+use crate::{LlmProxy, record, store};
 
 pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
+    let record_cleanup = record::job(proxy);
     let proxy = proxy.clone();
     let cleanup = Job {
         id: "llm-request-cleanup",
@@ -26,5 +27,5 @@ pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
             })
         }),
     };
-    vec![cleanup]
+    vec![cleanup, record_cleanup]
 }

@@ -16,6 +16,7 @@ mod native;
 mod observe;
 mod price;
 mod provider;
+mod record;
 mod relay;
 mod scan;
 mod store;
@@ -74,19 +75,17 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     vault: Arc<Vault>,
-    #[expect(dead_code, reason = "for what follows")]
     hub: Hub,
     #[expect(dead_code, reason = "for what follows")]
     notify: Notify,
-    #[expect(dead_code, reason = "for what follows")]
     audit: Arc<dyn Audit>,
-    #[expect(dead_code, reason = "for what follows")]
     orgs: Arc<dyn OrgDirectory>,
     #[expect(dead_code, reason = "for what follows")]
     replica: String,
     client: reqwest::Client,
     providers: provider::Providers,
     ledger: ledger::Ledger,
+    record: record::Record,
     timeouts: config::Timeouts,
     retention: std::time::Duration,
     /// When the stored credentials were last read, in milliseconds since 1970.
@@ -118,6 +117,7 @@ impl LlmProxy {
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Inner {
             ledger: ledger::Ledger::start(&pool, clock.clone()),
+            record: record::Record::new(&vault)?,
             providers: provider::Providers::new(config),
             timeouts: config.timeouts,
             retention: config.retention,
@@ -139,11 +139,14 @@ impl LlmProxy {
     /// Reads the stored credentials.
     pub async fn start(self) -> Result<Self> {
         self.read_credentials().await?;
+        self.follow_settings().await?;
         Ok(self)
     }
 
     pub fn routes(&self) -> OpenApiRouter {
-        http::routes(self.clone()).merge(native::routes(self.clone()))
+        http::routes(self.clone())
+            .merge(native::routes(self.clone()))
+            .merge(record::routes(self.clone()))
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
@@ -204,6 +207,7 @@ impl LlmProxy {
 
     /// Writes what is not yet written of the account. Streams that run on are no longer counted.
     pub async fn close(&self) {
+        self.record.close().await;
         self.ledger.close().await;
     }
 }

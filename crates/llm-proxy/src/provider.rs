@@ -113,6 +113,14 @@ impl Provider {
         url
     }
 
+    /// By which of its operations a native request asks it.
+    pub(crate) fn native_operation(&self) -> Operation {
+        match self.dialect {
+            Dialect::Anthropic => Operation::Messages,
+            Dialect::OpenAi => Operation::Chat,
+        }
+    }
+
     pub(crate) fn is_demo(&self) -> bool {
         &*self.name == demo::PROVIDER
     }

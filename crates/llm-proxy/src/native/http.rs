@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderMap, HeaderValue},
+    http::{HeaderMap, HeaderValue, Uri},
     middleware,
     response::{IntoResponse, Response},
 };
@@ -27,14 +27,15 @@ use super::{
 };
 use crate::{
     LlmProxy,
-    dialect::{Dialect, Operation},
+    dialect::Operation,
     exchange::{Answer, is_event_stream, wire},
     forward::Incoming,
-    http::BODY_LIMIT,
+    http::{self, BODY_LIMIT},
     ledger::{Meter, Opening},
     live::{Account, Live},
     observe::Observer,
     provider::Provider,
+    record::Surface,
     translate::stream::Decoder,
 };
 
@@ -68,9 +69,24 @@ async fn complete(
     info: RequestInfo,
     Path(provider): Path<String>,
     headers: HeaderMap,
+    uri: Uri,
     Body(body): Body,
+) -> Response {
+    let surface = Surface::Native { provider: provider.clone(), streamed: false };
+    let incoming = http::Incoming { principal, info, headers, uri, body };
+    let answer = |proxy, incoming| async move {
+        complete_once(proxy, &provider, incoming).await.into_response()
+    };
+    proxy.recorded(surface, incoming, answer).await
+}
+
+async fn complete_once(
+    proxy: LlmProxy,
+    provider: &str,
+    incoming: http::Incoming,
 ) -> Result<Response> {
-    let asked = proxy.ask_native(&principal, &info, &provider, &headers, &body, false).await?;
+    let http::Incoming { principal, info, headers, uri: _, body } = incoming;
+    let asked = proxy.ask_native(&principal, &info, provider, &headers, &body, false).await?;
     let Asked { provider, operation, answer, meter, model } = asked;
     let mut account = Account::new(meter, model, Observer::json(operation));
     match proxy.whole(&provider, operation, answer.into_body(), &mut account).await {
@@ -109,9 +125,24 @@ async fn stream(
     info: RequestInfo,
     Path(provider): Path<String>,
     headers: HeaderMap,
+    uri: Uri,
     Body(body): Body,
+) -> Response {
+    let surface = Surface::Native { provider: provider.clone(), streamed: true };
+    let incoming = http::Incoming { principal, info, headers, uri, body };
+    let answer = |proxy, incoming| async move {
+        stream_once(proxy, &provider, incoming).await.into_response()
+    };
+    proxy.recorded(surface, incoming, answer).await
+}
+
+async fn stream_once(
+    proxy: LlmProxy,
+    provider: &str,
+    incoming: http::Incoming,
 ) -> Result<Response> {
-    let asked = proxy.ask_native(&principal, &info, &provider, &headers, &body, true).await?;
+    let http::Incoming { principal, info, headers, uri: _, body } = incoming;
+    let asked = proxy.ask_native(&principal, &info, provider, &headers, &body, true).await?;
     let Asked { provider, operation, answer, meter, model } = asked;
     let streams = is_event_stream(answer.headers());
     let mut waiting = VecDeque::new();
@@ -172,10 +203,7 @@ impl LlmProxy {
         require_json(headers)?;
         let request: Request = parse_json(body)?;
         check(&request)?;
-        let operation = match provider.dialect {
-            Dialect::Anthropic => Operation::Messages,
-            Dialect::OpenAi => Operation::Chat,
-        };
+        let operation = provider.native_operation();
         let sent = wire(&provider, operation, &request.neutral(streamed))?;
         let mut meter = self
             .open_account(&Opening {
