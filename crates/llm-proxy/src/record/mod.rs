@@ -25,7 +25,7 @@ use loom_core::{
 use loom_vault::Vault;
 use metrics::counter;
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{LlmProxy, http::Incoming};
 
@@ -51,6 +51,8 @@ pub(crate) struct Record {
     /// What still has to be written, and requests that go on without their client.
     tasks: TaskTracker,
     writing: Arc<Semaphore>,
+    /// Ends the requests that go on without their client.
+    stop: CancellationToken,
 }
 
 impl Record {
@@ -62,11 +64,13 @@ impl Record {
             flights: run::Flights::default(),
             tasks: TaskTracker::new(),
             writing: Arc::new(Semaphore::new(MAX_WRITING)),
+            stop: CancellationToken::new(),
         })
     }
 
-    /// Resolves when all is written.
+    /// When no client is there any more: resolves when all is written.
     pub(crate) async fn close(&self) {
+        self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }

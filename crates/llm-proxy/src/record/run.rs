@@ -201,7 +201,7 @@ impl Run {
         let mut beat = std::pin::pin!(self.beat());
         let response = tokio::select! {
             response = answer => response,
-            () = &mut beat => return self.fail(),
+            () = &mut beat => return self.end().await,
         };
         let (head, mut body) = response.into_parts();
         if !head.status.is_success() {
@@ -220,7 +220,7 @@ impl Run {
         let ended = loop {
             let frame = tokio::select! {
                 frame = body.frame() => frame,
-                () = &mut beat => return self.fail(),
+                () = &mut beat => return self.end().await,
             };
             let data = match frame {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -262,13 +262,16 @@ impl Run {
     }
 
     /// Says again and again that this run lives. Resolves when it must end: nobody has waited for it for
-    /// too long.
+    /// too long, or the server goes down.
     async fn beat(&self) {
         let mut ticks = interval(BEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deserted_since = None;
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.proxy.record.stop.cancelled() => return,
+            }
             let until = self.proxy.clock.now() + LEASE;
             match store::renew(&self.proxy.pool, &self.claim(), until).await {
                 Ok(true) => {}
@@ -287,16 +290,10 @@ impl Run {
         }
     }
 
-    /// The run was ended by ourselves, with nobody there.
-    fn fail(&self) {
-        self.leave();
+    /// Ended by ourselves, with nobody there.
+    async fn end(&self) {
+        self.give_up().await;
         self.flight.break_off();
-        let (proxy, call, key, attempt) =
-            (self.proxy.clone(), Arc::clone(&self.call), self.key, self.attempt);
-        self.proxy.record.tasks.spawn(async move {
-            let claim = store::Claim { org: call.principal.org, key: &key, attempt };
-            warn(store::release(&proxy.pool, &claim).await);
-        });
     }
 
     /// Nothing of it is kept; the key is free for another try.

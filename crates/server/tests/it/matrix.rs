@@ -103,6 +103,11 @@ const ROWS: &[Row] = &[
     ("POST /api/orgs/invitations/accept", USERS, Some(r#"{"token": "none"}"#)),
     ("GET /api/orgs/{org}/audit-log", ORG_ADMINS, None),
     // Keys: members have their own.
+    ("GET /api/orgs/{org}/llm/settings", ORG_ADMINS, None),
+    ("PATCH /api/orgs/{org}/llm/settings", ORG_ADMINS, Some("{}")),
+    ("DELETE /api/orgs/{org}/llm/captures", ORG_ADMINS, None),
+    // Those who act elsewhere are owners there.
+    ("GET /api/llm/requests/{id}/capture", "-x++xx+++", None),
     ("GET /api/orgs/{org}/api-keys", USERS_HERE, None),
     (
         "POST /api/orgs/{org}/api-keys",
