@@ -73,7 +73,7 @@ impl LlmProxy {
     }
 
     /// The answer that is kept, accounted as one that cost nothing.
-    pub(super) async fn from_cache(&self, call: &Call, question: &Question) -> Option<Response> {
+    pub(super) async fn cached(&self, call: &Call, question: &Question) -> Option<Response> {
         let found = if question.reads { self.find(call, question).await } else { Ok(None) };
         let result = match &found {
             Ok(Some(_)) => "hit",

@@ -72,6 +72,7 @@ async fn change_llm_settings(
     let here = proxy.orgs.acting_in(&principal, &org).await?;
     authorize(&here, Action::ManageOrg(Scope::AdminWrite))?;
     let mut tx = loom_db::begin(&proxy.pool).await?;
+    store::make_settings(&mut tx, here.org, proxy.clock.now()).await?;
     let was = store::settings(&mut tx, here.org).await?;
     let is = was.changed(&change)?;
     store::put_settings(&mut tx, here.org, &is, proxy.clock.now()).await?;

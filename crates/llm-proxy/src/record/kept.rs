@@ -138,7 +138,7 @@ fn is_reply(surface: &Surface, body: &[u8]) -> bool {
     let Ok(reply) = serde_json::from_slice::<Reply<'_>>(body) else { return false };
     let failed = *surface == Surface::Wire(Operation::Responses)
         && !matches!(
-            reply.status.map(|s| s.get()),
+            reply.status.map(serde_json::value::RawValue::get),
             None | Some(r#""completed""# | r#""incomplete""#)
         );
     !failed && reply.error.is_none()

@@ -36,7 +36,7 @@ pub(crate) use purge::job;
 
 use call::{Call, Key};
 use kept::Kept;
-use tee::{Heard, Tee};
+use tee::{Heard, tee};
 
 /// The code of the one 422 that stays one on the vendors' wires.
 pub(crate) const KEY_REUSED: &str = "idempotency_key_reused";
@@ -51,7 +51,7 @@ pub(crate) struct Record {
     /// What still has to be written, and requests that go on without their client.
     tasks: TaskTracker,
     writing: Arc<Semaphore>,
-    /// Ends the requests that go on without their client.
+    /// Ends what goes on without a client.
     stop: CancellationToken,
 }
 
@@ -82,7 +82,10 @@ impl LlmProxy {
         let heard = self.hub.subscribe(crate::CHANNEL);
         self.record.settings.read(&self.pool).await?;
         let proxy = self.clone();
-        tokio::spawn(async move { proxy.record.settings.follow(&proxy.pool, heard).await });
+        tokio::spawn(async move {
+            let following = proxy.record.settings.follow(&proxy.pool, heard);
+            proxy.record.stop.run_until_cancelled(following).await;
+        });
         Ok(())
     }
 
@@ -136,7 +139,7 @@ impl LlmProxy {
         let capture = call.settings.capture.enabled;
         let ((mut response, question), opened) = noted::hearing(async {
             let Some(question) = question else { return (answer.await, None) };
-            match self.from_cache(&call, &question).await {
+            match self.cached(&call, &question).await {
                 Some(hit) => (hit, None),
                 None => (answer.await, Some(question)),
             }
@@ -152,15 +155,6 @@ impl LlmProxy {
         let (head, body) = response.into_parts();
         let (status, headers) = (head.status, head.headers.clone());
         let told = move |heard: Heard| {
-            // A hit, and what failed, is not kept for others.
-            let is_for_others = |_: &_| {
-                let Heard { pieces, truncated, ended } = &heard;
-                !truncated && kept::is_sound(&call.surface, status, &headers, pieces, *ended)
-            };
-            let question = question.filter(is_for_others);
-            if question.is_none() && !capture {
-                return;
-            }
             let Ok(permit) = Arc::clone(&self.record.writing).try_acquire_owned() else {
                 counter!("loom_llm_records_dropped_total").increment(1);
                 tracing::warn!("too many replies are being stored: one is not");
@@ -169,8 +163,12 @@ impl LlmProxy {
             let tasks = self.record.tasks.clone();
             tasks.spawn(async move {
                 let _permit = permit;
-                if let Some(question) = question {
-                    let kept = Kept::new(status, &headers, &heard.pieces);
+                let Heard { pieces, truncated, ended } = &heard;
+                let is_sound = || {
+                    !truncated && kept::is_sound(&call.surface, status, &headers, pieces, *ended)
+                };
+                if let Some(question) = question.filter(|_| is_sound()) {
+                    let kept = Kept::new(status, &headers, pieces);
                     warn(self.put_into_cache(&call, &question, &opened, &kept).await);
                 }
                 if capture {
@@ -178,7 +176,7 @@ impl LlmProxy {
                 }
             });
         };
-        Response::from_parts(head, Tee::new(body, capture::MAX_BODY, told))
+        Response::from_parts(head, tee(body, capture::MAX_BODY, told))
     }
 }
 

@@ -6,15 +6,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    http::HeaderMap,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use loom_core::{Error, Result, id::new_uuid};
 use metrics::counter;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use uuid::Uuid;
 
 use super::{
@@ -29,6 +26,8 @@ use crate::LlmProxy;
 const KEEP: Duration = Duration::from_secs(24 * 3600);
 /// A longer reply reaches its client, but is not kept.
 const MAX_KEPT: usize = 8 << 20;
+/// At once on one replica: each holds its reply, and may go on without a client.
+const MAX_RUNS: usize = 2048;
 /// Who runs a request says that it lives; others take it for dead when it has not for so long.
 const LEASE: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_secs(10);
@@ -95,6 +94,9 @@ impl LlmProxy {
                 count("reused");
                 Err(reused())
             };
+        }
+        if flights.len() >= MAX_RUNS {
+            return Err(Error::overloaded("requests with an idempotency key"));
         }
         let (flight, seat) = Flight::new(body);
         flights.insert(key, Arc::clone(&flight));
@@ -204,16 +206,12 @@ impl Run {
             () = &mut beat => return self.end().await,
         };
         let (head, mut body) = response.into_parts();
-        if !head.status.is_success() {
+        let (status, headers) = (head.status, head.headers.clone());
+        if !status.is_success() {
             // A retry that comes at once must find the key free.
             self.give_up().await;
-            let body = body.collect().await.map(http_body_util::Collected::to_bytes);
-            self.flight.push(body.unwrap_or_default());
-            self.flight.end(None);
-            self.flight.begin(head, false);
-            return;
         }
-        self.flight.begin(head.clone(), false);
+        self.flight.begin(head, false);
         let mut pieces = Vec::new();
         let mut size = 0;
         let mut trailers = None;
@@ -237,34 +235,33 @@ impl Run {
             pieces.push(data.clone());
             self.flight.push(data);
             if size > MAX_KEPT {
-                self.note_too_large().await;
+                if status.is_success() {
+                    warn(store::finish(&self.proxy.pool, &self.claim(), None).await);
+                }
                 self.leave();
                 self.flight.hand_over(body);
                 return;
             }
         };
-        if is_sound(&self.call.surface, head.status, &head.headers, &pieces, ended) {
-            self.flight.end(trailers);
-            self.keep(Kept::new(head.status, &head.headers, &pieces)).await;
-            self.leave();
-        } else {
+        let is_sound = is_sound(&self.call.surface, status, &headers, &pieces, ended);
+        if status.is_success() && !is_sound {
             self.give_up().await;
-            self.tell_end(ended, trailers);
         }
-    }
-
-    fn tell_end(&self, ended: bool, trailers: Option<HeaderMap>) {
         if ended {
             self.flight.end(trailers);
         } else {
             self.flight.break_off();
+        }
+        if is_sound {
+            self.keep(Kept::new(status, &headers, &pieces)).await;
+            self.leave();
         }
     }
 
     /// Says again and again that this run lives. Resolves when it must end: nobody has waited for it for
     /// too long, or the server goes down.
     async fn beat(&self) {
-        let mut ticks = interval(BEAT);
+        let mut ticks = interval_at(Instant::now() + BEAT, BEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deserted_since = None;
         loop {
@@ -279,7 +276,7 @@ impl Run {
                     "another server has taken over the idempotency key of a request that runs here"
                 ),
                 Err(error) => {
-                    tracing::warn!(?error, "the claim of an idempotency key could not be renewed")
+                    tracing::warn!(?error, "the claim of an idempotency key could not be renewed");
                 }
             }
             if !self.flight.is_deserted() {
@@ -313,10 +310,6 @@ impl Run {
             Ok(Err(error)) | Err(error) => Err(error),
         };
         warn(done);
-    }
-
-    async fn note_too_large(&self) {
-        warn(store::finish(&self.proxy.pool, &self.claim(), None).await);
     }
 }
 

@@ -49,6 +49,30 @@ pub(super) async fn all_settings(pool: &PgPool) -> Result<Vec<(OrgId, Settings)>
     Ok(rows.into_iter().map(|row| (row.org_id, row.into())).collect())
 }
 
+/// With the defaults, so that there is a row to be locked.
+pub(super) async fn make_settings(
+    db: &mut PgConnection,
+    org: OrgId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let Settings { cache, capture } = Settings::default();
+    sqlx::query!(
+        "INSERT INTO llm_org_settings
+             (org_id, cache_enabled, cache_ttl_secs, capture_enabled, capture_retention_days, capture_redact, updated_at)
+           VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT ON CONSTRAINT llm_org_settings_pkey DO NOTHING",
+        org.0,
+        cache.enabled,
+        cache.ttl_secs.cast_signed(),
+        capture.enabled,
+        capture.retention_days.cast_signed(),
+        capture.redact,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Locked, when it is there, until the end of the transaction.
 pub(super) async fn settings(db: &mut PgConnection, org: OrgId) -> Result<Settings> {
     let row = sqlx::query_as!(

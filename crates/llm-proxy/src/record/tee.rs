@@ -21,28 +21,24 @@ pub(super) struct Heard {
 
 type Told = Box<dyn FnOnce(Heard) + Send>;
 
-pub(super) struct Tee {
+struct Tee {
     inner: Body,
     heard: Heard,
     left: usize,
     told: Option<Told>,
 }
 
-impl Tee {
-    /// `told` hears, once, what went out: up to `bound` bytes of it.
-    pub(super) fn new(
-        inner: Body,
-        bound: usize,
-        told: impl FnOnce(Heard) + Send + 'static,
-    ) -> Body {
-        let heard = Heard { pieces: Vec::new(), truncated: false, ended: false };
-        let mut tee = Self { inner, heard, left: bound, told: Some(Box::new(told)) };
-        if tee.inner.is_end_stream() || tee.inner.size_hint().exact() == Some(0) {
-            tee.conclude(true);
-        }
-        Body::new(tee)
+/// The same body; `told` hears, once, what went out of it: up to `bound` bytes.
+pub(super) fn tee(inner: Body, bound: usize, told: impl FnOnce(Heard) + Send + 'static) -> Body {
+    let heard = Heard { pieces: Vec::new(), truncated: false, ended: false };
+    let mut tee = Tee { inner, heard, left: bound, told: Some(Box::new(told)) };
+    if tee.inner.is_end_stream() || tee.inner.size_hint().exact() == Some(0) {
+        tee.conclude(true);
     }
+    Body::new(tee)
+}
 
+impl Tee {
     fn note(&mut self, data: &Bytes) {
         let kept = data.slice(..data.len().min(self.left));
         self.left -= kept.len();
