@@ -13,7 +13,7 @@ use loom_core::{
 };
 use serde_json::{Value, json};
 
-use crate::translate::set;
+use crate::{record::KEY_REUSED, translate::set};
 
 /// A provider's wire format. Gemini's is a provider's only; no surface has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -208,8 +208,9 @@ pub(crate) async fn surface(request: Request, next: Next) -> Response {
 }
 
 fn error_response(dialect: Dialect, error: Error, request_id: &str) -> Response {
-    // Both wires know 400 where we say 422.
+    // Both wires know 400 where we say 422, but for what they do not know at all.
     let status = match error.status() {
+        status if error.code() == KEY_REUSED => status,
         StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
         status => status,
     };

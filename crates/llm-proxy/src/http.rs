@@ -28,7 +28,7 @@ use crate::{
     frames::Surface,
     models,
     provider::Target,
-    stream_options,
+    record, stream_options,
 };
 
 /// A conversation with images is large.
@@ -202,7 +202,10 @@ macro_rules! operation {
             Body(body): Body,
         ) -> Response {
             let incoming = Incoming { principal, info, headers, uri, body };
-            proxy.pass(incoming, $operation).await.into_response()
+            let answer = |proxy: LlmProxy, incoming| async move {
+                proxy.pass(incoming, $operation).await.into_response()
+            };
+            proxy.recorded(record::Surface::Wire($operation), incoming, answer).await
         }
     };
 }

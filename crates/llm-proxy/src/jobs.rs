@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use loom_jobs::{CatchUp, Job, JobError, JobReport, Schedule};
 
-use crate::{LlmProxy, pool, store};
+use crate::{LlmProxy, pool, record, store};
 
 pub(crate) fn all(of: &LlmProxy) -> Vec<Job> {
     let proxy = of.clone();
@@ -26,5 +26,5 @@ pub(crate) fn all(of: &LlmProxy) -> Vec<Job> {
             })
         }),
     };
-    vec![cleanup, pool::job(of)]
+    vec![cleanup, pool::job(of), record::job(of)]
 }

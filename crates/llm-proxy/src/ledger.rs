@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     LlmProxy, dialect::Operation, measures::Measures, observe::Seen, price, provider::Provider,
-    store, trace, usage::Usage,
+    record, store, trace, usage::Usage,
 };
 
 /// A usage row waits this long for company. A server that is killed loses at most this much, and
@@ -55,6 +55,8 @@ pub(crate) struct Row {
     pub(crate) first_token_ms: Option<f64>,
     pub(crate) request_bytes: i64,
     pub(crate) response_bytes: i64,
+    /// None: a provider was asked.
+    pub(crate) served_from: Option<&'static str>,
 }
 
 /// Writes the rows.
@@ -170,7 +172,13 @@ impl Ledger {
             first_token_ms: None,
             request_bytes: i64::try_from(*request_bytes).unwrap_or(i64::MAX),
             response_bytes: 0,
+            served_from: None,
         };
+        record::note(|| record::Opened {
+            id: LlmRequestId(row.id),
+            provider: Arc::clone(&row.provider),
+            model: row.model.clone(),
+        });
         Ok(Meter {
             row: Some(Box::new(row)),
             measures: Arc::clone(&provider.measures),
@@ -271,6 +279,14 @@ impl Meter {
 
     pub(crate) fn credential(&mut self, id: Option<CredentialId>) {
         self.change(|row| row.credential_id = id.map(|id| id.0));
+    }
+
+    /// No provider was asked: it costs nothing.
+    pub(crate) fn served_from(&mut self, place: &'static str) {
+        self.change(|row| {
+            row.served_from = Some(place);
+            row.cost_nanousd = Some(0);
+        });
     }
 
     pub(crate) fn answered(&mut self, status: StatusCode, upstream_request_id: Option<String>) {

@@ -21,6 +21,7 @@ mod org_routes;
 mod pool;
 mod price;
 mod provider;
+mod record;
 mod refused;
 mod relay;
 mod scan;
@@ -92,6 +93,7 @@ pub struct Inner {
     providers: provider::Providers,
     org_routes: org_routes::OrgRoutes,
     ledger: ledger::Ledger,
+    record: record::Record,
     timeouts: config::Timeouts,
     retention: std::time::Duration,
     pool_config: pool::Config,
@@ -128,6 +130,7 @@ impl LlmProxy {
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Inner {
             ledger: ledger::Ledger::start(&pool, clock.clone()),
+            record: record::Record::new(&vault)?,
             org_routes: org_routes::OrgRoutes::default(),
             providers: provider::Providers::new(config, &clock, Some(&keeper)),
             keeper,
@@ -160,6 +163,7 @@ impl LlmProxy {
             stop.run_until_cancelled(proxy.listen_for_routes(words)).await;
         });
         self.start_credentials().await?;
+        self.follow_settings().await?;
         Ok(self)
     }
 
@@ -168,6 +172,7 @@ impl LlmProxy {
             .merge(native::routes(self.clone()))
             .merge(org_routes::routes(self.clone()))
             .merge(pool::routes(self.clone()))
+            .merge(record::routes(self.clone()))
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
@@ -192,6 +197,7 @@ impl LlmProxy {
     /// Writes what is not yet written of the account. Streams that run on are no longer counted.
     pub async fn close(&self) {
         self.keeper.close().await;
+        self.record.close().await;
         self.ledger.close().await;
     }
 }

@@ -43,6 +43,21 @@ pub const METRICS: &[Metric] = &[
         "Cost of requests whose model has a known price, in billionths of a US dollar.",
         &["provider"],
     ),
+    Metric::counter(
+        "loom_llm_idempotent_requests_total",
+        "Requests with an idempotency key, by what became of them.",
+        &["result"],
+    ),
+    Metric::counter(
+        "loom_llm_cache_requests_total",
+        "Requests that the cache of replies was asked for, by whether it had one.",
+        &["result"],
+    ),
+    Metric::counter(
+        "loom_llm_records_dropped_total",
+        "Replies that were not captured or cached because too many were being stored.",
+        &[],
+    ),
 ];
 
 pub(crate) struct Measures {

@@ -110,6 +110,16 @@ impl Provider {
         url
     }
 
+    /// By which of its operations a native request asks it for a model.
+    pub(crate) fn native_operation(&self, model: &str) -> Operation {
+        match self.dialect {
+            Dialect::Anthropic => Operation::Messages,
+            Dialect::OpenAi => Operation::Chat,
+            Dialect::Gemini if vertex::is_claude(model) => Operation::Messages,
+            Dialect::Gemini => Operation::GenerateContent,
+        }
+    }
+
     pub(crate) fn is_demo(&self) -> bool {
         &*self.name == demo::PROVIDER
     }

@@ -34,13 +34,8 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
-    pub(crate) fn seal(
-        master: &MasterKey,
-        context: &str,
-        secret: &SecretString,
-    ) -> Result<Self, Fault> {
+    pub(crate) fn seal(master: &MasterKey, context: &str, plain: &[u8]) -> Result<Self, Fault> {
         let data_key = Zeroizing::new(random::<KEY_LEN>().map_err(Fault::Random)?);
-        let plain = secret.expose().as_bytes();
         Ok(Self {
             key_id: master.id(),
             wrapped_key: wrap(master, &data_key)?,
@@ -71,13 +66,18 @@ impl Envelope {
     }
 
     pub(crate) fn unseal(&self, master: &MasterKey, context: &str) -> Result<SecretString, Fault> {
-        let fault = || Fault::DoesNotOpen(self.key_id);
+        String::from_utf8(self.unseal_bytes(master, context)?).map(SecretString::from).map_err(
+            |error| {
+                error.into_bytes().zeroize();
+                Fault::DoesNotOpen(self.key_id)
+            },
+        )
+    }
+
+    pub(crate) fn unseal_bytes(&self, master: &MasterKey, context: &str) -> Result<Vec<u8>, Fault> {
         let data_key = self.unwrap_key(master)?;
-        let plain = decrypt(&data_key, &secret_aad(context), &self.sealed).ok_or_else(fault)?;
-        String::from_utf8(plain).map(SecretString::from).map_err(|error| {
-            error.into_bytes().zeroize();
-            fault()
-        })
+        decrypt(&data_key, &secret_aad(context), &self.sealed)
+            .ok_or(Fault::DoesNotOpen(self.key_id))
     }
 
     pub(crate) fn rewrap(self, from: &MasterKey, to: &MasterKey) -> Result<Self, Fault> {

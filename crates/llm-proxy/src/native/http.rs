@@ -29,14 +29,13 @@ use crate::{
     LlmProxy,
     attempt::{Begun, Prepared, Way},
     candidates::Candidates,
-    dialect::{Dialect, Operation},
     exchange::wire,
     flow::{Ask, Asking},
     frames::Surface,
-    http::BODY_LIMIT,
+    http::{self, BODY_LIMIT},
     live::Account,
     provider::{Provider, Target},
-    vertex,
+    record,
 };
 
 pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
@@ -71,9 +70,13 @@ async fn complete(
     headers: HeaderMap,
     uri: Uri,
     Body(body): Body,
-) -> Result<Response> {
-    let asking = Native { principal, info, provider, headers, uri, body, streamed: false };
-    proxy.ask_native(asking).await
+) -> Response {
+    let surface = record::Surface::Native { provider: provider.clone(), streamed: false };
+    let incoming = http::Incoming { principal, info, headers, uri, body };
+    let answer = |proxy: LlmProxy, incoming| async move {
+        proxy.ask_native(Native::of(provider, incoming, false)).await.into_response()
+    };
+    proxy.recorded(surface, incoming, answer).await
 }
 
 /// Ask a model, and hear it as it speaks
@@ -100,9 +103,13 @@ async fn stream(
     headers: HeaderMap,
     uri: Uri,
     Body(body): Body,
-) -> Result<Response> {
-    let asking = Native { principal, info, provider, headers, uri, body, streamed: true };
-    proxy.ask_native(asking).await
+) -> Response {
+    let surface = record::Surface::Native { provider: provider.clone(), streamed: true };
+    let incoming = http::Incoming { principal, info, headers, uri, body };
+    let answer = |proxy: LlmProxy, incoming| async move {
+        proxy.ask_native(Native::of(provider, incoming, true)).await.into_response()
+    };
+    proxy.recorded(surface, incoming, answer).await
 }
 
 /// A request of one of the two routes.
@@ -115,6 +122,13 @@ struct Native {
     uri: Uri,
     body: Bytes,
     streamed: bool,
+}
+
+impl Native {
+    fn of(provider: String, incoming: http::Incoming, streamed: bool) -> Self {
+        let http::Incoming { principal, info, headers, uri, body } = incoming;
+        Self { principal, info, provider, headers, uri, body, streamed }
+    }
 }
 
 impl LlmProxy {
@@ -187,12 +201,7 @@ pub(crate) fn told(
     provider: &Arc<Provider>,
     streamed: bool,
 ) -> Result<Prepared> {
-    let operation = match provider.dialect {
-        Dialect::Anthropic => Operation::Messages,
-        Dialect::OpenAi => Operation::Chat,
-        Dialect::Gemini if vertex::is_claude(&request.model) => Operation::Messages,
-        Dialect::Gemini => Operation::GenerateContent,
-    };
+    let operation = provider.native_operation(&request.model);
     let body = wire(provider, operation, &request.neutral(streamed))?;
     Ok(Prepared { operation, body, plain: None, way: Way::Told(None) })
 }

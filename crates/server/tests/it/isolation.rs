@@ -27,6 +27,8 @@ struct World {
     /// A sign-in of hers, and an identity at a provider.
     session: String,
     identity: String,
+    /// A request to a model of hers that was captured.
+    captured: String,
 }
 
 /// Somebody of another organisation, with one of their own.
@@ -94,10 +96,20 @@ impl World {
             user = ada.id
         );
         sqlx::raw_sql(sqlx::AssertSqlSafe(signed_in)).execute(app.database.pool()).await.unwrap();
+        let settings = json!({"capture": {"enabled": true}});
+        ada.patch(&format!("/api/orgs/{}/llm/settings", ada.org), &settings).await.expect(200);
+        let ask = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": TITLE}]});
+        ada.post("/v1/chat/completions", &ask).await.expect(200);
+        let captured = loom_testkit::eventually(async || {
+            let rows = app.rows("SELECT request_id FROM llm_captures").await;
+            rows.first().map(|row| text(&row["request_id"]))
+        })
+        .await;
         let mut keys = keys.into_iter();
         Self {
             session,
             identity,
+            captured,
             personal_key: keys.next().unwrap(),
             service_key: keys.next().unwrap(),
             invitation: (invitation, token),
@@ -142,6 +154,8 @@ impl World {
             ("thread_commits", "org_id"),
             ("repositories", "org_id"),
             ("repository_maintenance", "org_id"),
+            ("llm_org_settings", "org_id"),
+            ("llm_captures", "org_id"),
             ("organisation_invitations", "org_id"),
             ("audit_log", "org_id"),
             ("llm_routes", "org_id"),
@@ -306,6 +320,30 @@ const CASES: &[(&str, Case)] = &[
         Box::pin(async move {
             let draft = json!({"targets": [{"provider": "openai", "model": "gpt-4o"}]});
             org_case(world, stranger, Method::DELETE, "/llm/routes/fast", draft).await;
+        })
+    }),
+    ("GET /api/orgs/{org}/llm/settings", |world, stranger| {
+        Box::pin(async move {
+            org_case(world, stranger, Method::GET, "/llm/settings", json!({})).await;
+        })
+    }),
+    ("PATCH /api/orgs/{org}/llm/settings", |world, stranger| {
+        Box::pin(async move {
+            let body = json!({"capture": {"enabled": true}});
+            org_case(world, stranger, Method::PATCH, "/llm/settings", body).await;
+        })
+    }),
+    ("DELETE /api/orgs/{org}/llm/captures", |world, stranger| {
+        Box::pin(async move {
+            org_case(world, stranger, Method::DELETE, "/llm/captures", json!({})).await;
+        })
+    }),
+    ("GET /api/llm/requests/{id}/capture", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/api/llm/requests/{}/capture", world.captured);
+            let answer = stranger.caller.get(&path).await;
+            let status = if stranger.what == "a service key" { 403 } else { 404 };
+            world.assert_silent(&answer.expect(status));
         })
     }),
     ("GET /api/orgs/{org}/api-keys", |world, stranger| {

@@ -107,6 +107,11 @@ const ROWS: &[Row] = &[
     ("GET /api/orgs/{org}/llm/routes/{name}", MEMBERS, None),
     ("PUT /api/orgs/{org}/llm/routes/{name}", ORG_ADMINS, Some(r#"{"targets": []}"#)),
     ("DELETE /api/orgs/{org}/llm/routes/{name}", ORG_ADMINS, None),
+    ("GET /api/orgs/{org}/llm/settings", ORG_ADMINS, None),
+    ("PATCH /api/orgs/{org}/llm/settings", ORG_ADMINS, Some("{}")),
+    ("DELETE /api/orgs/{org}/llm/captures", ORG_ADMINS, None),
+    // Those who act elsewhere are owners there.
+    ("GET /api/llm/requests/{id}/capture", "-x++xx+++", None),
     ("GET /api/orgs/{org}/api-keys", USERS_HERE, None),
     (
         "POST /api/orgs/{org}/api-keys",

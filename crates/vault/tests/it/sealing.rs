@@ -19,6 +19,16 @@ fn what_was_sealed_opens() {
 }
 
 #[test]
+fn bytes_that_are_no_text_open_as_they_were() {
+    let vault = vault(1, None);
+    let plain = [0, 0xff, b'a', 0x80].repeat(10_000);
+    let sealed = vault.seal_bytes(CONTEXT, &plain).unwrap();
+    assert_eq!(vault.unseal_bytes(CONTEXT, &sealed).unwrap(), plain);
+    assert!(vault.unseal(CONTEXT, &sealed).is_err(), "no secret is anything but text");
+    assert!(vault.unseal_bytes("elsewhere", &sealed).is_err());
+}
+
+#[test]
 fn two_seals_of_one_secret_differ_and_do_not_show_it() {
     let vault = vault(1, None);
     let secret = SecretString::from("a-secret-that-is-long-enough");

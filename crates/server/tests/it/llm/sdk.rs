@@ -1,21 +1,25 @@
-//! The vendors' own SDKs for Python against the server: the scripts are in `tests/sdk`.
+//! The vendors' own SDKs for Python and Node against the server: the scripts are in `tests/sdk`.
 
 use std::path::{Path, PathBuf};
 
 use loom_testkit::{Setup, TestApp, app::UPSTREAM_KEY};
 use tokio::process::Command;
 
-/// As `make test` installs it.
-fn python() -> PathBuf {
-    let named = std::env::var_os("LOOM_TEST_PYTHON").filter(|path| !path.is_empty());
-    let python = named.map_or_else(
+/// What a variable names, or what `make test` installs into the target folder.
+fn installed(variable: &str, otherwise: &str) -> PathBuf {
+    let named = std::env::var_os(variable).filter(|path| !path.is_empty());
+    named.map_or_else(
         || {
             // target/debug/deps/<this program>
             let program = std::env::current_exe().unwrap();
-            program.ancestors().nth(3).unwrap().join("sdk-venv/bin/python")
+            program.ancestors().nth(3).unwrap().join(otherwise)
         },
         PathBuf::from,
-    );
+    )
+}
+
+fn python() -> PathBuf {
+    let python = installed("LOOM_TEST_PYTHON", "sdk-venv/bin/python");
     assert!(
         python.is_file(),
         "there is no Python with the SDKs: run `make test`, which installs it, or name one in LOOM_TEST_PYTHON"
@@ -46,6 +50,65 @@ pub(super) async fn run(app: TestApp, script: &str) {
 /// disabled, or rest, for all that comes after.
 async fn with_own_tokens(setup: Setup) -> TestApp {
     setup.set("LOOM_SERVER_LLM_CALLER_TOKENS", "anthropic,openai").start().await
+}
+
+/// A folder with the SDKs, and the Node that they were installed with.
+fn node() -> PathBuf {
+    let folder = installed("LOOM_TEST_NODE_SDKS", "sdk-node");
+    assert!(
+        folder.join("node").is_file() && folder.join("node_modules/openai").is_dir(),
+        "there is no Node with the SDKs: run `make test`, which installs it, or name the folder in LOOM_TEST_NODE_SDKS"
+    );
+    folder
+}
+
+async fn run_in_node(app: TestApp, script: &str) {
+    let user = app.user("sdk@example.com").await;
+    let folder = node();
+    let output = Command::new(folder.join("node"))
+        .args(["--test-reporter=tap", script])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/node"))
+        .env("LOOM_URL", app.url())
+        .env("LOOM_KEY", user.key.as_deref().unwrap())
+        .env("LOOM_NODE_SDKS", &folder)
+        .env("NO_PROXY", "*")
+        .env_remove("NODE_OPTIONS")
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {}\n{told}\n{errors}", output.status);
+    assert!(told.contains("\n# fail 0\n") && !told.contains("\n# pass 0\n"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_anthropic_sdk_for_node_works_as_with_its_vendor() {
+    run_in_node(TestApp::start().await, "test_anthropic.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openai_sdk_for_node_works_as_with_its_vendor() {
+    run_in_node(TestApp::start().await, "test_openai.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sdks_for_node_work_with_the_models_of_other_wires() {
+    let (_mock, app) = with_a_compatible_provider().await;
+    run_in_node(app, "test_translated.mjs").await;
+}
+
+/// One that only knows chat.
+async fn with_a_compatible_provider() -> (loom_testkit::llm::MockLlm, TestApp) {
+    let mock = loom_testkit::llm::MockLlm::start("sk-compatible");
+    let app = Setup::default()
+        .set("LOOM_SERVER_LLM_PROVIDERS", "other")
+        .set("LOOM_SERVER_LLM_OTHER_BASE_URL", format!("{}/openai/v1", mock.url()))
+        .set("LOOM_SERVER_LLM_OTHER_API_KEY", "sk-compatible")
+        .start()
+        .await;
+    (mock, app)
 }
 
 #[tokio::test(flavor = "multi_thread")]

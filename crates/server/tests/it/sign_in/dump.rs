@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{link_and_code, open, signed_in_by_mail, token_of, with};
 
 /// Every row of every table, as text.
-async fn dump(app: &TestApp) -> String {
+pub(crate) async fn dump(app: &TestApp) -> String {
     let tables = app
         .rows("SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
         .await;

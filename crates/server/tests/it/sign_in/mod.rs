@@ -3,7 +3,7 @@
 mod account;
 mod chromium;
 mod device;
-mod dump;
+pub(crate) mod dump;
 mod ended;
 mod github;
 mod magic_link;
