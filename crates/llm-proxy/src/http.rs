@@ -25,7 +25,7 @@ use crate::{
     dialect::{Operation, surface},
     forward::{Outgoing, read_to},
     ledger::Opening,
-    models,
+    limits, models,
     relay::{Relay, relay},
     stream_options,
 };
@@ -62,7 +62,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
     // Inside of `surface`; the server's own answer to a wrong method would have the native shape.
     let router = router
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(surface))
+        .layer(middleware::from_fn_with_state(proxy.clone(), surface))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
         .with_state(proxy);
     OpenApiRouter::with_openapi(document).merge(router.into())
@@ -95,6 +95,18 @@ struct Ask<'a> {
     stream: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "stream_options::present")]
     stream_options: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_tokens: Option<&'a RawValue>,
+    max_completion_tokens: Option<&'a RawValue>,
+    max_output_tokens: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+}
+
+impl Ask<'_> {
+    fn max_output(&self) -> Option<u64> {
+        let names = [self.max_completion_tokens, self.max_tokens, self.max_output_tokens];
+        limits::max_output(names, self.n)
+    }
 }
 
 pub(crate) fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -159,6 +171,9 @@ impl LlmProxy {
                 model: &model_name,
                 streamed,
                 request_bytes: body.len(),
+                surface: operation.dialect().into(),
+                max_output: ask.max_output(),
+                input_estimate: limits::input_estimate(body),
             })
             .await?;
         let outgoing =

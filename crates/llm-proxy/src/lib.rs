@@ -9,6 +9,7 @@ mod forward;
 mod http;
 mod jobs;
 mod ledger;
+mod limits;
 mod live;
 pub mod measures;
 mod models;
@@ -33,9 +34,9 @@ use std::sync::{
 use loom_core::{
     Clock, Error, Result,
     health::{Check, Component, Status},
-    port::{Audit, OrgDirectory},
+    port::{Audit, KeyBudgets, OrgDirectory},
 };
-use loom_db::Hub;
+use loom_db::{Hub, Subscription};
 use loom_notify::Notify;
 use loom_vault::Vault;
 use sqlx::PgPool;
@@ -58,6 +59,7 @@ pub struct Deps {
     pub notify: Notify,
     pub audit: Arc<dyn Audit>,
     pub orgs: Arc<dyn OrgDirectory>,
+    pub key_budgets: Arc<dyn KeyBudgets>,
     /// This server's name among the replicas.
     pub replica: String,
     /// Ends all running streams.
@@ -74,16 +76,12 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     vault: Arc<Vault>,
-    #[expect(dead_code, reason = "for what follows")]
     hub: Hub,
     #[expect(dead_code, reason = "for what follows")]
     notify: Notify,
-    #[expect(dead_code, reason = "for what follows")]
     audit: Arc<dyn Audit>,
-    #[expect(dead_code, reason = "for what follows")]
     orgs: Arc<dyn OrgDirectory>,
-    #[expect(dead_code, reason = "for what follows")]
-    replica: String,
+    limits: limits::Limits,
     client: reqwest::Client,
     providers: provider::Providers,
     ledger: ledger::Ledger,
@@ -107,7 +105,9 @@ impl std::ops::Deref for LlmProxy {
 impl LlmProxy {
     /// Starts the account. Stored credentials are not known before [`LlmProxy::start`].
     pub fn new(deps: Deps, config: &Config) -> Result<Self> {
-        let Deps { pool, clock, vault, hub, notify, audit, orgs, replica, stop } = deps;
+        let Deps { pool, clock, vault, hub, notify, audit, orgs, key_budgets, replica, stop } =
+            deps;
+        let limits = limits::Limits::new(pool.clone(), clock.clone(), replica, key_budgets);
         let client = reqwest::Client::builder()
             .connect_timeout(config.timeouts.connect)
             .redirect(reqwest::redirect::Policy::none())
@@ -117,7 +117,8 @@ impl LlmProxy {
             .build()
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Inner {
-            ledger: ledger::Ledger::start(&pool, clock.clone()),
+            ledger: ledger::Ledger::start(&pool, clock.clone(), limits.clone()),
+            limits,
             providers: provider::Providers::new(config),
             timeouts: config.timeouts,
             retention: config.retention,
@@ -130,20 +131,22 @@ impl LlmProxy {
             notify,
             audit,
             orgs,
-            replica,
             client,
             stop,
         })))
     }
 
-    /// Reads the stored credentials.
-    pub async fn start(self) -> Result<Self> {
+    /// Reads the stored credentials and the limits. `keys` says when API keys have changed.
+    pub async fn start(self, keys: Subscription) -> Result<Self> {
         self.read_credentials().await?;
+        self.limits.start(self.hub.subscribe(CHANNEL), keys).await?;
         Ok(self)
     }
 
     pub fn routes(&self) -> OpenApiRouter {
-        http::routes(self.clone()).merge(native::routes(self.clone()))
+        http::routes(self.clone())
+            .merge(native::routes(self.clone()))
+            .merge(limits::http::routes(self.clone()))
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
@@ -205,5 +208,6 @@ impl LlmProxy {
     /// Writes what is not yet written of the account. Streams that run on are no longer counted.
     pub async fn close(&self) {
         self.ledger.close().await;
+        self.limits.close().await;
     }
 }

@@ -36,6 +36,16 @@ pub const METRICS: &[Metric] = &[
         "Cost of requests whose model has a known price, in billionths of a US dollar.",
         &["provider"],
     ),
+    Metric::counter(
+        "loom_llm_limit_refusals_total",
+        "Requests to models that a limit had no room for.",
+        &["kind", "measure"],
+    ),
+    Metric::counter(
+        "loom_llm_limit_shares_total",
+        "Shares of limits that this server asked the database for or gave back.",
+        &["event"],
+    ),
 ];
 
 pub(crate) struct Measures {

@@ -108,6 +108,7 @@ impl LlmProxy {
         let Incoming { principal, info, headers, uri: _, body } = incoming;
         let provider = &target.provider;
         let request_bytes = body.len();
+        let input_estimate = crate::limits::input_estimate(&body);
         let mut form = Form {
             surface,
             with_usage: false,
@@ -115,7 +116,7 @@ impl LlmProxy {
             request_id: std::sync::Arc::clone(&info.id),
             now: self.clock.now().timestamp(),
         };
-        let (operation, asked, streamed, sent) = {
+        let (operation, asked, streamed, max_output, sent) = {
             let raw: &RawValue = serde_json::from_slice(&body)
                 .map_err(|error| bad_request(format!("the body is not valid JSON: {error}")))?;
             let mut faults = Faults::default();
@@ -131,7 +132,7 @@ impl LlmProxy {
             }
             let operation = provider.asked_by(&request);
             let sent = wire(provider, operation, &request)?;
-            (operation, asked, request.stream, sent)
+            (operation, asked, request.stream, request.max_tokens.map(u64::from), sent)
         };
         // All that is needed of it has been put into the other form.
         drop(body);
@@ -145,6 +146,9 @@ impl LlmProxy {
                 model: &asked,
                 streamed,
                 request_bytes,
+                surface: surface.dialect().into(),
+                max_output,
+                input_estimate,
             })
             .await?;
         let answer = match self.ask(provider, operation, &headers, sent, &mut meter).await {

@@ -103,6 +103,9 @@ const ROWS: &[Row] = &[
     ("POST /api/orgs/invitations/accept", USERS, Some(r#"{"token": "none"}"#)),
     ("GET /api/orgs/{org}/audit-log", ORG_ADMINS, None),
     // Keys: members have their own.
+    ("GET /api/orgs/{org}/llm/limits", MEMBERS, None),
+    ("PUT /api/orgs/{org}/llm/limits/{kind}/{subject}", ORG_ADMINS, Some("{}")),
+    ("DELETE /api/orgs/{org}/llm/limits/{kind}/{subject}", ORG_ADMINS, None),
     ("GET /api/orgs/{org}/api-keys", USERS_HERE, None),
     (
         "POST /api/orgs/{org}/api-keys",

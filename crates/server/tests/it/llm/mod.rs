@@ -8,6 +8,8 @@ mod broken;
 mod chaos;
 mod conversation;
 mod credentials;
+mod limits;
+mod limits_replicas;
 mod passthrough;
 mod rig;
 mod routing;
