@@ -169,11 +169,12 @@ impl State {
         self.empty = None;
     }
 
-    pub(crate) fn is_empty(&self, now: DateTime<Utc>) -> bool {
-        self.empty.is_some_and(|(at, then)| {
-            at.elapsed() < EMPTY
-                && (now - then).abs() < TimeDelta::from_std(EMPTY).unwrap_or_default()
-        })
+    /// Is it known that so much is not to be had just now?
+    pub(crate) fn is_short_of(&self, need: i64, now: DateTime<Utc>) -> bool {
+        let pause = TimeDelta::from_std(EMPTY).unwrap_or_default();
+        let is_fresh =
+            self.empty.is_some_and(|(at, then)| at.elapsed() < EMPTY && (now - then).abs() < pause);
+        is_fresh && need - self.free() > self.rest
     }
 
     pub(crate) fn found_empty(&mut self, now: DateTime<Utc>) {

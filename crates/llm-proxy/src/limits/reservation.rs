@@ -128,7 +128,8 @@ impl Limits {
                 Err(lacking) => lacking,
             };
             lacking.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
-            let empty = lacking.iter().find(|(gauge, _)| gauge.state(now).is_empty(now));
+            let empty =
+                lacking.iter().find(|(gauge, need)| gauge.state(now).is_short_of(*need, now));
             if let Some((gauge, need)) = empty {
                 self.measures.refused(&gauge.key);
                 return Err(refused(gauge, *need, now));

@@ -1,9 +1,10 @@
 """Limits as the official SDKs see them: `LOOM_URL=… LOOM_KEY=… python -m unittest test_limits`."""
 
+import json
 import unittest
+import urllib.request
 
 import anthropic
-import httpx
 import openai
 
 from common import KEY, URL
@@ -14,17 +15,22 @@ CLAUDE, GPT = "claude-sonnet-4-5", "gpt-4o"
 
 class Limits(unittest.TestCase):
     def setUp(self):
-        self.api = httpx.Client(base_url=URL, headers={"authorization": f"Bearer {KEY}"}, trust_env=False)
-        self.addCleanup(self.api.close)
-        self.org = self.api.get("/auth/me").json()["organizations"][0]["id"]
+        self.org = json.loads(self.call("GET", "/auth/me"))["org_id"]
         self.openai = openai.OpenAI(api_key=KEY, base_url=URL + "/v1", max_retries=2, timeout=30)
         self.anthropic = anthropic.Anthropic(api_key=KEY, base_url=URL, max_retries=0, timeout=30)
         self.addCleanup(self.openai.close)
         self.addCleanup(self.anthropic.close)
 
+    def call(self, method, path, body=None):
+        headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(URL + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read()
+
     def limit(self, subject, **caps):
-        path = f"/api/orgs/{self.org}/llm/limits/model/{subject}"
-        self.assertIn(self.api.put(path, json=caps).status_code, (200, 201))
+        self.call("PUT", f"/api/orgs/{self.org}/llm/limits/model/{subject}", caps)
+        self.addCleanup(self.call, "DELETE", f"/api/orgs/{self.org}/llm/limits/model/{subject}")
 
     def chat(self, **more):
         return self.openai.chat.completions.create(model=GPT, messages=PROMPT, max_tokens=10, **more)
@@ -81,10 +87,6 @@ class Limits(unittest.TestCase):
         with self.assertRaises(anthropic.RateLimitError) as raised:
             self.message()
         self.assertIn("US dollars per month", raised.exception.message)
-
-    def tearDown(self):
-        for model in ("gpt-*", "claude-*"):
-            self.api.delete(f"/api/orgs/{self.org}/llm/limits/model/{model}")
 
 
 if __name__ == "__main__":
