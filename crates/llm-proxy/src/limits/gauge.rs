@@ -127,6 +127,8 @@ pub(crate) struct Gauge {
     pub(crate) key: Key,
     cap: AtomicI64,
     state: Mutex<State>,
+    /// What those need who wait for more.
+    line: AtomicI64,
     /// Held by the one request that asks the database for more.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
@@ -199,6 +201,7 @@ impl Gauge {
             key,
             cap: AtomicI64::new(cap),
             state: Mutex::new(state),
+            line: AtomicI64::new(0),
             turn: tokio::sync::Mutex::default(),
         }
     }
@@ -215,6 +218,10 @@ impl Gauge {
             state.empty = None;
             state.lowered |= cap < before;
         }
+    }
+
+    pub(crate) fn in_line(&self) -> i64 {
+        self.line.load(Ordering::Relaxed)
     }
 
     pub(crate) fn plain(&self) -> MutexGuard<'_, State> {
@@ -306,6 +313,26 @@ impl Gauge {
 pub(crate) fn share_of(whole: i64, part: i64, of: i64) -> i64 {
     let share = i128::from(whole) * i128::from(part) / i128::from(of.max(1));
     i64::try_from(share).unwrap_or(i64::MAX)
+}
+
+/// A request that waits for more of these gauges, each with what it needs.
+pub(crate) struct InLine(Vec<(Arc<Gauge>, i64)>);
+
+impl InLine {
+    pub(crate) fn new(needs: &[(Arc<Gauge>, i64)]) -> Self {
+        for (gauge, need) in needs {
+            gauge.line.fetch_add(*need, Ordering::Relaxed);
+        }
+        Self(needs.to_vec())
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        for (gauge, need) in &self.0 {
+            gauge.line.fetch_sub(*need, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What one request has reserved of a gauge.

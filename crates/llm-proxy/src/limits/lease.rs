@@ -20,7 +20,7 @@ const LEASE: TimeDelta = TimeDelta::seconds(60);
 const IDLE: TimeDelta = TimeDelta::seconds(10);
 const TICK: Duration = Duration::from_secs(1);
 /// The longest that a request waits for the database.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure, nobody asks for so long.
 const RECOVERY: Duration = Duration::from_millis(500);
 /// What is taken beyond what is needed, as a part of the limit: alone, or with others, who could lack it.
@@ -98,14 +98,16 @@ impl Limits {
                 let need = need.saturating_sub(state.free());
                 let window = state.window;
                 drop(state);
-                let wanted = need.saturating_add(share_of(gauge.cap(), 1, part));
+                // For all who stand in line, and some more.
+                let wanted =
+                    need.max(gauge.in_line()).saturating_add(share_of(gauge.cap(), 1, part));
                 (need > 0).then_some(Want { gauge, window, need, wanted })
             })
             .collect();
         if wants.is_empty() {
             return Ok(Fetched::All);
         }
-        let took = store::take(&self.pool, self.id, &wants, now).await?;
+        let took = store::take(&self.own, self.id, &wants, now).await?;
         let mut fetched = Fetched::All;
         let mut wanted = std::collections::BTreeSet::new();
         for (want, took) in wants.iter().zip(took) {
@@ -135,7 +137,7 @@ impl Limits {
         }
         if matches!(fetched, Fetched::Held) && self.replicas.load(Ordering::Relaxed) > 1 {
             for org in wanted {
-                store::say(&self.pool, &format!("limits want {} {org}", self.id)).await?;
+                store::say(&self.own, &format!("limits want {} {org}", self.id)).await?;
             }
         }
         Ok(fetched)
@@ -165,10 +167,10 @@ impl Limits {
             return Ok(());
         }
         if doubtful {
-            store::leave(&self.pool, self.id).await?;
+            store::leave(&self.own, self.id).await?;
         }
         let until = now + LEASE;
-        let new = store::renew(&self.pool, self.id, &self.name, until).await?;
+        let new = store::renew(&self.own, self.id, &self.name, until).await?;
         if new {
             // What we held is gone: what runs here is covered again with the next share.
             for gauge in self.all_gauges() {
@@ -195,7 +197,7 @@ impl Limits {
         }
         self.measures.shares_returned.increment(backs.len() as u64);
         let given =
-            tokio::time::timeout(PATIENCE, store::give_back(&self.pool, self.id, &backs)).await;
+            tokio::time::timeout(PATIENCE, store::give_back(&self.own, self.id, &backs)).await;
         if !matches!(given, Ok(Ok(()))) {
             self.doubtful.store(true, Ordering::Release);
         }
@@ -254,7 +256,7 @@ impl Limits {
     pub(crate) async fn close(&self) {
         self.give_back_free(|_| Some(0)).await;
         self.lease_until.store(i64::MIN, Ordering::Release);
-        let left = tokio::time::timeout(PATIENCE, store::leave(&self.pool, self.id)).await;
+        let left = tokio::time::timeout(PATIENCE, store::leave(&self.own, self.id)).await;
         if let Ok(Err(error)) = left {
             tracing::warn!(
                 ?error,

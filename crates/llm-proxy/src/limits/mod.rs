@@ -47,6 +47,8 @@ pub(crate) struct Limits(Arc<Inner>);
 
 pub(crate) struct Inner {
     pool: PgPool,
+    /// For shares alone: in the queue for the shared connections they would wait behind everything.
+    own: PgPool,
     clock: Clock,
     /// Of this process, among those that hold shares.
     id: Uuid,
@@ -91,8 +93,11 @@ impl Limits {
         key_budgets: Arc<dyn KeyBudgets>,
     ) -> Self {
         let id = new_uuid(clock.now());
+        let options = pool.connect_options().as_ref().clone();
+        let own = pool.options().clone().max_connections(2).connect_lazy_with(options);
         Self(Arc::new(Inner {
             pool,
+            own,
             clock,
             id,
             name,

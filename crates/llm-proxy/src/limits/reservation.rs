@@ -9,7 +9,7 @@ use loom_core::{Error, Result};
 
 use super::{
     Limits,
-    gauge::{Entry, Gauge, Measure},
+    gauge::{Entry, Gauge, InLine, Measure},
     headers::{Quota, Surface, refused},
     lease::{Fetched, away},
     model,
@@ -25,7 +25,7 @@ use crate::{
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(5), Duration::from_millis(15), Duration::from_millis(40)];
 /// The longest that a request stands in line for its turn.
-const IN_LINE: Duration = Duration::from_secs(3);
+const IN_LINE: Duration = Duration::from_secs(10);
 
 type Entries = Vec<(Arc<Gauge>, Entry)>;
 
@@ -118,6 +118,7 @@ impl Limits {
         let Some((first, _)) = lacking.first() else { return Err(away()) };
         let first = Arc::clone(first);
         // One asks for all who wait.
+        let _line = InLine::new(&lacking);
         let _turn = tokio::time::timeout(IN_LINE, first.turn.lock()).await.map_err(|_| away())?;
         let mut pauses = PAUSES.iter();
         // A lease that ended meanwhile takes a further turn.
