@@ -329,6 +329,17 @@ impl Limits {
         store::say(&mut *tx, &format!("limits {org}")).await?;
         tx.commit().await?;
         self.read(Some(org.0)).await?;
+        // What was spent before is counted now, while nobody waits for an answer of a model.
+        let limits = self.of(org.0);
+        for limit in limits.iter().flat_map(|limits| limits.iter()) {
+            if (limit.kind, &*limit.subject) == (kind, subject) {
+                for gauge in limit.gauges.iter().filter(|gauge| gauge.key.measure.is_budget()) {
+                    let (key, window) = (&gauge.key, gauge.key.measure.window(now));
+                    let end = key.measure.window_end(now);
+                    store::open_window(&self.pool, key, window, end).await?;
+                }
+            }
+        }
         Ok(new)
     }
 

@@ -165,7 +165,9 @@ async fn a_budget_counts_every_kind_of_reply_by_its_row() {
     ask(&user, Op::Messages, SONNET).await.expect(200);
     app.llm_requests(1).await;
     // What was spent before the limit counts, too.
-    limit(&user, "organisation/all", json!({"usd_per_day": 10, "usd_per_month": 100})).await;
+    let caps = json!({"usd_per_day": 10, "usd_per_month": 100});
+    let made = limit(&user, "organisation/all", caps).await.json();
+    assert_eq!(made["current"]["usd_today"], COST as f64 / 1e9, "{made}");
     let native = json!({"model": SONNET, "messages": [{"role": "user", "content": "Hi"}]});
     for op in Op::ALL {
         ask(&user, op, op.priced_model()).await.expect(200);
