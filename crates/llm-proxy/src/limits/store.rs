@@ -443,12 +443,14 @@ pub(crate) async fn charge(
     Ok(())
 }
 
-/// Deletes windows that ended long ago.
+/// Deletes windows that ended long ago, and what was counted for limits that are no more.
 pub(crate) async fn forget_windows(pool: &PgPool, now: DateTime<Utc>) -> Result<u64> {
     let done = sqlx::query!(
-        "DELETE FROM llm_limit_uses
-          WHERE (measure = 'day' AND window_start < $1::timestamptz - interval '3 days')
-             OR (measure = 'month' AND window_start < $1::timestamptz - interval '3 months')",
+        "DELETE FROM llm_limit_uses u
+          WHERE (u.measure = 'day' AND u.window_start < $1::timestamptz - interval '3 days')
+             OR (u.measure = 'month' AND u.window_start < $1::timestamptz - interval '3 months')
+             OR (u.kind <> 'key_budget' AND NOT EXISTS (SELECT FROM llm_limits l
+                  WHERE l.org_id = u.org_id AND l.kind = u.kind AND l.subject = u.subject))",
         now
     )
     .execute(pool)

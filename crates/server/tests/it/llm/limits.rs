@@ -400,3 +400,19 @@ async fn with_the_database_away_what_is_leased_may_be_spent_and_nothing_else() {
     eventually(async || (user.post("/v1/messages", &large).await.status == 200).then_some(()))
         .await;
 }
+
+#[tokio::test]
+async fn what_was_counted_of_days_long_over_and_of_limits_that_are_gone_is_deleted() {
+    let app = Setup::default().manual_clock().start().await;
+    let user = app.user("a@example.com").await;
+    limit(&user, "organisation/all", json!({"usd_per_day": 5, "requests_per_minute": 9})).await;
+    ask(&user, Op::Chat, GPT).await.expect(200);
+    let kept = "SELECT measure FROM llm_limit_uses ORDER BY measure";
+    assert_eq!(app.rows(kept).await.len(), 2);
+    app.clock.advance(Duration::from_secs(4 * 24 * 3600));
+    app.running.features.jobs.run_now("llm-request-cleanup").await.unwrap();
+    assert_eq!(app.rows(kept).await, [json!({"measure": "requests"})]);
+    sqlx::query("DELETE FROM llm_limits").execute(app.database.pool()).await.unwrap();
+    app.running.features.jobs.run_now("llm-request-cleanup").await.unwrap();
+    assert!(app.rows(kept).await.is_empty());
+}
