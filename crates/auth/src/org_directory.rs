@@ -1,9 +1,10 @@
-//! Organisations by the names that stand in the paths of other features.
+//! What other features ask of ours: organisations by the names that stand in their paths, and what an API
+//! key may spend.
 
 use loom_core::{
     Principal, Result,
-    id::OrgId,
-    port::{BoxFuture, OrgDirectory},
+    id::{ApiKeyId, OrgId},
+    port::{BoxFuture, KeyBudgets, OrgDirectory},
     text,
 };
 
@@ -44,5 +45,11 @@ impl OrgDirectory for Auth {
                 .await?;
             Ok(slug.unwrap_or_else(|| org.to_string()))
         })
+    }
+}
+
+impl KeyBudgets for Auth {
+    fn monthly_nanousd(&self, key: ApiKeyId) -> BoxFuture<'_, Result<Option<i64>>> {
+        Box::pin(crate::keys::store::budget(&self.pool, key))
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     Principal, Result,
-    id::{OrgId, UserId, WeaverId},
+    id::{ApiKeyId, OrgId, UserId, WeaverId},
     principal::{Authentication, RequestInfo, Scopes},
 };
 
@@ -64,6 +64,12 @@ pub trait Audit: Send + Sync {
 /// the server with `auth`, used by what streams.
 pub trait Reauthenticate: Send + Sync {
     fn again<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Authentication>;
+}
+
+/// What API keys may spend on models. Implemented by `auth`, used by `llm-proxy`.
+pub trait KeyBudgets: Send + Sync {
+    /// The budget of a key in a month of UTC, in billionths of a US dollar, when it has one.
+    fn monthly_nanousd(&self, key: ApiKeyId) -> BoxFuture<'_, Result<Option<i64>>>;
 }
 
 /// Whom to tell when something is wrong with the installation. Implemented by `auth`, used by `notify`.

@@ -1,7 +1,7 @@
 //! The wires, the operations on them, and what an error looks like on each.
 
 use axum::{
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -13,7 +13,7 @@ use loom_core::{
 };
 use serde_json::{Value, json};
 
-use crate::{record::KEY_REUSED, translate::set};
+use crate::{LlmProxy, limits, record::KEY_REUSED, translate::set};
 
 /// A provider's wire format. Gemini's is a provider's only; no surface has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -174,14 +174,19 @@ fn openai_type(status: StatusCode) -> &'static str {
 fn openai_code(status: StatusCode, code: &str) -> &str {
     match status.as_u16() {
         401 => "invalid_api_key",
-        429 if code == "overloaded" => "rate_limit_exceeded",
+        429 if matches!(code, "overloaded" | "rate_limited") => "rate_limit_exceeded",
+        429 if code == "quota_exceeded" => "insufficient_quota",
         _ => code,
     }
 }
 
 /// A layer: lets nobody in without a principal, and gives every error that arises inside (ours, not the
 /// provider's) the shape of its surface.
-pub(crate) async fn surface(request: Request, next: Next) -> Response {
+pub(crate) async fn surface(
+    State(proxy): State<LlmProxy>,
+    request: Request,
+    next: Next,
+) -> Response {
     let dialect = Dialect::of(request.uri().path(), request.headers());
     let request_id =
         request.extensions().get::<RequestInfo>().map(|info| info.id.clone()).unwrap_or_default();
@@ -192,7 +197,8 @@ pub(crate) async fn surface(request: Request, next: Next) -> Response {
     let error = response.extensions().get::<Error>().cloned();
     if let Some(error) = error {
         let allow = response.headers_mut().remove(header::ALLOW);
-        response = error_response(dialect, error, &request_id);
+        response = error_response(dialect, error.clone(), &request_id);
+        limits::tell_refusal(dialect.into(), &error, proxy.clock.now(), response.headers_mut());
         if let Some(allow) = allow {
             response.headers_mut().insert(header::ALLOW, allow);
         }

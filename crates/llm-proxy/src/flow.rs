@@ -64,6 +64,10 @@ pub(crate) struct Asking {
     pub(crate) streamed: bool,
     pub(crate) ask: Ask,
     pub(crate) request_bytes: usize,
+    /// Tokens that the client lets it answer with at most.
+    pub(crate) max_output: Option<u64>,
+    /// Tokens, about.
+    pub(crate) input_estimate: u64,
 }
 
 /// What became of a request.
@@ -148,6 +152,8 @@ impl LlmProxy {
             streamed,
             mut ask,
             request_bytes,
+            max_output,
+            input_estimate,
         } = asking;
         let now = self.clock.now().timestamp();
         let forming = Forming { model: &model, streamed, request_id: &info.id, now };
@@ -167,6 +173,9 @@ impl LlmProxy {
                 model: first.routed().unwrap_or(&model),
                 streamed,
                 request_bytes,
+                surface: surface.into(),
+                max_output,
+                input_estimate,
             })
             .await?;
         let account = Account::new(meter, model.clone(), Observer::json(prepared.operation));

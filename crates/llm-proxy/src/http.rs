@@ -26,7 +26,7 @@ use crate::{
     dialect::{Operation, surface},
     flow::{self, Asking},
     frames::Surface,
-    models,
+    limits, models,
     provider::Target,
     record, stream_options,
 };
@@ -63,7 +63,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
     // Inside of `surface`; the server's own answer to a wrong method would have the native shape.
     let router = router
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(surface))
+        .layer(middleware::from_fn_with_state(proxy.clone(), surface))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
         .with_state(proxy);
     OpenApiRouter::with_openapi(document).merge(router.into())
@@ -96,6 +96,18 @@ struct Ask<'a> {
     stream: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "stream_options::present")]
     stream_options: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_tokens: Option<&'a RawValue>,
+    max_completion_tokens: Option<&'a RawValue>,
+    max_output_tokens: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+}
+
+impl Ask<'_> {
+    fn max_output(&self) -> Option<u64> {
+        let names = [self.max_completion_tokens, self.max_tokens, self.max_output_tokens];
+        limits::max_output(names, self.n)
+    }
 }
 
 pub(crate) fn bad_request(detail: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -129,6 +141,7 @@ impl LlmProxy {
             Some(_) => return Err(bad_request("`stream` must be true or false")),
         };
         let own_options = ask.stream_options.is_some();
+        let max_output = ask.max_output();
         let candidates = self.candidates(principal.org, surface, &model)?;
         let asking = Asking {
             principal,
@@ -139,6 +152,8 @@ impl LlmProxy {
             model,
             streamed,
             request_bytes: body.len(),
+            max_output,
+            input_estimate: limits::input_estimate(&body),
             ask: flow::Ask::Wire { surface, body, own_options },
         };
         self.ask(asking, candidates).await

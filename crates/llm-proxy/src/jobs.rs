@@ -11,7 +11,7 @@ pub(crate) fn all(of: &LlmProxy) -> Vec<Job> {
     let cleanup = Job {
         id: "llm-request-cleanup",
         name: "LLM request clean-up",
-        description: "Deletes the rows of requests to models that are older than they are kept.",
+        description: "Deletes the rows of requests to models that are older than they are kept, and what was counted of budgets whose time is over.",
         schedule: Schedule::Every(Duration::from_secs(24 * 3600)),
         catch_up: CatchUp::RunOnce,
         timeout: Duration::from_secs(3600),
@@ -22,7 +22,9 @@ pub(crate) fn all(of: &LlmProxy) -> Vec<Job> {
                 let deleted = store::delete_requests_before(&proxy.pool, before)
                     .await
                     .map_err(JobError::Retry)?;
-                Ok(JobReport { items_handled: deleted })
+                let windows = proxy.limits.clean_up(proxy.clock.now());
+                let windows = windows.await.map_err(JobError::Retry)?;
+                Ok(JobReport { items_handled: deleted + windows })
             })
         }),
     };

@@ -15,8 +15,15 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::{
-    LlmProxy, dialect::Operation, measures::Measures, observe::Seen, price, provider::Provider,
-    record, store, trace, usage::Usage,
+    LlmProxy,
+    dialect::Operation,
+    limits::{Limits as Budgets, Reservation, Surface},
+    measures::Measures,
+    observe::Seen,
+    price,
+    provider::Provider,
+    record, trace,
+    usage::Usage,
 };
 
 /// A usage row waits this long for company. A server that is killed loses at most this much, and
@@ -89,7 +96,7 @@ impl Outcome {
 }
 
 impl Ledger {
-    pub(crate) fn start(pool: &PgPool, clock: Clock) -> Self {
+    pub(crate) fn start(pool: &PgPool, clock: Clock, budgets: Budgets) -> Self {
         let limits = Limits { linger: LINGER, ..Limits::default() };
         // In the queue for the shared connections a batch would wait behind every request of a busy
         // server, and be lost if the server were killed meanwhile.
@@ -98,8 +105,8 @@ impl Ledger {
         let writer = {
             let own = own.clone();
             Writer::start("llm_requests", limits, move |rows: Arc<[Row]>| {
-                let own = own.clone();
-                async move { store::insert_requests(&own, &rows).await }
+                let (own, budgets) = (own.clone(), budgets.clone());
+                async move { budgets.store(&own, &rows).await }
             })
         };
         Self { writer, own, clock }
@@ -138,6 +145,7 @@ impl Ledger {
             model,
             streamed,
             request_bytes,
+            ..
         } = request;
         let now = self.clock.now();
         let weaver = match principal.actor {
@@ -185,6 +193,7 @@ impl Ledger {
             span: loom_core::telemetry::current(),
             started: Instant::now(),
             writer: self.writer.clone(),
+            reservation: None,
         })
     }
 }
@@ -193,9 +202,18 @@ impl LlmProxy {
     /// Lets a request in, or not, and begins its account.
     ///
     /// # Errors
-    /// 400 for an attribution header that is none.
+    /// 400 for an attribution header that is none, 429 for what a limit has no room for.
     pub(crate) async fn open_account(&self, request: &Opening<'_>) -> Result<Meter> {
-        std::future::ready(self.ledger.open(request)).await
+        let mut meter = self.ledger.open(request)?;
+        let Some(row) = &meter.row else { return Ok(meter) };
+        match self.limits.reserve(request, row).await {
+            Ok(reservation) => meter.reservation = reservation,
+            Err(error) => {
+                meter.fail(error.status(), error.code());
+                return Err(error);
+            }
+        }
+        Ok(meter)
     }
 }
 
@@ -209,6 +227,12 @@ pub(crate) struct Opening<'a> {
     pub(crate) model: &'a str,
     pub(crate) streamed: bool,
     pub(crate) request_bytes: usize,
+    /// How the client speaks to us.
+    pub(crate) surface: Surface,
+    /// The most tokens that the client lets the model answer with.
+    pub(crate) max_output: Option<u64>,
+    /// See [`crate::limits::input_estimate`].
+    pub(crate) input_estimate: u64,
 }
 
 fn attribution<T: std::str::FromStr>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>> {
@@ -240,6 +264,8 @@ pub(crate) struct Meter {
     span: Option<SpanContext>,
     started: Instant,
     writer: Writer<Row>,
+    /// What it may use, of the limits that it counts against.
+    reservation: Option<Reservation>,
 }
 
 impl Meter {
@@ -297,7 +323,11 @@ impl Meter {
     }
 
     /// What every response says of its account, whatever its wire.
-    pub(crate) fn tell(&self, _headers: &mut HeaderMap) {}
+    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
+        if let Some(reservation) = &self.reservation {
+            reservation.tell(headers);
+        }
+    }
 
     pub(crate) fn passed(&mut self, bytes: usize) {
         self.change(|row| row.response_bytes += i64::try_from(bytes).unwrap_or_default());
@@ -342,6 +372,9 @@ impl Meter {
         row.model = storable(row.model);
         row.response_model = row.response_model.map(storable);
         row.error_code = row.error_code.map(storable);
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(&row);
+        }
         self.measures.record(&row);
         if let Some(span) = self.span {
             trace::finish(span, &row);

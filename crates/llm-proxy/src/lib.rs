@@ -12,6 +12,7 @@ mod frames;
 mod http;
 mod jobs;
 mod ledger;
+mod limits;
 mod live;
 pub mod measures;
 mod models;
@@ -39,9 +40,9 @@ use std::sync::Arc;
 use loom_core::{
     Clock, Error, Result,
     health::Check,
-    port::{Audit, OrgDirectory},
+    port::{Audit, KeyBudgets, OrgDirectory},
 };
-use loom_db::Hub;
+use loom_db::{Hub, Subscription};
 use loom_notify::Notify;
 use loom_vault::Vault;
 use sqlx::PgPool;
@@ -66,6 +67,7 @@ pub struct Deps {
     pub notify: Notify,
     pub audit: Arc<dyn Audit>,
     pub orgs: Arc<dyn OrgDirectory>,
+    pub key_budgets: Arc<dyn KeyBudgets>,
     /// This server's name among the replicas.
     pub replica: String,
     /// Ends all running streams.
@@ -87,8 +89,7 @@ pub struct Inner {
     notify: Notify,
     audit: Arc<dyn Audit>,
     orgs: Arc<dyn OrgDirectory>,
-    #[expect(dead_code, reason = "for what follows")]
-    replica: String,
+    limits: limits::Limits,
     client: reqwest::Client,
     providers: provider::Providers,
     org_routes: org_routes::OrgRoutes,
@@ -116,7 +117,9 @@ impl std::ops::Deref for LlmProxy {
 impl LlmProxy {
     /// Starts the account. Stored credentials are not known before [`LlmProxy::start`].
     pub fn new(deps: Deps, config: &Config) -> Result<Self> {
-        let Deps { pool, clock, vault, hub, notify, audit, orgs, replica, stop } = deps;
+        let Deps { pool, clock, vault, hub, notify, audit, orgs, key_budgets, replica, stop } =
+            deps;
+        let limits = limits::Limits::new(pool.clone(), clock.clone(), replica, key_budgets);
         let keeper =
             pool::Keeper::new(pool.clone(), clock.clone(), Arc::clone(&vault), notify.clone());
         let keeper = Arc::new(keeper);
@@ -129,7 +132,8 @@ impl LlmProxy {
             .build()
             .map_err(Error::internal)?;
         Ok(Self(Arc::new(Inner {
-            ledger: ledger::Ledger::start(&pool, clock.clone()),
+            ledger: ledger::Ledger::start(&pool, clock.clone(), limits.clone()),
+            limits,
             record: record::Record::new(&vault)?,
             org_routes: org_routes::OrgRoutes::default(),
             providers: provider::Providers::new(config, &clock, Some(&keeper)),
@@ -147,14 +151,14 @@ impl LlmProxy {
             notify,
             audit,
             orgs,
-            replica,
             client,
             stop,
         })))
     }
 
-    /// Reads the stored credentials, and follows their changes.
-    pub async fn start(self) -> Result<Self> {
+    /// Reads credentials, routes, settings and limits, and follows their changes. `keys` says when API
+    /// keys have changed.
+    pub async fn start(self, keys: Subscription) -> Result<Self> {
         let words = self.hub.subscribe(CHANNEL);
         self.read_routes().await?;
         let proxy = self.clone();
@@ -164,6 +168,7 @@ impl LlmProxy {
         });
         self.start_credentials().await?;
         self.follow_settings().await?;
+        self.limits.start(self.hub.subscribe(CHANNEL), keys).await?;
         Ok(self)
     }
 
@@ -173,6 +178,7 @@ impl LlmProxy {
             .merge(org_routes::routes(self.clone()))
             .merge(pool::routes(self.clone()))
             .merge(record::routes(self.clone()))
+            .merge(limits::http::routes(self.clone()))
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
@@ -199,5 +205,6 @@ impl LlmProxy {
         self.keeper.close().await;
         self.record.close().await;
         self.ledger.close().await;
+        self.limits.close().await;
     }
 }

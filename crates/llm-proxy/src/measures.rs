@@ -58,6 +58,16 @@ pub const METRICS: &[Metric] = &[
         "Replies that were not captured or cached because too many were being stored.",
         &[],
     ),
+    Metric::counter(
+        "loom_llm_limit_refusals_total",
+        "Requests to models that a limit had no room for.",
+        &["kind", "measure"],
+    ),
+    Metric::counter(
+        "loom_llm_limit_shares_total",
+        "Shares of limits that this server asked the database for or gave back.",
+        &["event"],
+    ),
 ];
 
 pub(crate) struct Measures {

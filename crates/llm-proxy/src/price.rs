@@ -17,9 +17,20 @@ pub(crate) struct Price {
     cache_write_1h: Option<f64>,
 }
 
+/// What a model takes and gives, in tokens.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Size {
+    context: u64,
+    max_output: u64,
+}
+
+/// What a model is taken to answer at most when the table does not know it.
+pub(crate) const DEFAULT_MAX_OUTPUT: u64 = 32_768;
+
 #[derive(Deserialize)]
 struct Table {
     providers: HashMap<String, HashMap<String, Price>>,
+    models: HashMap<String, HashMap<String, Size>>,
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
@@ -32,6 +43,13 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 pub(crate) fn of(provider: &str, model: &str) -> Option<Price> {
     let models = TABLE.providers.get(provider)?;
     models.get(model).or_else(|| models.get(undated(model))).copied()
+}
+
+/// The most tokens that a provider's model answers with. Never more than its context has room for.
+pub(crate) fn max_output(provider: &str, model: &str) -> Option<u64> {
+    let models = TABLE.models.get(provider)?;
+    let size = models.get(model).or_else(|| models.get(undated(model)))?;
+    Some(size.max_output.min(size.context))
 }
 
 fn undated(model: &str) -> &str {
@@ -105,6 +123,14 @@ mod tests {
         assert!(of("openai", "gpt-of-tomorrow").is_none());
         assert!(of("nobody", "gpt-4o").is_none());
         assert_eq!(of("openai", "gpt-4o").unwrap().cost_nanousd(&Usage::default()), None);
+    }
+
+    #[test]
+    fn a_model_has_its_longest_answer_under_each_of_its_names() {
+        assert_eq!(max_output("anthropic", "claude-sonnet-4-5-20250929"), Some(64_000));
+        assert_eq!(max_output("openai", "gpt-4o"), Some(16_384));
+        assert_eq!(max_output("openai", "text-embedding-3-small"), Some(0));
+        assert_eq!(max_output("openai", "gpt-of-tomorrow"), None);
     }
 
     #[test]

@@ -7,7 +7,10 @@ use sqlx::PgPool;
 use crate::ledger::Row;
 
 /// Stores a batch of request rows in one statement. Rows that are there already stay as they are.
-pub(crate) async fn insert_requests(pool: &PgPool, rows: &[Row]) -> Result<(), sqlx::Error> {
+pub(crate) async fn insert_requests(
+    db: impl sqlx::PgExecutor<'_>,
+    rows: &[Row],
+) -> Result<(), sqlx::Error> {
     fn column<T>(rows: &[Row], get: impl Fn(&Row) -> T) -> Vec<T> {
         rows.iter().map(get).collect()
     }
@@ -67,7 +70,7 @@ pub(crate) async fn insert_requests(pool: &PgPool, rows: &[Row]) -> Result<(), s
         &column(rows, |r| r.response_bytes),
         &column(rows, |r| r.served_from.map(str::to_owned)) as _
     )
-    .execute(pool)
+    .execute(db)
     .await?;
     Ok(())
 }

@@ -79,7 +79,7 @@ impl Features {
         let (hub, _) = Hub::start(database.direct_url(), CHANNELS)?;
         let mut features = Self::new(pool, config, clock, vault, stop_streams, hub)?;
         features.auth = features.auth.start(&features.hub).await?;
-        features.llm = features.llm.start().await?;
+        features.llm = features.llm.start(features.hub.subscribe(loom_auth::REVOKED)).await?;
         Ok(features)
     }
 
@@ -127,6 +127,7 @@ impl Features {
             notify: notify.clone(),
             audit: auth.audit(),
             orgs: Arc::new(auth.clone()),
+            key_budgets: Arc::new(auth.clone()),
             replica: loom_logs::replica_name(),
             stop: stop_streams.clone(),
         };

@@ -36,7 +36,7 @@ pub struct ApiKey {
     pub user_id: Option<UserId>,
     /// Addresses and networks that it may be used from; empty: from everywhere.
     pub allowed_networks: Vec<String>,
-    /// What it is meant to spend on models in a calendar month, in US dollars.
+    /// What it may spend on models in a calendar month, in US dollars.
     pub monthly_budget_usd: Option<f64>,
     #[serde(serialize_with = "loom_core::clock::millis")]
     pub created_at: DateTime<Utc>,
@@ -59,7 +59,7 @@ pub struct NewApiKey {
     /// Absent or empty: from everywhere.
     #[serde(default)]
     pub allowed_networks: Vec<String>,
-    /// What it is meant to spend on models in a calendar month, in US dollars.
+    /// What it may spend on models in a calendar month, in US dollars.
     pub monthly_budget_usd: Option<f64>,
 }
 

@@ -12,6 +12,14 @@ use super::model::{ApiKey, KeyKind, usd};
 use crate::authenticate::{Revoked, store::scopes};
 
 /// Notes the use of a key, at most once in five minutes.
+/// What a key may spend on models in a month.
+pub(crate) async fn budget(db: impl PgExecutor<'_>, key: ApiKeyId) -> Result<Option<i64>> {
+    let budget = sqlx::query_scalar!("SELECT budget_nanousd FROM api_keys WHERE id = $1", key.0)
+        .fetch_optional(db)
+        .await?;
+    Ok(budget.flatten())
+}
+
 pub(crate) async fn touch_key(pool: &PgPool, key: ApiKeyId, now: DateTime<Utc>) -> Result<()> {
     sqlx::query!(
         "UPDATE api_keys SET last_used_at = $2

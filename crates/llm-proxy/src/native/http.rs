@@ -43,6 +43,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .routes(routes!(complete))
         .routes(routes!(stream))
         .route_layer(middleware::from_fn(required))
+        .route_layer(middleware::from_fn_with_state(proxy.clone(), crate::limits::of_native))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
         .with_state(proxy)
 }
@@ -153,6 +154,8 @@ impl LlmProxy {
             model: request.model.clone(),
             streamed,
             request_bytes: body.len(),
+            max_output: request.max_tokens.map(u64::from),
+            input_estimate: crate::limits::input_estimate(&body),
             ask: Ask::Native(Box::new(request)),
         };
         let target = Target { provider, rename: None, is_routed: false };

@@ -23,7 +23,7 @@ pub(crate) struct Request {
     /// Of the reply. Where the provider wants one, the default is 4096 beside what is for thinking.
     #[serde(default)]
     #[schema(minimum = 1)]
-    pub(super) max_tokens: Option<u32>,
+    pub(crate) max_tokens: Option<u32>,
     /// 0 to 2; Anthropic takes up to 1.
     #[serde(default)]
     pub(super) temperature: Option<f64>,

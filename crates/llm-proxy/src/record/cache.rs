@@ -108,6 +108,9 @@ impl LlmProxy {
             model: &found.model,
             streamed: question.streamed,
             request_bytes: call.body.len(),
+            surface: question.operation.dialect().into(),
+            max_output: None,
+            input_estimate: 0,
         })?;
         meter.served_from("cache");
         let size = kept.body.len();

@@ -48,6 +48,7 @@ impl Operation {
             .replace("{token}", NOBODY)
             .replace("{provider}", "openai")
             .replace("{name}", "none")
+            .replace("{kind}/{subject}", "organisation/all")
             // A page of the guide: what is public answers.
             .replace("{path}", "operations");
         assert!(!path.contains('{'), "say here what `{path}` is to be filled with");

@@ -397,6 +397,17 @@ const CASES: &[(&str, Case)] = &[
     ("DELETE /api/orgs/{org}", |world, stranger| {
         Box::pin(async move { org_case(world, stranger, Method::DELETE, "", json!({})).await })
     }),
+    ("GET /api/orgs/{org}/llm/limits", |world, stranger| {
+        Box::pin(org_case(world, stranger, Method::GET, "/llm/limits", Value::Null))
+    }),
+    ("PUT /api/orgs/{org}/llm/limits/{kind}/{subject}", |world, stranger| {
+        let body = json!({"requests_per_minute": 0});
+        Box::pin(org_case(world, stranger, Method::PUT, "/llm/limits/organisation/all", body))
+    }),
+    ("DELETE /api/orgs/{org}/llm/limits/{kind}/{subject}", |world, stranger| {
+        let path = "/llm/limits/organisation/all";
+        Box::pin(org_case(world, stranger, Method::DELETE, path, Value::Null))
+    }),
     ("GET /api/orgs/{org}/members", |world, stranger| {
         Box::pin(async move {
             org_case(world, stranger, Method::GET, "/members", json!({})).await;

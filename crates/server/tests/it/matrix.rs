@@ -112,6 +112,9 @@ const ROWS: &[Row] = &[
     ("DELETE /api/orgs/{org}/llm/captures", ORG_ADMINS, None),
     // Those who act elsewhere are owners there.
     ("GET /api/llm/requests/{id}/capture", "-x++xx+++", None),
+    ("GET /api/orgs/{org}/llm/limits", MEMBERS, None),
+    ("PUT /api/orgs/{org}/llm/limits/{kind}/{subject}", ORG_ADMINS, Some("{}")),
+    ("DELETE /api/orgs/{org}/llm/limits/{kind}/{subject}", ORG_ADMINS, None),
     ("GET /api/orgs/{org}/api-keys", USERS_HERE, None),
     (
         "POST /api/orgs/{org}/api-keys",

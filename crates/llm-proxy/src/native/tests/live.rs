@@ -70,6 +70,9 @@ impl Rig {
                 model: "m",
                 streamed: true,
                 request_bytes: 1,
+                surface: crate::limits::Surface::Native,
+                max_output: None,
+                input_estimate: 1,
             })
             .unwrap();
         meter.answered(StatusCode::OK, None);

@@ -12,6 +12,8 @@ mod conversation;
 mod credentials;
 mod failover;
 mod idempotency;
+mod limits;
+mod limits_replicas;
 mod org_routes;
 mod passthrough;
 mod pool;

@@ -122,6 +122,11 @@ async fn the_openai_sdk_works_as_with_its_vendor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn both_sdks_understand_a_limit_that_is_reached() {
+    run(TestApp::start().await, "test_limits").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_sdks_work_with_the_demo() {
     run(Setup::default().demo().start().await, "test_demo").await;
 }
