@@ -25,12 +25,12 @@ use crate::{LlmProxy, dialect::Dialect};
 /// The admin routes.
 pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
     OpenApiRouter::new()
-        .routes(routes!(list_providers))
-        .routes(routes!(list_credentials, add_credential))
-        .routes(routes!(get_credential, change_credential, delete_credential))
-        .routes(routes!(enable_credential))
-        .routes(routes!(disable_credential))
-        .routes(routes!(test_credential))
+        .routes(routes!(list_llm_providers))
+        .routes(routes!(list_llm_credentials, add_llm_credential))
+        .routes(routes!(get_llm_credential, change_llm_credential, delete_llm_credential))
+        .routes(routes!(enable_llm_credential))
+        .routes(routes!(disable_llm_credential))
+        .routes(routes!(test_llm_credential))
         .route_layer(middleware::from_fn(required))
         .with_state(proxy)
 }
@@ -87,7 +87,7 @@ struct Disabling {
 /// The providers of models, and in what state their credentials are
 #[utoipa::path(get, path = "/api/admin/llm/providers", tag = "llm", security(("api_key" = [])),
     responses((status = 200, body = LlmProviders), Refused))]
-async fn list_providers(
+async fn list_llm_providers(
     State(proxy): State<LlmProxy>,
     principal: Principal,
 ) -> Result<Json<LlmProviders>> {
@@ -110,7 +110,7 @@ async fn list_providers(
 #[utoipa::path(get, path = "/api/admin/llm/providers/{provider}/credentials", tag = "llm", security(("api_key" = [])),
     params(("provider" = String, Path)),
     responses((status = 200, body = Credentials), Refused, Unknown))]
-async fn list_credentials(
+async fn list_llm_credentials(
     State(proxy): State<LlmProxy>,
     principal: Principal,
     Path(provider): Path<String>,
@@ -129,7 +129,7 @@ async fn list_credentials(
     responses((status = 201, body = CredentialView), Refused, Unknown,
         (status = 409, description = "`conflict`: the name is taken; `too_many_credentials`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_request`", body = Problem, content_type = "application/problem+json")))]
-async fn add_credential(
+async fn add_llm_credential(
     State(proxy): State<LlmProxy>,
     principal: Principal,
     info: RequestInfo,
@@ -148,7 +148,7 @@ async fn add_credential(
 #[utoipa::path(get, path = "/api/admin/llm/providers/{provider}/credentials/{id}", tag = "llm", security(("api_key" = [])),
     params(("provider" = String, Path), ("id" = CredentialId, Path)),
     responses((status = 200, body = CredentialView), Refused, Unknown))]
-async fn get_credential(
+async fn get_llm_credential(
     State(proxy): State<LlmProxy>,
     principal: Principal,
     Path((provider, id)): Path<(String, CredentialId)>,
@@ -166,7 +166,7 @@ async fn get_credential(
     responses((status = 200, body = CredentialView), Refused, Unknown,
         (status = 409, description = "`conflict`: the name is taken", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_request`", body = Problem, content_type = "application/problem+json")))]
-async fn change_credential(
+async fn change_llm_credential(
     State(proxy): State<LlmProxy>,
     principal: Principal,
     info: RequestInfo,
@@ -185,7 +185,7 @@ async fn change_credential(
 #[utoipa::path(delete, path = "/api/admin/llm/providers/{provider}/credentials/{id}", tag = "llm", security(("api_key" = [])),
     params(("provider" = String, Path), ("id" = CredentialId, Path)),
     responses((status = 204), Refused, Unknown))]
-async fn delete_credential(
+async fn delete_llm_credential(
     State(proxy): State<LlmProxy>,
     principal: Principal,
     info: RequestInfo,
@@ -204,7 +204,7 @@ async fn delete_credential(
 #[utoipa::path(post, path = "/api/admin/llm/providers/{provider}/credentials/{id}/enable", tag = "llm", security(("api_key" = [])),
     params(("provider" = String, Path), ("id" = CredentialId, Path)),
     responses((status = 200, body = CredentialView), Refused, Unknown))]
-async fn enable_credential(
+async fn enable_llm_credential(
     State(proxy): State<LlmProxy>,
     principal: Principal,
     info: RequestInfo,
@@ -223,7 +223,7 @@ async fn enable_credential(
     params(("provider" = String, Path), ("id" = CredentialId, Path)), request_body = Disabling,
     responses((status = 200, body = CredentialView), Refused, Unknown,
         (status = 422, description = "`invalid_request`", body = Problem, content_type = "application/problem+json")))]
-async fn disable_credential(
+async fn disable_llm_credential(
     State(proxy): State<LlmProxy>,
     principal: Principal,
     info: RequestInfo,
@@ -244,7 +244,7 @@ async fn disable_credential(
 #[utoipa::path(post, path = "/api/admin/llm/providers/{provider}/credentials/{id}/test", tag = "llm", security(("api_key" = [])),
     params(("provider" = String, Path), ("id" = String, Path)),
     responses((status = 200, body = Tested), Refused, Unknown))]
-async fn test_credential(
+async fn test_llm_credential(
     State(proxy): State<LlmProxy>,
     principal: Principal,
     info: RequestInfo,

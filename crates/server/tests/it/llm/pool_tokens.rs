@@ -8,6 +8,7 @@ use loom_testkit::{
     webhook::WebhookReceiver,
 };
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{GPT, Op, SONNET, ask};
 
@@ -158,6 +159,41 @@ async fn a_refused_refresh_token_disables_its_credential_and_the_admins_hear_of_
 }
 
 #[tokio::test]
+async fn a_refresh_token_that_somebody_else_used_first_disables_nothing() {
+    let world = World::new(Setup::default()).await;
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    let database = world.app.database.pool().clone();
+    // While it is asked, another one has changed the row.
+    let endpoint = tokio::spawn(async move {
+        let answers = [
+            (400, json!({"error": "invalid_grant"})),
+            (200, json!({"access_token": UPSTREAM_KEY, "expires_in": 60})),
+        ];
+        for (status, body) in answers {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut asked = vec![0; 4096];
+            assert!(socket.read(&mut asked).await.unwrap() > 0);
+            let changed = "UPDATE llm_credentials SET version = version + 1";
+            sqlx::query(changed).execute(&database).await.unwrap();
+            let (body, length) = (body.to_string(), body.to_string().len());
+            let answer = format!(
+                "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let new = json!({"kind": "oauth", "token_url": url, "refresh_token": "r1"});
+    let view = world.admin.post(OPENAI, &new).await.expect(201).json();
+    assert!(ask(&world.admin, Op::Chat, GPT).await.status.is_server_error());
+    let one = format!("{OPENAI}/{}", view["id"].as_str().unwrap());
+    let view = world.admin.get(&one).await.expect(200).json();
+    assert_eq!(view["disabled_reason"], Value::Null, "{view}");
+    ask(&world.admin, Op::Chat, GPT).await.expect(200);
+    endpoint.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_token_endpoint_that_is_down_disables_nothing() {
     let world = World::new(Setup::default()).await;
     let one = world.oauth("r1").await;
@@ -274,9 +310,8 @@ async fn a_workload_shows_its_assertion_and_gets_a_token() {
 
 #[tokio::test]
 async fn tokens_come_only_from_where_the_operator_lets_requests_go() {
-    let world = World::new(Setup::default().set("LOOM_SERVER_OUTBOUND_ALLOW", "10.0.0.0/8")).await;
-    world.gives(None);
-    // The later setting of the world allows loopback; a private network that is not listed stays closed.
+    let world = World::new(Setup::default()).await;
+    // Loopback is allowed here, and nothing else that is private.
     let new =
         json!({"kind": "oauth", "token_url": "https://192.168.7.7/token", "refresh_token": "r1"});
     let view = world.admin.post(OPENAI, &new).await.expect(201).json();
