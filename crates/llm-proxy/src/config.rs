@@ -15,6 +15,7 @@ pub struct Config {
     pub demo: bool,
     pub(crate) timeouts: Timeouts,
     pub(crate) retention: Duration,
+    pub(crate) drain: crate::drain::Config,
 }
 
 #[derive(Clone, Debug)]
@@ -112,7 +113,14 @@ impl Config {
             idle: env.secs("LOOM_SERVER_LLM_IDLE_TIMEOUT_SECS", 300, 1, 3600),
         };
         let days = env.number("LOOM_SERVER_LLM_REQUEST_RETENTION_DAYS", 90_u64, 1, 3650);
-        Self { providers, demo: false, timeouts, retention: Duration::from_secs(days * 24 * 3600) }
+        let drain = crate::drain::Config::load(env);
+        Self {
+            providers,
+            demo: false,
+            timeouts,
+            retention: Duration::from_secs(days * 24 * 3600),
+            drain,
+        }
     }
 }
 

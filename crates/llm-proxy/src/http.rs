@@ -28,6 +28,7 @@ use crate::{
     models,
     relay::{Relay, relay},
     stream_options,
+    trailer::trailers,
 };
 
 /// A conversation with images is large.
@@ -64,6 +65,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(surface))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
+        .layer(middleware::from_fn(trailers))
         .with_state(proxy);
     OpenApiRouter::with_openapi(document).merge(router.into())
 }

@@ -4,6 +4,7 @@ mod config;
 mod credentials;
 mod demo;
 mod dialect;
+mod drain;
 mod exchange;
 mod forward;
 mod http;
@@ -11,19 +12,24 @@ mod jobs;
 mod ledger;
 mod live;
 pub mod measures;
+mod model_list;
 mod models;
 mod native;
 mod observe;
+mod partitions;
 mod price;
 mod provider;
 mod relay;
+mod request_log;
 mod scan;
 mod store;
 mod stream_options;
 mod trace;
+mod trailer;
 mod translate;
 mod translated;
 mod usage;
+mod usage_sums;
 
 use std::sync::{
     Arc,
@@ -74,19 +80,17 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     vault: Arc<Vault>,
-    #[expect(dead_code, reason = "for what follows")]
     hub: Hub,
     #[expect(dead_code, reason = "for what follows")]
     notify: Notify,
-    #[expect(dead_code, reason = "for what follows")]
     audit: Arc<dyn Audit>,
-    #[expect(dead_code, reason = "for what follows")]
     orgs: Arc<dyn OrgDirectory>,
     #[expect(dead_code, reason = "for what follows")]
     replica: String,
     client: reqwest::Client,
     providers: provider::Providers,
     ledger: ledger::Ledger,
+    prices: Arc<price::Overrides>,
     timeouts: config::Timeouts,
     retention: std::time::Duration,
     /// When the stored credentials were last read, in milliseconds since 1970.
@@ -116,8 +120,11 @@ impl LlmProxy {
             .pool_max_idle_per_host(512)
             .build()
             .map_err(Error::internal)?;
+        let prices: Arc<price::Overrides> = Arc::default();
+        let drains = drain::Drains::new(config.drain);
         Ok(Self(Arc::new(Inner {
-            ledger: ledger::Ledger::start(&pool, clock.clone()),
+            ledger: ledger::Ledger::start(&pool, clock.clone(), Arc::clone(&prices), drains),
+            prices,
             providers: provider::Providers::new(config),
             timeouts: config.timeouts,
             retention: config.retention,
@@ -139,11 +146,20 @@ impl LlmProxy {
     /// Reads the stored credentials.
     pub async fn start(self) -> Result<Self> {
         self.read_credentials().await?;
+        Arc::clone(&self.prices).start(self.pool.clone(), &self.hub).await?;
         Ok(self)
     }
 
     pub fn routes(&self) -> OpenApiRouter {
-        http::routes(self.clone()).merge(native::routes(self.clone()))
+        http::routes(self.clone()).merge(native::routes(self.clone())).merge(self.account_routes())
+    }
+
+    /// What accounts tell, and what they are reckoned by.
+    fn account_routes(&self) -> OpenApiRouter {
+        price::routes(self.clone())
+            .merge(request_log::routes(self.clone()))
+            .merge(usage_sums::routes(self.clone()))
+            .merge(model_list::routes(self.clone()))
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {

@@ -27,7 +27,7 @@ pub(crate) struct Provider {
     pub(crate) dialect: Dialect,
     base_url: Url,
     urls: [(Operation, Url); 5],
-    models: Vec<String>,
+    pub(crate) models: Vec<String>,
     responses: bool,
     keyless: bool,
     from_env: Option<Credential>,

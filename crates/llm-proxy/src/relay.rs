@@ -19,6 +19,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::{
     dialect::Operation,
+    drain,
     forward::{Incoming, response_headers},
     ledger::{Meter, Outcome},
     observe::Observer,
@@ -47,8 +48,9 @@ pub(crate) fn relay(answer: Incoming, how: Relay, mut meter: Meter) -> Response 
         .map(|id| loom_core::text::cut(id, 200).to_owned());
     meter.answered(parts.status, upstream_id);
     let streams = parts.status.is_success() && is_event_stream(&headers);
-    let observer =
+    let mut observer =
         if streams { Observer::stream(how.operation) } else { Observer::json(how.operation) };
+    observer.seen.gaps = streams.then(|| meter.gaps());
     if streams {
         // A proxy before us must not gather what we pass on at once.
         headers.entry("x-accel-buffering").or_insert(HeaderValue::from_static("no"));
@@ -279,10 +281,18 @@ impl Tap {
 }
 
 impl Drop for Tap {
-    /// The client has left: what was seen until now counts. Dropping the upstream body ends the
-    /// request at the provider. A reply that had said it was complete is one, and one that had told of
+    /// The client has left: what was seen until now counts, and in some set-ups the rest of it ([`drain::leave`]). A reply that had said it was complete is one, and one that had told of
     /// an error has failed: many clients leave at that word.
     fn drop(&mut self) {
+        let seen = &self.observer.seen;
+        if !seen.complete
+            && seen.error.is_none()
+            && self.status.is_success()
+            && let (Some(upstream), Some(meter)) = (self.upstream.take(), self.meter.take())
+        {
+            let observer = std::mem::replace(&mut self.observer, Observer::json(self.operation));
+            return drain::leave(upstream, observer, meter, ());
+        }
         let seen = &self.observer.seen;
         let outcome = if seen.error.is_some() {
             Outcome::Failed

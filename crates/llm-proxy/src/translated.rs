@@ -204,7 +204,9 @@ impl LlmProxy {
         account.passed(told.len());
         account.settle(Outcome::Succeeded, None);
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        Ok((kind, told).into_response())
+        let mut response = (kind, told).into_response();
+        account.tell_cost(response.headers_mut());
+        Ok(response)
     }
 
     fn stream(

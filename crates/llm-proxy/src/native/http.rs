@@ -35,6 +35,7 @@ use crate::{
     live::{Account, Live},
     observe::Observer,
     provider::Provider,
+    trailer::trailers,
     translate::stream::Decoder,
 };
 
@@ -44,6 +45,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .routes(routes!(stream))
         .route_layer(middleware::from_fn(required))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
+        .layer(middleware::from_fn(trailers))
         .with_state(proxy)
 }
 
@@ -78,6 +80,7 @@ async fn complete(
             let mut told = HeaderMap::new();
             account.tell(&mut told);
             let reply = complete_reply(&mut account, reply);
+            account.tell_cost(&mut told);
             Ok(marked(&provider, told, Json(reply).into_response()))
         }
         Err(error) => {
