@@ -262,7 +262,7 @@ mod tests {
         let price = of("anthropic", "claude-sonnet-4-5").unwrap();
         // 3 of 10 dollars a thousand
         assert_eq!(price.cost_nanousd(&usage), Some(3_150_000 + 30_000_000));
-        assert_eq!(of("openai", "gpt-4.1").unwrap().cost_nanousd(&usage), None);
+        assert_eq!(of("openai", "gpt-5.4").unwrap().cost_nanousd(&usage), None);
     }
 
     #[test]
