@@ -98,7 +98,8 @@ impl World {
         let chat = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]});
         ada.with("x-loom-tags", TAG).post("/v1/chat/completions", &chat).await.expect(200);
         let llm_request = text(&app.llm_requests(1).await[0]["id"]);
-        let new = json!({"provider": "openai", "model": "gpt-4o-mini", "input": 77.25, "output": 1});
+        let new =
+            json!({"provider": "openai", "model": "gpt-4o-mini", "input": 77.25, "output": 1});
         let path = format!("/api/orgs/{}/llm/prices", ada.org);
         let llm_price = text(&ada.post(&path, &new).await.expect(201).json()["id"]);
         let mut keys = keys.into_iter();
@@ -259,8 +260,11 @@ const CASES: &[(&str, Case)] = &[
     }),
     ("GET /api/llm/requests", |world, stranger| {
         Box::pin(async move {
-            for filter in ["".to_owned(), format!("?tag={TAG}"), format!("?user_id={}", world.ada.id)] {
-                let answer = stranger.caller.get(&format!("/api/llm/requests{filter}")).await.expect(200);
+            for filter in
+                ["".to_owned(), format!("?tag={TAG}"), format!("?user_id={}", world.ada.id)]
+            {
+                let answer =
+                    stranger.caller.get(&format!("/api/llm/requests{filter}")).await.expect(200);
                 world.assert_silent(&answer);
                 assert_eq!(answer.json()["requests"], json!([]));
             }

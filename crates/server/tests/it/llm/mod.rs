@@ -7,12 +7,17 @@ mod behaviours;
 mod broken;
 mod chaos;
 mod conversation;
+mod costs;
 mod credentials;
+mod left;
 mod passthrough;
+mod prices;
+mod request_log;
 mod rig;
 mod routing;
 mod sdk;
 mod translated;
+mod usage;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
