@@ -56,9 +56,18 @@ pub(crate) async fn trailers(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let told = Told::default();
-    let response = WANTED.scope(told.clone(), next.run(request)).await;
-    // One that is already known is in the head; a request that was let in by nobody has none.
-    if response.headers().contains_key(&COST) || Arc::strong_count(&told.0) < 2 {
+    let mut response = WANTED.scope(told.clone(), next.run(request)).await;
+    if response.headers().contains_key(&COST) {
+        return response;
+    }
+    if let Some(known) = told.0.get() {
+        if let Some(cost) = known.and_then(usd) {
+            response.headers_mut().insert(COST, cost);
+        }
+        return response;
+    }
+    // No account was opened, or it is over.
+    if Arc::strong_count(&told.0) < 2 {
         return response;
     }
     let (mut parts, body) = response.into_parts();

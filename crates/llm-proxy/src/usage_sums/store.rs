@@ -4,19 +4,41 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use loom_core::{Result, id::OrgId};
+use loom_core::{Error, Result, id::OrgId};
 use sqlx::{PgConnection, PgPool};
 
 use super::sum::{Dimension, Grain, Place, Request, Sum, Whose};
 
 /// Sums that are stored in one statement.
 const BATCH: usize = 4000;
+/// For the moment when nobody writes.
+const TRIES: u32 = 30;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+/// PostgreSQL's `lock_not_available`.
+const LOCK_TIMEOUT: &str = "55P03";
+/// Rows beyond the sums that one answer reads.
+const MAX_ROWS: usize = 500_000;
 
-/// The last number given out to rows all of which are committed. Waits for who is writing, but not for
-/// long: everybody who wants to write waits behind.
+/// The last number given out to rows all of which are committed.
+///
+/// # Errors
+/// 503 when writers were at work all the time.
 pub(super) async fn settled(pool: &PgPool) -> Result<i64> {
+    for _ in 0..TRIES {
+        match try_settled(pool).await {
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(LOCK_TIMEOUT) => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => return Ok(result?),
+        }
+    }
+    Err(Error::unavailable("requests are being stored all the time; the sums are taken later"))
+}
+
+/// Waits for who is writing, but not for long: everybody who wants to write waits behind.
+async fn try_settled(pool: &PgPool) -> sqlx::Result<i64> {
     let mut tx = loom_db::begin(pool).await?;
-    sqlx::query!("SET LOCAL lock_timeout = '500ms'").execute(&mut *tx).await?;
+    sqlx::query!("SET LOCAL lock_timeout = '40ms'").execute(&mut *tx).await?;
     sqlx::query!("SELECT pg_advisory_xact_lock(7521, 1)").execute(&mut *tx).await?;
     let last = sqlx::query_scalar!(
         r#"SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS "last!" FROM llm_requests_seq"#
@@ -66,6 +88,9 @@ pub(super) async fn rows_between(
 }
 
 /// The rows of an organisation that no sum has yet, of a time.
+///
+/// # Errors
+/// 503 when they are too many.
 pub(super) async fn rows_after(
     db: &mut PgConnection,
     org: OrgId,
@@ -95,7 +120,15 @@ pub(super) async fn rows_after(
         nobodys
     )
     .fetch(db);
+    let mut read = 0;
     while let Some(row) = rows.try_next().await? {
+        read += 1;
+        if read > MAX_ROWS {
+            return Err(Error::unavailable(
+                "too many requests are not summed yet; the job `usage-rollup` is behind, try again \
+                 when it has run",
+            ));
+        }
         each(row);
     }
     Ok(())

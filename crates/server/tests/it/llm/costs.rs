@@ -44,7 +44,7 @@ impl Case {
     }
 }
 
-fn start(usage: Value) -> Reply {
+fn start(usage: &Value) -> Reply {
     Reply::sse().event(&json!({"type": "message_start", "message": {"id": "m", "type": "message",
         "role": "assistant", "model": "claude-opus-5", "content": [], "usage": usage}}))
 }
@@ -54,7 +54,7 @@ fn delta(reply: Reply, text: &str) -> Reply {
         "delta": {"type": "text_delta", "text": text}}))
 }
 
-fn end(reply: Reply, usage: Value) -> Reply {
+fn end(reply: Reply, usage: &Value) -> Reply {
     reply
         .event(
             &json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}),
@@ -62,7 +62,7 @@ fn end(reply: Reply, usage: Value) -> Reply {
         .event(&json!({"type": "message_stop"}))
 }
 
-fn message(usage: Value) -> Reply {
+fn message(usage: &Value) -> Reply {
     Reply::json(
         200,
         &json!({"id": "m", "type": "message", "role": "assistant",
@@ -75,7 +75,7 @@ fn chunk(reply: Reply, content: &str) -> Reply {
         "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": null}]}))
 }
 
-fn chat_end(reply: Reply, tier: &str, usage: Value) -> Reply {
+fn chat_end(reply: Reply, tier: &str, usage: &Value) -> Reply {
     reply
         .event(&json!({"id": "c", "model": "gpt-5.4", "service_tier": tier,
             "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
@@ -83,7 +83,7 @@ fn chat_end(reply: Reply, tier: &str, usage: Value) -> Reply {
         .done()
 }
 
-fn response(tier: &str, output: Value, usage: Value) -> Value {
+fn response(tier: &str, output: &Value, usage: &Value) -> Value {
     json!({"id": "r", "object": "response", "status": "completed", "model": "gpt-5.6",
         "service_tier": tier, "output": output, "usage": usage})
 }
@@ -100,10 +100,10 @@ fn cases() -> Vec<Case> {
         messages(
             "the split of cache writes is in message_start alone, and the total grows beyond it",
             end(
-                delta(start(json!({"input_tokens": 100, "cache_creation_input_tokens": 500,
+                delta(start(&json!({"input_tokens": 100, "cache_creation_input_tokens": 500,
                     "cache_creation": {"ephemeral_5m_input_tokens": 300, "ephemeral_1h_input_tokens": 200},
                     "cache_read_input_tokens": 1000, "output_tokens": 1, "service_tier": "standard"})), "a"),
-                json!({"input_tokens": 150, "cache_creation_input_tokens": 800,
+                &json!({"input_tokens": 150, "cache_creation_input_tokens": 800,
                     "cache_read_input_tokens": 2000, "output_tokens": 40,
                     "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1}}),
             ),
@@ -115,15 +115,15 @@ fn cases() -> Vec<Case> {
         messages(
             "cache numbers come in message_delta alone, and the input is told anew",
             end(
-                delta(start(json!({"input_tokens": 900, "output_tokens": 1})), "a"),
-                json!({"input_tokens": 100, "cache_read_input_tokens": 800, "output_tokens": 10}),
+                delta(start(&json!({"input_tokens": 900, "output_tokens": 1})), "a"),
+                &json!({"input_tokens": 100, "cache_read_input_tokens": 800, "output_tokens": 10}),
             ),
             [Some(100), Some(10), Some(800), None, None, None, None],
         )
         .costs(500_000 + 250_000 + 400_000),
         messages(
             "fast, in the United States, with thinking",
-            message(json!({"input_tokens": 1000, "output_tokens": 100, "speed": "fast",
+            message(&json!({"input_tokens": 1000, "output_tokens": 100, "speed": "fast",
                 "inference_geo": "us", "output_tokens_details": {"thinking_tokens": 60}})),
             [Some(1000), Some(100), None, None, None, Some(60), None],
         )
@@ -131,14 +131,14 @@ fn cases() -> Vec<Case> {
         .costs(16_500_000),
         messages(
             "in a batch",
-            message(json!({"input_tokens": 1000, "output_tokens": 100, "service_tier": "batch"})),
+            message(&json!({"input_tokens": 1000, "output_tokens": 100, "service_tier": "batch"})),
             [Some(1000), Some(100), None, None, None, None, None],
         )
         .tier("batch")
         .costs(3_750_000),
         messages(
             "the provider says that it has failed in the middle",
-            delta(delta(start(json!({"input_tokens": 1000, "output_tokens": 1})), "a"), "b").event(
+            delta(delta(start(&json!({"input_tokens": 1000, "output_tokens": 1})), "a"), "b").event(
                 &json!({"type": "error", "error": {"type": "overloaded_error", "message": "no"}}),
             ),
             [Some(1000), Some(2), None, None, None, None, None],
@@ -147,7 +147,7 @@ fn cases() -> Vec<Case> {
         .broke_off("failed"),
         messages(
             "the provider breaks off, after three pieces and a count of one",
-            delta(delta(delta(start(json!({"input_tokens": 1000, "output_tokens": 1})), "a"), "b"), "c")
+            delta(delta(delta(start(&json!({"input_tokens": 1000, "output_tokens": 1})), "a"), "b"), "c")
                 .step(Step::End),
             [Some(1000), Some(3), None, None, None, None, None],
         )
@@ -158,7 +158,7 @@ fn cases() -> Vec<Case> {
             chat_end(
                 chunk(Reply::sse(), "a"),
                 "default",
-                json!({"prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050,
+                &json!({"prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050,
                     "prompt_tokens_details": {"cached_tokens": 600},
                     "completion_tokens_details": {"reasoning_tokens": 20}}),
             ),
@@ -172,7 +172,7 @@ fn cases() -> Vec<Case> {
             chat_end(
                 chunk(Reply::sse(), "a"),
                 "default",
-                json!({"prompt_tokens": 300_000, "completion_tokens": 10,
+                &json!({"prompt_tokens": 300_000, "completion_tokens": 10,
                     "prompt_tokens_details": {"cached_tokens": 200_000}}),
             ),
             [Some(100_000), Some(10), Some(200_000), None, None, None, None],
@@ -185,7 +185,7 @@ fn cases() -> Vec<Case> {
             chat_end(
                 chunk(Reply::sse(), "a"),
                 "flex",
-                json!({"prompt_tokens": 1000, "completion_tokens": 10}),
+                &json!({"prompt_tokens": 1000, "completion_tokens": 10}),
             ),
             [Some(1000), Some(10), None, None, None, None, None],
         )
@@ -220,10 +220,10 @@ fn cases() -> Vec<Case> {
             "searches of the web are counted by their items",
             Reply::json(200, &response(
                 "default",
-                json!([{"type": "web_search_call", "id": "w1", "status": "completed"},
+                &json!([{"type": "web_search_call", "id": "w1", "status": "completed"},
                        {"type": "web_search_call", "id": "w2", "status": "completed"},
                        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]}]),
-                json!({"input_tokens": 1000, "input_tokens_details": {"cached_tokens": 300, "cache_write_tokens": 200},
+                &json!({"input_tokens": 1000, "input_tokens_details": {"cached_tokens": 300, "cache_write_tokens": 200},
                     "output_tokens": 100, "output_tokens_details": {"reasoning_tokens": 60}, "total_tokens": 1100}),
             )),
             [Some(500), Some(100), Some(300), Some(200), None, Some(60), Some(2)],
@@ -299,7 +299,7 @@ async fn a_reply_on_another_wire_costs_what_its_provider_counts() {
     // A Claude model through OpenAI's wire, and a GPT model through Anthropic's.
     let usage = json!({"input_tokens": 100, "output_tokens": 10, "cache_read_input_tokens": 1000,
         "server_tool_use": {"web_search_requests": 1}});
-    app.mock.enqueue(message(usage));
+    app.mock.enqueue(message(&usage));
     let whole =
         user.post("/v1/chat/completions", &Op::Chat.body("claude-opus-5")).await.expect(200);
     // 100 × 5 + 10 × 25 + 1000 × 0.5, and one of 0.01
@@ -309,9 +309,9 @@ async fn a_reply_on_another_wire_costs_what_its_provider_counts() {
         200,
         &response(
             "flex",
-            json!([{"type": "message",
+            &json!([{"type": "message",
         "role": "assistant", "content": [{"type": "output_text", "text": "a"}]}]),
-            usage,
+            &usage,
         ),
     ));
     let whole = user.post("/v1/messages", &Op::Messages.body("gpt-5.6")).await.expect(200);

@@ -103,8 +103,14 @@ async fn members_see_their_own_and_admins_all() {
     let find = |user: Value| rows.iter().find(|row| row["user_id"] == user).unwrap()["id"].clone();
     let members = find(json!(member.id));
     let robots = find(Value::Null);
-    assert_eq!(ids(&here.get("/api/llm/requests").await.expect(200).json()), [members.clone()]);
-    assert_eq!(ids(&robot.get("/api/llm/requests").await.expect(200).json()), [robots.clone()]);
+    assert_eq!(
+        ids(&here.get("/api/llm/requests").await.expect(200).json()),
+        std::slice::from_ref(&members)
+    );
+    assert_eq!(
+        ids(&robot.get("/api/llm/requests").await.expect(200).json()),
+        std::slice::from_ref(&robots)
+    );
     assert_eq!(ids(&owner.get("/api/llm/requests").await.expect(200).json()).len(), 3);
     let path = format!("/api/llm/requests/{}", robots.as_str().unwrap());
     here.get(&path).await.expect(404);

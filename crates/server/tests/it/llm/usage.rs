@@ -216,10 +216,12 @@ async fn what_cannot_be_asked_is_refused_with_the_parameters_name() {
 /// --no-capture usage_over` with `LOOM_BENCH_ROWS` (10 million when absent). Some minutes and 6 GB of disk.
 #[tokio::test]
 #[ignore = "a measurement, by whoever changes how usage is read"]
+#[expect(clippy::disallowed_methods, reason = "how many rows is whoever measures' choice")]
 async fn what_usage_over_many_requests_costs() {
     let rows: i64 =
         std::env::var("LOOM_BENCH_ROWS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000);
-    let app = Setup::default().clock(loom_core::Clock::system()).start().await;
+    let app = TestApp::start().await;
+    app.running.features.jobs.switch("usage-rollup", false).await.unwrap();
     let user = app.user("a@example.com").await;
     let pool = app.database.pool();
     let days = "DO $$ BEGIN FOR n IN 1..91 LOOP
@@ -275,7 +277,6 @@ async fn what_usage_over_many_requests_costs() {
     );
     for tailed in [false, true] {
         if tailed {
-            app.running.features.jobs.switch("usage-rollup", false).await.unwrap();
             sqlx::raw_sql(sqlx::AssertSqlSafe(tail.clone())).execute(pool).await.unwrap();
         }
         for by in [
