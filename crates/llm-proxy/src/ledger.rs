@@ -357,7 +357,10 @@ impl Meter {
             row.error_code = code.map(str::to_owned);
         }
         // Nothing is used by what is refused, nor by counting.
-        let refused = outcome == Outcome::Failed && row.status.is_none_or(|status| status >= 300);
+        let refused = match row.status {
+            Some(status) => status >= 300,
+            None => outcome == Outcome::Failed,
+        };
         row.usage_complete |= refused || row.operation == Operation::CountTokens.name();
         row.model = storable(row.model);
         row.response_model = row.response_model.map(storable);

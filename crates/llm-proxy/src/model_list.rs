@@ -64,6 +64,9 @@ struct LlmModel {
     /// Without its provider and its date: dated names are the same model.
     model: String,
     provider: String,
+    /// Tokens that it takes, and that it answers with at most; null: unknown.
+    context_tokens: Option<u64>,
+    max_output_tokens: Option<u64>,
     /// Null: unknown; its requests have tokens and no cost.
     price: Option<LlmModelPrice>,
     /// Of `tools`, `images`, `documents`, `audio`, `thinking`, `json_schema`, `prompt_cache`,
@@ -102,7 +105,10 @@ async fn list_llm_models(
                 (None, Some(listed)) => Some(LlmModelPrice::of(listed, "table")),
                 (None, None) => None,
             };
+            let size = price::size(&provider.name, &name);
             models.push(LlmModel {
+                context_tokens: size.map(|size| size.context),
+                max_output_tokens: size.map(|size| size.max_output.min(size.context)),
                 price,
                 capabilities: price::capabilities(&provider.name, &name).to_vec(),
                 provider: provider.name.to_string(),

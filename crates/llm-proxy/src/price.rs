@@ -61,11 +61,19 @@ struct Multipliers {
     us: Option<f64>,
 }
 
+/// What a model takes and gives, in tokens.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Size {
+    pub(crate) context: u64,
+    pub(crate) max_output: u64,
+}
+
 type ByModel<T> = HashMap<String, HashMap<String, T>>;
 
 #[derive(Deserialize)]
 struct Standard {
     providers: ByModel<Rates>,
+    models: ByModel<Size>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +86,7 @@ struct Classes {
 
 struct Table {
     prices: ByModel<Arc<Price>>,
+    sizes: ByModel<Size>,
     capabilities: ByModel<Vec<String>>,
 }
 
@@ -102,7 +111,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         let priced = priced.collect();
         (provider, priced)
     });
-    Table { prices: prices.collect(), capabilities }
+    Table { prices: prices.collect(), sizes: standard.models, capabilities }
 });
 
 fn found<'t, T>(table: &'t ByModel<T>, provider: &str, model: &str) -> Option<&'t T> {
@@ -126,6 +135,12 @@ pub(crate) fn models(provider: &str) -> Vec<(&'static str, &'static Arc<Price>)>
         .collect();
     all.sort_unstable_by_key(|(model, _)| *model);
     all
+}
+
+/// What a model takes and gives, where that is known.
+pub(crate) fn size(provider: &str, model: &str) -> Option<Size> {
+    let models = TABLE.sizes.get(provider)?;
+    models.get(model).or_else(|| models.get(undated(model))).copied()
 }
 
 /// What a model can do, as far as that is known.

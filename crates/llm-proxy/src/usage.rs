@@ -1,8 +1,10 @@
 //! Tokens by class, read from each provider's own usage objects. The classes do not overlap:
-//! Anthropic counts cached tokens beside its input, OpenAI and Google inside; Google counts thinking
-//! beside its output, the others inside.
+//! Anthropic counts cached tokens beside its input, OpenAI inside.
 
 use serde::Deserialize;
+
+/// No request makes more: sums of them cannot overflow.
+const MOST_SEARCHES: u64 = 1 << 20;
 
 /// Tokens of one request. `None`: the provider did not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,7 +139,9 @@ impl AnthropicUsage {
         );
         set(
             &mut usage.web_searches,
-            self.server_tool_use.and_then(|used| used.web_search_requests),
+            self.server_tool_use
+                .and_then(|used| used.web_search_requests)
+                .map(|n| n.min(MOST_SEARCHES)),
         );
         if let Some(tier) = &self.service_tier {
             // Theirs is capacity that was bought ahead; by the token it costs what the standard does.
@@ -214,56 +218,9 @@ impl Usage {
     }
 }
 
-/// `usageMetadata` of Gemini's replies; each chunk of a stream has the total so far,
-/// <https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/GenerateContentResponse>.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct GeminiUsage {
-    prompt_token_count: Option<u64>,
-    cached_content_token_count: Option<u64>,
-    tool_use_prompt_token_count: Option<u64>,
-    candidates_token_count: Option<u64>,
-    thoughts_token_count: Option<u64>,
-}
-
-impl From<GeminiUsage> for Usage {
-    fn from(usage: GeminiUsage) -> Self {
-        let cached = usage.cached_content_token_count;
-        let tools = usage.tool_use_prompt_token_count.unwrap_or_default();
-        let output = match (usage.candidates_token_count, usage.thoughts_token_count) {
-            (None, None) => None,
-            (said, thought) => {
-                Some(said.unwrap_or_default().saturating_add(thought.unwrap_or_default()))
-            }
-        };
-        Self {
-            input: usage.prompt_token_count.map(|tokens| {
-                tokens.saturating_sub(cached.unwrap_or_default()).saturating_add(tools)
-            }),
-            output,
-            cache_read: cached,
-            reasoning: usage.thoughts_token_count,
-            ..Self::default()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn of_gemini_the_cache_is_inside_the_prompt_and_thinking_beside_the_answer() {
-        let told: GeminiUsage = serde_json::from_str(
-            r#"{"promptTokenCount":1000,"cachedContentTokenCount":400,"toolUsePromptTokenCount":30,
-                "candidatesTokenCount":40,"thoughtsTokenCount":80,"totalTokenCount":1150}"#,
-        )
-        .unwrap();
-        let usage = Usage::from(told);
-        assert_eq!((usage.input, usage.cache_read), (Some(630), Some(400)));
-        assert_eq!((usage.output, usage.reasoning), (Some(120), Some(80)));
-        assert!(Usage::from(GeminiUsage::default()).is_unknown());
-    }
 
     #[test]
     fn what_a_total_of_cache_writes_has_beyond_the_split_is_of_the_short_kind() {

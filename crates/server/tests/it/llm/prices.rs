@@ -114,6 +114,10 @@ async fn members_see_prices_in_the_list_of_models_and_set_none() {
     assert_eq!(own["price"], json!({"source": "organisation", "input": 1.0, "output": 2.0}));
     let opus = find(models.clone(), "anthropic", "claude-opus-5");
     assert_eq!((&opus["price"]["source"], &opus["price"]["input"]), (&json!("table"), &json!(5.0)));
+    assert_eq!(
+        (&opus["context_tokens"], &opus["max_output_tokens"]),
+        (&json!(1_000_000), &json!(128_000))
+    );
     assert!(opus["capabilities"].as_array().unwrap().contains(&json!("tools")), "{opus}");
     let long = find(models, "openai", "gpt-5.4");
     let rates = long["price"]["other"].as_array().unwrap();
