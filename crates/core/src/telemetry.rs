@@ -130,6 +130,7 @@ pub enum Attribute {
     Int(i64),
     Float(f64),
     Flag(bool),
+    List(Vec<String>),
 }
 
 impl From<&'static str> for Attribute {

@@ -18,6 +18,7 @@ pub struct Config {
     pub(crate) pool: pool::Config,
     /// The files that assertions of the workload are read from.
     pub(crate) assertion_files: Vec<String>,
+    pub(crate) drain: crate::drain::Config,
 }
 
 #[derive(Clone, Debug)]
@@ -150,11 +151,13 @@ impl Config {
             }
         }
         let days = env.number("LOOM_SERVER_LLM_REQUEST_RETENTION_DAYS", 90_u64, 1, 3650);
+        let drain = crate::drain::Config::load(env);
         Self {
             providers,
             demo: false,
             timeouts,
             retention: Duration::from_secs(days * 24 * 3600),
+            drain,
             pool: pool::Config::load(env),
             assertion_files: env.list("LOOM_SERVER_LLM_ASSERTION_FILES"),
         }

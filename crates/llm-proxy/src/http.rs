@@ -29,6 +29,7 @@ use crate::{
     limits, models,
     provider::Target,
     record, stream_options,
+    trailer::trailers,
 };
 
 /// A conversation with images is large.
@@ -65,6 +66,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(proxy.clone(), surface))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
+        .layer(middleware::from_fn(trailers))
         .with_state(proxy);
     OpenApiRouter::with_openapi(document).merge(router.into())
 }

@@ -1,32 +1,60 @@
 //! Background work of the LLM proxy.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use loom_jobs::{CatchUp, Job, JobError, JobReport, Schedule};
+use loom_jobs::{Job, JobReport};
 
-use crate::{LlmProxy, pool, record, store};
+use crate::{LlmProxy, partitions, pool, record, usage_sums};
 
-pub(crate) fn all(of: &LlmProxy) -> Vec<Job> {
-    let proxy = of.clone();
-    let cleanup = Job {
-        id: "llm-request-cleanup",
-        name: "LLM request clean-up",
-        description: "Deletes the rows of requests to models that are older than they are kept, and what was counted of budgets whose time is over.",
-        schedule: Schedule::Every(Duration::from_secs(24 * 3600)),
-        catch_up: CatchUp::RunOnce,
-        timeout: Duration::from_secs(3600),
-        run: Arc::new(move |_| {
-            let proxy = proxy.clone();
-            Box::pin(async move {
-                let before = proxy.clock.now() - proxy.retention;
-                let deleted = store::delete_requests_before(&proxy.pool, before)
-                    .await
-                    .map_err(JobError::Retry)?;
-                let windows = proxy.limits.clean_up(proxy.clock.now());
-                let windows = windows.await.map_err(JobError::Retry)?;
-                Ok(JobReport { items_handled: deleted + windows })
-            })
-        }),
-    };
-    vec![cleanup, pool::job(of), record::job(of)]
+const HOUR: Duration = Duration::from_secs(3600);
+/// What is not summed yet is read row by row whenever somebody asks for usage.
+const ROLL_UP_EVERY: Duration = Duration::from_secs(30);
+
+pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
+    let (summing, making, dropping) = (proxy.clone(), proxy.clone(), proxy.clone());
+    vec![
+        Job::new(
+            "usage-rollup",
+            "Usage roll-up",
+            "Adds the requests to models since the last run to the sums by hour and day",
+            ROLL_UP_EVERY,
+            HOUR,
+            move |context| {
+                let proxy = summing.clone();
+                async move { Ok(usage_sums::roll_up(&proxy.pool, &context.cancel).await?.into()) }
+            },
+        ),
+        Job::new(
+            "llm-partition-maintenance",
+            "LLM request partitions",
+            "Makes the partitions of the log of requests to models for the days to come",
+            HOUR,
+            HOUR / 4,
+            move |context| {
+                let proxy = making.clone();
+                async move { Ok(partitions::make_ahead(&proxy.pool, context.clock.now()).await?.into()) }
+            },
+        ),
+        Job::new(
+            "llm-request-cleanup",
+            "LLM request clean-up",
+            "Drops days of the log of requests to models that are older than LOOM_SERVER_LLM_REQUEST_RETENTION_DAYS, and what was counted of budgets whose time is over",
+            24 * HOUR,
+            HOUR,
+            move |context| {
+                let proxy = dropping.clone();
+                async move {
+                    let before = context.clock.now() - proxy.retention;
+                    // A row is not in the sums once it is gone.
+                    usage_sums::roll_up(&proxy.pool, &context.cancel).await?;
+                    let dropped = partitions::drop_before(&proxy.pool, before).await?;
+                    usage_sums::delete_before(&proxy.pool, before).await?;
+                    let windows = proxy.limits.clean_up(context.clock.now()).await?;
+                    Ok(JobReport { items_handled: dropped + windows })
+                }
+            },
+        ),
+        pool::job(proxy),
+        record::job(proxy),
+    ]
 }

@@ -17,12 +17,14 @@ use uuid::Uuid;
 use crate::{
     LlmProxy,
     dialect::Operation,
+    drain::Drains,
     limits::{Limits as Budgets, Reservation, Surface},
     measures::Measures,
     observe::Seen,
-    price,
+    price::Overrides,
     provider::Provider,
     record, trace,
+    trailer::{self, Told},
     usage::Usage,
 };
 
@@ -57,6 +59,8 @@ pub(crate) struct Row {
     pub(crate) status: Option<i32>,
     pub(crate) error_code: Option<String>,
     pub(crate) usage: Usage,
+    /// False: the tokens are those seen until the reply broke off.
+    pub(crate) usage_complete: bool,
     pub(crate) cost_nanousd: Option<i64>,
     pub(crate) latency_ms: f64,
     pub(crate) first_token_ms: Option<f64>,
@@ -73,6 +77,8 @@ pub(crate) struct Ledger {
     /// The writer's one connection.
     own: PgPool,
     clock: Clock,
+    prices: Arc<Overrides>,
+    drains: Drains,
 }
 
 /// How a request ended.
@@ -96,7 +102,13 @@ impl Outcome {
 }
 
 impl Ledger {
-    pub(crate) fn start(pool: &PgPool, clock: Clock, budgets: Budgets) -> Self {
+    pub(crate) fn start(
+        pool: &PgPool,
+        clock: Clock,
+        budgets: Budgets,
+        prices: Arc<Overrides>,
+        drains: Drains,
+    ) -> Self {
         let limits = Limits { linger: LINGER, ..Limits::default() };
         // In the queue for the shared connections a batch would wait behind every request of a busy
         // server, and be lost if the server were killed meanwhile.
@@ -109,7 +121,7 @@ impl Ledger {
                 async move { budgets.store(&own, &rows).await }
             })
         };
-        Self { writer, own, clock }
+        Self { writer, own, clock, prices, drains }
     }
 
     /// Keeps the rows instead of storing them.
@@ -123,10 +135,11 @@ impl Ledger {
         });
         let own = sqlx::postgres::PgPoolOptions::new()
             .connect_lazy_with(sqlx::postgres::PgConnectOptions::new_without_pgpass());
-        (Self { writer, own, clock }, kept)
+        (Self { writer, own, clock, prices: Arc::default(), drains: Drains::default() }, kept)
     }
 
     pub(crate) async fn close(&self) {
+        self.drains.close().await;
         self.writer.close().await;
         self.own.close().await;
     }
@@ -175,6 +188,7 @@ impl Ledger {
             status: None,
             error_code: None,
             usage: Usage::default(),
+            usage_complete: false,
             cost_nanousd: None,
             latency_ms: 0.0,
             first_token_ms: None,
@@ -192,6 +206,12 @@ impl Ledger {
             measures: Arc::clone(&provider.measures),
             span: loom_core::telemetry::current(),
             started: Instant::now(),
+            left: None,
+            finish: None,
+            told: trailer::wanted(),
+            clock: self.clock.clone(),
+            prices: Arc::clone(&self.prices),
+            drains: self.drains.clone(),
             writer: self.writer.clone(),
             reservation: None,
         })
@@ -263,6 +283,15 @@ pub(crate) struct Meter {
     /// The request's, when it is traced.
     span: Option<SpanContext>,
     started: Instant,
+    /// When its client left, though more of the reply was still read.
+    left: Option<Instant>,
+    /// Why the reply ended, in the provider's word.
+    finish: Option<String>,
+    /// Where the cost is awaited by who tells it behind the reply.
+    told: Option<Told>,
+    clock: Clock,
+    prices: Arc<Overrides>,
+    drains: Drains,
     writer: Writer<Row>,
     /// What it may use, of the limits that it counts against.
     reservation: Option<Reservation>,
@@ -338,6 +367,11 @@ impl Meter {
         let started = self.started;
         let row = self.row.as_mut()?;
         row.usage = seen.usage;
+        row.usage_complete = seen.counted;
+        if !seen.complete && !seen.counted && seen.pieces > 0 {
+            // It broke off, and the count was still to come: each piece was a token at the least.
+            row.usage.output = Some(seen.usage.output.unwrap_or_default().max(seen.pieces));
+        }
         if seen.model.is_some() {
             row.response_model.clone_from(&seen.model);
         }
@@ -345,11 +379,27 @@ impl Meter {
         if row.error_code.is_none() {
             row.error_code.clone_from(&seen.error);
         }
-        let model = row.response_model.as_deref().unwrap_or(&row.model);
-        let price =
-            price::of(&row.provider, model).or_else(|| price::of(&row.provider, &row.model));
-        row.cost_nanousd = price.and_then(|price| price.cost_nanousd(&seen.usage));
+        self.finish.clone_from(&seen.finish);
+        let price = |model: &str| self.prices.of(row.org_id, &row.provider, model);
+        let model = row.response_model.as_deref();
+        let price = model.and_then(price).or_else(|| price(&row.model));
+        row.cost_nanousd = price.and_then(|price| price.cost_nanousd(&row.usage));
         row.cost_nanousd
+    }
+
+    /// Its client has left. More of the reply may be read for the account; no time of the client's
+    /// passes any more.
+    pub(crate) fn left(&mut self) {
+        self.left = Some(Instant::now());
+    }
+
+    /// Where the time between two pieces of its reply is measured.
+    pub(crate) fn gaps(&self) -> metrics::Histogram {
+        self.measures.output_chunk.clone()
+    }
+
+    pub(crate) fn drains(&self) -> &Drains {
+        &self.drains
     }
 
     /// Ends the account of a request that got an error of ours.
@@ -365,19 +415,32 @@ impl Meter {
     fn write(&mut self, outcome: Outcome, code: Option<&str>) {
         let Some(mut row) = self.row.take() else { return };
         row.outcome = outcome.name();
-        row.latency_ms = self.started.elapsed().as_secs_f64() * 1e3;
+        let took = self.left.unwrap_or_else(Instant::now).saturating_duration_since(self.started);
+        row.latency_ms = took.as_secs_f64() * 1e3;
         if row.error_code.is_none() {
             row.error_code = code.map(str::to_owned);
         }
+        // Nothing is used by what is refused, nor by counting.
+        let refused = match row.status {
+            Some(status) => status >= 300,
+            None => outcome == Outcome::Failed,
+        };
+        row.usage_complete |= refused || row.operation == Operation::CountTokens.name();
         row.model = storable(row.model);
         row.response_model = row.response_model.map(storable);
         row.error_code = row.error_code.map(storable);
+        if row.cost_nanousd.is_none() && !row.usage.is_unknown() {
+            self.prices.warn(&row.provider, &row.model, self.clock.now());
+        }
+        if let Some(told) = &self.told {
+            told.tell(row.cost_nanousd);
+        }
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(&row);
         }
         self.measures.record(&row);
         if let Some(span) = self.span {
-            trace::finish(span, &row);
+            trace::finish(span, &row, self.finish.as_deref());
         }
         self.writer.send(*row);
     }

@@ -5,6 +5,7 @@ mod candidates;
 mod config;
 mod demo;
 mod dialect;
+mod drain;
 mod exchange;
 mod flow;
 mod forward;
@@ -15,24 +16,29 @@ mod ledger;
 mod limits;
 mod live;
 pub mod measures;
+mod model_list;
 mod models;
 mod native;
 mod observe;
 mod org_routes;
+mod partitions;
 mod pool;
 mod price;
 mod provider;
 mod record;
 mod refused;
 mod relay;
+mod request_log;
 mod scan;
 mod silence;
 mod store;
 mod stream_options;
 mod trace;
+mod trailer;
 mod translate;
 mod translated;
 mod usage;
+mod usage_sums;
 mod vertex;
 
 use std::sync::Arc;
@@ -95,6 +101,7 @@ pub struct Inner {
     org_routes: org_routes::OrgRoutes,
     ledger: ledger::Ledger,
     record: record::Record,
+    prices: Arc<price::Overrides>,
     timeouts: config::Timeouts,
     retention: std::time::Duration,
     pool_config: pool::Config,
@@ -119,7 +126,14 @@ impl LlmProxy {
     pub fn new(deps: Deps, config: &Config) -> Result<Self> {
         let Deps { pool, clock, vault, hub, notify, audit, orgs, key_budgets, replica, stop } =
             deps;
-        let limits = limits::Limits::new(pool.clone(), clock.clone(), replica, key_budgets);
+        let prices: Arc<price::Overrides> = Arc::default();
+        let limits = limits::Limits::new(
+            pool.clone(),
+            clock.clone(),
+            replica,
+            key_budgets,
+            Arc::clone(&prices),
+        );
         let keeper =
             pool::Keeper::new(pool.clone(), clock.clone(), Arc::clone(&vault), notify.clone());
         let keeper = Arc::new(keeper);
@@ -131,8 +145,16 @@ impl LlmProxy {
             .pool_max_idle_per_host(512)
             .build()
             .map_err(Error::internal)?;
+        let drains = drain::Drains::new(config.drain);
         Ok(Self(Arc::new(Inner {
-            ledger: ledger::Ledger::start(&pool, clock.clone(), limits.clone()),
+            ledger: ledger::Ledger::start(
+                &pool,
+                clock.clone(),
+                limits.clone(),
+                Arc::clone(&prices),
+                drains,
+            ),
+            prices,
             limits,
             record: record::Record::new(&vault)?,
             org_routes: org_routes::OrgRoutes::default(),
@@ -169,6 +191,7 @@ impl LlmProxy {
         self.start_credentials().await?;
         self.follow_settings().await?;
         self.limits.start(self.hub.subscribe(CHANNEL), keys).await?;
+        Arc::clone(&self.prices).start(self.pool.clone(), &self.hub).await?;
         Ok(self)
     }
 
@@ -179,6 +202,15 @@ impl LlmProxy {
             .merge(pool::routes(self.clone()))
             .merge(record::routes(self.clone()))
             .merge(limits::http::routes(self.clone()))
+            .merge(self.account_routes())
+    }
+
+    /// What accounts tell, and what they are reckoned by.
+    fn account_routes(&self) -> OpenApiRouter {
+        price::routes(self.clone())
+            .merge(request_log::routes(self.clone()))
+            .merge(usage_sums::routes(self.clone()))
+            .merge(model_list::routes(self.clone()))
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {

@@ -12,10 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dialect::Operation,
+    drain,
     ledger::{Meter, Outcome},
     observe::{Observer, Seen},
     pool::{Lease, Verdict},
     provider::Provider,
+    trailer,
     translate::{
         reply::{Event, Failure},
         stream::Decoder,
@@ -33,11 +35,13 @@ pub(crate) struct Account {
     observer: Observer,
     id: LlmRequestId,
     asked: String,
+    cost: Option<i64>,
 }
 
 impl Account {
-    pub(crate) fn new(meter: Meter, asked: String, observer: Observer) -> Self {
-        Self { id: meter.id(), meter: Some(meter), observer, asked }
+    pub(crate) fn new(meter: Meter, asked: String, mut observer: Observer) -> Self {
+        observer.seen.gaps = observer.streams().then(|| meter.gaps());
+        Self { id: meter.id(), meter: Some(meter), observer, asked, cost: None }
     }
 
     /// [`Meter::tell`].
@@ -50,6 +54,9 @@ impl Account {
     /// Another reply begins: what was seen of one that came to nothing does not count.
     pub(crate) fn watch(&mut self, observer: Observer) {
         self.observer = observer;
+        if self.observer.streams() {
+            self.observer.seen.gaps = self.meter.as_ref().map(Meter::gaps);
+        }
     }
 
     pub(crate) fn seen(&self) -> &Seen {
@@ -98,7 +105,27 @@ impl Account {
     pub(crate) fn finish(&mut self) -> Option<i64> {
         self.observer.finish();
         let seen = &self.observer.seen;
-        self.meter.as_mut().and_then(|meter| meter.saw(seen))
+        self.cost = self.meter.as_mut().and_then(|meter| meter.saw(seen));
+        self.cost
+    }
+
+    /// Says what a reply costs that is told whole.
+    pub(crate) fn tell_cost(&self, headers: &mut http::HeaderMap) {
+        if let Some(cost) = self.cost.and_then(trailer::usd) {
+            headers.insert(trailer::COST, cost);
+        }
+    }
+
+    /// Its client has left while the reply was still coming.
+    pub(crate) fn leave(&mut self, upstream: reqwest::Body, lease: Option<Lease>) {
+        let seen = &self.observer.seen;
+        if !seen.complete
+            && seen.error.is_none()
+            && let Some(meter) = self.meter.take()
+        {
+            let observer = std::mem::replace(&mut self.observer, Observer::json(Operation::Chat));
+            drain::leave(upstream, observer, meter, lease);
+        }
     }
 
     /// So much was told to the client.
@@ -158,6 +185,14 @@ pub(crate) struct Live {
     pub(crate) stop: CancellationToken,
     pub(crate) waiting: VecDeque<Event>,
     pub(crate) received: usize,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some(upstream) = self.upstream.take() {
+            self.account.leave(upstream, self.lease.take());
+        }
+    }
 }
 
 impl Live {

@@ -28,6 +28,36 @@ pub const METRICS: &[Metric] = &[
         "Time until the first token of a streamed reply.",
         &["provider"],
     ),
+    Metric::histogram(
+        "loom_llm_output_chunk_seconds",
+        "Time between two pieces of content of a streamed reply.",
+        &["provider"],
+    ),
+    Metric::histogram(
+        "loom_llm_request_tokens",
+        "Tokens of one request, with what was cached.",
+        &["provider", "type"],
+    ),
+    Metric::counter(
+        "loom_llm_web_searches_total",
+        "Searches of the web that providers made for their replies.",
+        &["provider"],
+    ),
+    Metric::counter(
+        "loom_llm_incomplete_usage_total",
+        "Requests whose reply broke off before the provider's last count of tokens.",
+        &["provider"],
+    ),
+    Metric::counter(
+        "loom_llm_unpriced_requests_total",
+        "Requests with tokens whose model has no known price.",
+        &["provider"],
+    ),
+    Metric::counter(
+        "loom_llm_drained_total",
+        "Replies that were read on after their client had left, by how that ended.",
+        &["end"],
+    ),
     Metric::counter(
         "loom_llm_tokens_total",
         "Tokens as the provider counts them.",
@@ -78,6 +108,12 @@ pub(crate) struct Measures {
     cache_write: Counter,
     cost_nanousd: Counter,
     first_token: Histogram,
+    pub(crate) output_chunk: Histogram,
+    input_tokens: Histogram,
+    output_tokens: Histogram,
+    web_searches: Counter,
+    incomplete: Counter,
+    unpriced: Counter,
     pub(crate) attempts: Attempts,
 }
 
@@ -148,6 +184,12 @@ impl Measures {
             cost_nanousd: counter!("loom_llm_cost_nanousd_total", "provider" => name()),
             first_token: histogram!("loom_llm_first_token_seconds", "provider" => name()),
             attempts: Attempts::new(provider),
+            input_tokens: histogram!("loom_llm_request_tokens", "provider" => name(), "type" => "input"),
+            output_tokens: histogram!("loom_llm_request_tokens", "provider" => name(), "type" => "output"),
+            output_chunk: histogram!("loom_llm_output_chunk_seconds", "provider" => name()),
+            web_searches: counter!("loom_llm_web_searches_total", "provider" => name()),
+            incomplete: counter!("loom_llm_incomplete_usage_total", "provider" => name()),
+            unpriced: counter!("loom_llm_unpriced_requests_total", "provider" => name()),
         }
     }
 
@@ -175,5 +217,14 @@ impl Measures {
         if let Some(ms) = row.first_token_ms {
             self.first_token.record(ms / 1e3);
         }
+        if !usage.is_unknown() {
+            #[expect(clippy::cast_precision_loss, reason = "tokens of one request")]
+            let of = |tokens: u64| tokens as f64;
+            self.input_tokens.record(of(usage.total_input()));
+            self.output_tokens.record(of(usage.output.unwrap_or_default()));
+        }
+        self.web_searches.increment(usage.web_searches.unwrap_or_default());
+        self.incomplete.increment(u64::from(!row.usage_complete));
+        self.unpriced.increment(u64::from(row.cost_nanousd.is_none() && !usage.is_unknown()));
     }
 }

@@ -24,6 +24,14 @@ pub(crate) struct Seen {
     pub(crate) first_content: Option<Instant>,
     /// Something of the reply itself has come, and not only its announcement.
     pub(crate) begun: bool,
+    /// When the last one came, how many there were, and where the time between two is measured.
+    last_content: Option<Instant>,
+    pub(crate) pieces: u64,
+    pub(crate) gaps: Option<metrics::Histogram>,
+    /// The provider's last count is in `usage`.
+    pub(crate) counted: bool,
+    /// Why the reply ended, in the provider's word.
+    pub(crate) finish: Option<String>,
     /// The reply said itself that it was complete.
     pub(crate) complete: bool,
     /// Nothing comes any more: the wire's last word was said.
@@ -33,11 +41,15 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    fn content(&mut self) {
+    fn piece(&mut self) {
         self.begun = true;
-        if self.first_content.is_none() {
-            self.first_content = Some(Instant::now());
+        let now = Instant::now();
+        self.first_content.get_or_insert(now);
+        if let (Some(gaps), Some(last)) = (&self.gaps, self.last_content) {
+            gaps.record(now - last);
         }
+        self.last_content = Some(now);
+        self.pieces += 1;
     }
 }
 
@@ -60,6 +72,10 @@ impl Observer {
 
     pub(crate) fn json(operation: Operation) -> Self {
         Self { operation, form: Form::Json { pieces: Vec::new(), len: 0 }, seen: Seen::default() }
+    }
+
+    pub(crate) fn streams(&self) -> bool {
+        matches!(self.form, Form::Stream(_))
     }
 
     pub(crate) fn feed(&mut self, chunk: &Bytes) {
@@ -157,12 +173,19 @@ struct AnthropicEvent {
     message: Option<AnthropicReply>,
     usage: Option<AnthropicUsage>,
     error: Option<ErrorObject>,
+    delta: Option<AnthropicEnd>,
+}
+
+#[derive(Deserialize)]
+struct AnthropicEnd {
+    stop_reason: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct AnthropicReply {
     model: Option<String>,
     usage: Option<AnthropicUsage>,
+    stop_reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -188,7 +211,7 @@ fn anthropic_event(seen: &mut Seen, data: &[u8]) {
         None => has(data, "\"content_block_delta\"") && !has(data, "\"usage\""),
     };
     if is_delta {
-        seen.content();
+        seen.piece();
         return;
     }
     seen.begun = seen.begun || !is_announcement(data, &ANTHROPIC_ANNOUNCES);
@@ -208,6 +231,10 @@ fn anthropic_event(seen: &mut Seen, data: &[u8]) {
         "message_delta" => {
             if let Some(usage) = event.usage {
                 usage.apply(&mut seen.usage);
+                seen.counted = true;
+            }
+            if let Some(reason) = event.delta.and_then(|delta| delta.stop_reason) {
+                seen.finish = Some(reason);
             }
         }
         "message_stop" => {
@@ -224,25 +251,72 @@ fn anthropic_event(seen: &mut Seen, data: &[u8]) {
 fn anthropic_reply(seen: &mut Seen, body: &[u8]) {
     if let Ok(reply) = serde_json::from_slice::<AnthropicReply>(body) {
         seen.model = reply.model;
+        seen.finish = reply.stop_reason;
         if let Some(usage) = reply.usage {
             usage.apply(&mut seen.usage);
+            seen.counted = true;
         }
     }
 }
 
+/// A chat completion, one of its chunks, or a response.
 #[derive(Deserialize)]
 struct OpenAiReply {
     model: Option<String>,
     usage: Option<OpenAiUsage>,
     error: Option<ErrorObject>,
+    service_tier: Option<String>,
+    /// Of a chat.
+    #[serde(default)]
+    choices: Vec<Choice>,
+    /// Of a response.
+    status: Option<String>,
+    #[serde(default)]
+    output: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl OpenAiReply {
+    /// What it says of model, tokens and end.
+    fn tell(&mut self, seen: &mut Seen) {
+        if self.model.is_some() {
+            seen.model = self.model.take();
+        }
+        let tier = seen.usage.tier;
+        if let Some(usage) = self.usage {
+            seen.usage = usage.into();
+            seen.usage.tier = tier;
+            seen.counted = true;
+            let searches = self.output.iter().filter(|item| item.kind == "web_search_call").count();
+            if searches > 0 {
+                seen.usage.web_searches = u64::try_from(searches).ok();
+            }
+        }
+        if let Some(tier) = &self.service_tier {
+            seen.usage.served_as(tier);
+        }
+        let finish = self.choices.iter_mut().find_map(|choice| choice.finish_reason.take());
+        let status =
+            self.status.take().filter(|status| status != "in_progress" && status != "queued");
+        if let Some(reason) = finish.or(status) {
+            seen.finish = Some(reason);
+        }
+    }
 }
 
 fn openai_reply(seen: &mut Seen, body: &[u8]) {
-    if let Ok(reply) = serde_json::from_slice::<OpenAiReply>(body) {
-        seen.model = reply.model;
-        if let Some(usage) = reply.usage {
-            seen.usage = usage.into();
-        }
+    if let Ok(mut reply) = serde_json::from_slice::<OpenAiReply>(body) {
+        reply.tell(seen);
     }
 }
 
@@ -252,26 +326,23 @@ fn chat_event(seen: &mut Seen, data: &[u8]) {
         seen.last_word = true;
         return;
     }
-    if seen.first_content.is_none() && is_chat_content(data) {
-        seen.content();
+    if is_chat_content(data) {
+        seen.piece();
     }
     seen.begun = seen.begun || is_rare_chat_content(data);
     // Some compatible providers send no [DONE]; a reason for the end is as good.
-    if has(data, "\"finish_reason\":\"") || has(data, "\"finish_reason\": \"") {
+    let ends = has(data, "\"finish_reason\":\"") || has(data, "\"finish_reason\": \"");
+    if ends {
         seen.complete = true;
     }
-    if seen.model.is_none()
+    if ends
+        || seen.model.is_none()
         || has(data, "\"usage\":{")
         || has(data, "\"usage\": {")
         || has(data, "\"error\"")
     {
-        let Ok(reply) = serde_json::from_slice::<OpenAiReply>(data) else { return };
-        if reply.model.is_some() {
-            seen.model = reply.model;
-        }
-        if let Some(usage) = reply.usage {
-            seen.usage = usage.into();
-        }
+        let Ok(mut reply) = serde_json::from_slice::<OpenAiReply>(data) else { return };
+        reply.tell(seen);
         if let Some(error) = reply.error {
             seen.error = Some(error.name());
         }
@@ -314,7 +385,7 @@ fn responses_event(seen: &mut Seen, data: &[u8]) {
         None => has(data, ".delta\"") && !has(data, "\"response\""),
     };
     if is_delta {
-        seen.content();
+        seen.piece();
         return;
     }
     seen.begun = seen.begun || !is_announcement(data, &RESPONSES_ANNOUNCES);
@@ -326,13 +397,8 @@ fn responses_event(seen: &mut Seen, data: &[u8]) {
         seen.error = Some(event.code.unwrap_or_else(|| "error".to_owned()));
         return;
     }
-    let Some(response) = event.response else { return };
-    if response.model.is_some() {
-        seen.model = response.model;
-    }
-    if let Some(usage) = response.usage {
-        seen.usage = usage.into();
-    }
+    let Some(mut response) = event.response else { return };
+    response.tell(seen);
     match event.kind.as_str() {
         "response.completed" | "response.incomplete" => {
             seen.complete = true;
@@ -361,7 +427,7 @@ struct GeminiReply {
 #[serde(rename_all = "camelCase")]
 struct GeminiCandidate {
     content: Option<IgnoredAny>,
-    finish_reason: Option<IgnoredAny>,
+    finish_reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -385,13 +451,18 @@ fn gemini_event(seen: &mut Seen, data: &[u8]) {
     if reply.model_version.is_some() {
         seen.model = reply.model_version;
     }
+    let has_usage = reply.usage_metadata.is_some();
     if let Some(usage) = reply.usage_metadata {
         usage.apply(&mut seen.usage);
     }
     if reply.candidates.iter().any(|candidate| candidate.content.is_some()) {
-        seen.content();
+        seen.piece();
     }
-    let ended = reply.candidates.iter().any(|candidate| candidate.finish_reason.is_some());
+    let finish = reply.candidates.into_iter().find_map(|candidate| candidate.finish_reason);
+    let ended = finish.is_some();
+    // Each piece counts up to itself: only the last one counts all.
+    seen.counted |= ended && has_usage;
+    seen.finish = finish.or(seen.finish.take());
     let blocked = reply.prompt_feedback.is_some_and(|feedback| feedback.block_reason.is_some());
     seen.complete |= ended || blocked;
 }

@@ -28,7 +28,7 @@ pub(crate) struct Provider {
     urls: [(Operation, Url); 5],
     /// Of Vertex, once it is known whose: below which all models are.
     publishers: Option<Url>,
-    models: Vec<String>,
+    pub(crate) models: Vec<String>,
     responses: bool,
     pub(crate) pool: Pool,
     /// It answered 400 to `stream_options`; its streams go without, their tokens unknown.

@@ -166,6 +166,16 @@ const GOING_DOWN: Broken = Broken { code: "unavailable", message: "this server i
 
 type Polled = Poll<Option<Result<Frame<Bytes>, std::io::Error>>>;
 
+impl Drop for Tap {
+    /// The client has left: what was seen until now counts, and in some set-ups the rest of it
+    /// ([`crate::drain`]).
+    fn drop(&mut self) {
+        if let Some(upstream) = self.upstream.take() {
+            self.account.leave(upstream, self.lease.take());
+        }
+    }
+}
+
 impl HttpBody for Tap {
     type Data = Bytes;
     type Error = std::io::Error;

@@ -23,20 +23,20 @@ pub(crate) async fn insert_requests(
               credential_id, model, response_model, upstream_request_id, streamed, outcome, status, error_code,
               input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens,
               reasoning_tokens, cost_nanousd, latency_ms, first_token_ms, request_bytes, response_bytes,
-              served_from)
+              served_from, web_searches, service_tier, usage_complete)
            SELECT id, started_at, org_id, user_id, api_key_id, thread_id, weaver_id, string_to_array(tags, ','), request_id,
               operation, provider, credential_id, model, response_model, upstream_request_id, streamed, outcome, status,
               error_code, input, output, cache_read, cache_write_5m, cache_write_1h, reasoning, cost, latency, first_token,
-              request_bytes, response_bytes, served_from
+              request_bytes, response_bytes, served_from, searches, tier, complete
              FROM UNNEST($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[],
                          $8::text[], $9::text[], $10::text[], $11::text[], $12::uuid[], $13::text[], $14::text[],
                          $15::text[], $16::bool[], $17::text[], $18::int[], $19::text[], $20::bigint[], $21::bigint[],
                          $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[], $27::float8[],
-                         $28::float8[], $29::bigint[], $30::bigint[], $31::text[])
+                         $28::float8[], $29::bigint[], $30::bigint[], $31::text[], $32::bigint[], $33::text[], $34::bool[])
                AS r (id, started_at, org_id, user_id, api_key_id, thread_id, weaver_id, tags, request_id, operation,
                      provider, credential_id, model, response_model, upstream_request_id, streamed, outcome, status,
                      error_code, input, output, cache_read, cache_write_5m, cache_write_1h, reasoning, cost, latency,
-                     first_token, request_bytes, response_bytes, served_from)
+                     first_token, request_bytes, response_bytes, served_from, searches, tier, complete)
            ON CONFLICT ON CONSTRAINT llm_requests_pkey DO NOTHING"#,
         &column(rows, |r| r.id),
         &column(rows, |r| r.started_at),
@@ -68,20 +68,24 @@ pub(crate) async fn insert_requests(
         &column(rows, |r| r.first_token_ms) as _,
         &column(rows, |r| r.request_bytes),
         &column(rows, |r| r.response_bytes),
-        &column(rows, |r| r.served_from.map(str::to_owned)) as _
+        &column(rows, |r| r.served_from.map(str::to_owned)) as _,
+        &tokens(rows, |r| r.usage.web_searches) as _,
+        &column(rows, |r| r.usage.tier.map(|tier| tier.name().to_owned())) as _,
+        &column(rows, |r| r.usage_complete)
     )
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// Deletes what is older, in batches, so that no lock is held for long. Gives how many.
-pub(crate) async fn delete_requests_before(pool: &PgPool, before: DateTime<Utc>) -> Result<u64> {
+/// Deletes what is older and in no partition of its day, in batches, so that no lock is held for long.
+/// Gives how many.
+pub(crate) async fn delete_astray_before(pool: &PgPool, before: DateTime<Utc>) -> Result<u64> {
     let mut deleted = 0;
     loop {
         let batch = sqlx::query!(
-            "DELETE FROM llm_requests WHERE (id, started_at) IN
-               (SELECT id, started_at FROM llm_requests WHERE started_at < $1 LIMIT 10000)",
+            "DELETE FROM llm_requests_default WHERE (id, started_at) IN
+               (SELECT id, started_at FROM llm_requests_default WHERE started_at < $1 LIMIT 10000)",
             before
         )
         .execute(pool)

@@ -167,6 +167,7 @@ impl LlmProxy {
                     reply.keep_one_call();
                 }
                 account.finish();
+                account.tell_cost(&mut told);
                 if form.streamed {
                     let mut live = begun.live(self, account, deadline);
                     live.waiting = reply.events().into();

@@ -11,6 +11,9 @@ fn count<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
     Ok(Option::<u64>::deserialize(value)?.map(|tokens| tokens.min(MOST)))
 }
 
+/// No request makes more: sums of them cannot overflow.
+const MOST_SEARCHES: u64 = 1 << 20;
+
 /// Tokens of one request. `None`: the provider did not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
@@ -22,9 +25,64 @@ pub(crate) struct Usage {
     pub(crate) cache_write_1h: Option<u64>,
     /// Part of `output`.
     pub(crate) reasoning: Option<u64>,
+    /// Searches that the provider made for the reply, which it charges by the piece.
+    pub(crate) web_searches: Option<u64>,
+    /// None: it did not say, which is the standard one.
+    pub(crate) tier: Option<Tier>,
+    /// Anthropic's `speed: fast`.
+    pub(crate) fast: bool,
+    /// Anthropic's `inference_geo: us`.
+    pub(crate) in_us: bool,
+}
+
+/// How soon, and how dear, a request was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Tier {
+    Standard,
+    Batch,
+    Flex,
+    Priority,
+    Ultrafast,
+    /// A word that we do not know, and a price neither.
+    Other,
+}
+
+impl Tier {
+    fn of(word: &str) -> Self {
+        match word {
+            // Capacity that was bought ahead (`scale`) has no price by the token of its own.
+            "standard" | "default" | "auto" | "scale" => Self::Standard,
+            "batch" => Self::Batch,
+            "flex" => Self::Flex,
+            "priority" => Self::Priority,
+            "ultrafast" => Self::Ultrafast,
+            _ => Self::Other,
+        }
+    }
+
+    /// As in `llm_requests.service_tier`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Batch => "batch",
+            Self::Flex => "flex",
+            Self::Priority => "priority",
+            Self::Ultrafast => "ultrafast",
+            Self::Other => "other",
+        }
+    }
 }
 
 impl Usage {
+    /// All that went in, by which some models have another price.
+    pub(crate) fn total_input(&self) -> u64 {
+        [self.input, self.cache_read, self.cache_write()]
+            .into_iter()
+            .flatten()
+            .fold(0, u64::saturating_add)
+    }
+
     /// The provider said nothing.
     pub(crate) fn is_unknown(&self) -> bool {
         self.input.is_none() && self.output.is_none()
@@ -33,14 +91,14 @@ impl Usage {
     pub(crate) fn cache_write(&self) -> Option<u64> {
         match (self.cache_write_5m, self.cache_write_1h) {
             (None, None) => None,
-            (a, b) => Some(a.unwrap_or_default() + b.unwrap_or_default()),
+            (a, b) => Some(a.unwrap_or_default().saturating_add(b.unwrap_or_default())),
         }
     }
 }
 
 /// `usage` of Anthropic's messages, whole (`message_start`, a JSON reply) or cumulative
 /// (`message_delta`), <https://platform.claude.com/docs/en/api/messages-streaming>.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct AnthropicUsage {
     #[serde(default, deserialize_with = "count")]
     input_tokens: Option<u64>,
@@ -52,6 +110,15 @@ pub(crate) struct AnthropicUsage {
     cache_read_input_tokens: Option<u64>,
     cache_creation: Option<CacheCreation>,
     output_tokens_details: Option<OutputDetails>,
+    server_tool_use: Option<ServerToolUse>,
+    service_tier: Option<String>,
+    speed: Option<String>,
+    inference_geo: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+struct ServerToolUse {
+    web_search_requests: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -70,7 +137,8 @@ struct OutputDetails {
 
 impl AnthropicUsage {
     /// Replaces, never adds: each number is the total so far, and only those that are there count.
-    /// A total of cache writes beyond the split by lifetime is of the short kind.
+    /// A total of cache writes beyond the split by lifetime is of the short kind; the split may be in
+    /// `message_start` alone, while the total still grows.
     pub(crate) fn apply(&self, usage: &mut Usage) {
         let set = |slot: &mut Option<u64>, value: Option<u64>| {
             if value.is_some() {
@@ -84,11 +152,32 @@ impl AnthropicUsage {
             &mut usage.reasoning,
             self.output_tokens_details.and_then(|details| details.thinking_tokens),
         );
+        set(
+            &mut usage.web_searches,
+            self.server_tool_use
+                .and_then(|used| used.web_search_requests)
+                .map(|n| n.min(MOST_SEARCHES)),
+        );
+        if let Some(tier) = &self.service_tier {
+            // Theirs is capacity that was bought ahead; by the token it costs what the standard does.
+            usage.tier = Some(match Tier::of(tier) {
+                Tier::Priority => Tier::Standard,
+                tier => tier,
+            });
+        }
+        if let Some(speed) = &self.speed {
+            usage.fast = speed == "fast";
+        }
+        if let Some(geo) = &self.inference_geo {
+            usage.in_us = geo == "us";
+        }
         if let Some(split) = self.cache_creation {
             set(&mut usage.cache_write_1h, split.ephemeral_1h_input_tokens);
             set(&mut usage.cache_write_5m, split.ephemeral_5m_input_tokens);
         }
         if let Some(total) = self.cache_creation_input_tokens {
+            // Never more of the long kind than there is of both.
+            usage.cache_write_1h = usage.cache_write_1h.map(|long| long.min(total));
             usage.cache_write_5m =
                 Some(total.saturating_sub(usage.cache_write_1h.unwrap_or_default()));
         }
@@ -125,15 +214,17 @@ struct CompletionDetails {
 impl From<OpenAiUsage> for Usage {
     fn from(usage: OpenAiUsage) -> Self {
         let prompt = usage.prompt_tokens_details.unwrap_or_default();
-        let cached = prompt.cached_tokens.unwrap_or_default()
-            + prompt.cache_write_tokens.unwrap_or_default();
+        let cached = prompt
+            .cached_tokens
+            .unwrap_or_default()
+            .saturating_add(prompt.cache_write_tokens.unwrap_or_default());
         Self {
             input: usage.prompt_tokens.map(|tokens| tokens.saturating_sub(cached)),
             output: usage.completion_tokens,
             cache_read: prompt.cached_tokens,
             cache_write_5m: prompt.cache_write_tokens,
-            cache_write_1h: None,
             reasoning: usage.completion_tokens_details.unwrap_or_default().reasoning_tokens,
+            ..Self::default()
         }
     }
 }
@@ -171,5 +262,30 @@ impl GeminiUsage {
             usage.output = Some(self.candidates_token_count.unwrap_or_default() + thoughts);
             usage.reasoning = self.thoughts_token_count.or(usage.reasoning);
         }
+    }
+}
+
+impl Usage {
+    /// `service_tier` of OpenAI's replies, which stands beside their usage.
+    pub(crate) fn served_as(&mut self, tier: &str) {
+        self.tier = Some(Tier::of(tier));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_total_of_cache_writes_has_beyond_the_split_is_of_the_short_kind() {
+        let mut usage = Usage::default();
+        let start = r#"{"input_tokens":5,"cache_creation_input_tokens":500,
+            "cache_creation":{"ephemeral_5m_input_tokens":300,"ephemeral_1h_input_tokens":200}}"#;
+        serde_json::from_str::<AnthropicUsage>(start).unwrap().apply(&mut usage);
+        let delta = r#"{"cache_creation_input_tokens":900,"output_tokens":7,
+            "server_tool_use":{"web_search_requests":2},"service_tier":"priority"}"#;
+        serde_json::from_str::<AnthropicUsage>(delta).unwrap().apply(&mut usage);
+        assert_eq!((usage.cache_write_5m, usage.cache_write_1h), (Some(700), Some(200)));
+        assert_eq!((usage.web_searches, usage.tier), (Some(2), Some(Tier::Standard)));
     }
 }

@@ -82,6 +82,24 @@ const ITEMS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 
 const BYTES: [f64; 7] =
     [1024.0, 8192.0, 65_536.0, 524_288.0, 4_194_304.0, 33_554_432.0, 1_073_741_824.0];
 
+/// As the conventions for generative AI have them.
+const TOKENS: [f64; 14] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+
 /// The process's metrics. There is one recorder a process; a second server in it (as in tests) shares it.
 pub(crate) fn start_metrics() -> PrometheusHandle {
     static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
@@ -89,9 +107,12 @@ pub(crate) fn start_metrics() -> PrometheusHandle {
         .get_or_init(|| {
             let mut builder = PrometheusBuilder::new();
             // Without buckets a histogram becomes a summary, which cannot be added up over servers.
-            for (suffix, buckets) in
-                [("_seconds", &SECONDS[..]), ("_items", &ITEMS), ("_bytes", &BYTES)]
-            {
+            for (suffix, buckets) in [
+                ("_seconds", &SECONDS[..]),
+                ("_items", &ITEMS),
+                ("_bytes", &BYTES),
+                ("_tokens", &TOKENS),
+            ] {
                 let suffix = Matcher::Suffix(suffix.to_owned());
                 // Refused are only empty ones.
                 builder = builder.set_buckets_for_metric(suffix, buckets).unwrap_or_default();

@@ -33,7 +33,7 @@ pub(crate) use estimate::{input_estimate, max_output};
 pub(crate) use headers::{Surface, of_native, tell_refusal};
 pub(crate) use reservation::Reservation;
 
-use crate::ledger::Row;
+use crate::{ledger::Row, price::Overrides};
 use gauge::{Gauge, Key, Kind, Measure};
 use store::{Charge, LimitRow};
 
@@ -57,6 +57,7 @@ pub(crate) struct Inner {
     /// All gauges that are in use, so that a limit that changes keeps what it has.
     gauges: Mutex<HashMap<Key, Arc<Gauge>>>,
     key_budgets: Arc<dyn KeyBudgets>,
+    prices: Arc<Overrides>,
     keys: RwLock<HashMap<Uuid, Option<Arc<Gauge>>>>,
     /// Until when the shares are ours, in microseconds since 1970.
     lease_until: AtomicI64,
@@ -91,6 +92,7 @@ impl Limits {
         clock: Clock,
         name: String,
         key_budgets: Arc<dyn KeyBudgets>,
+        prices: Arc<Overrides>,
     ) -> Self {
         let id = new_uuid(clock.now());
         let options = pool.connect_options().as_ref().clone();
@@ -100,6 +102,7 @@ impl Limits {
             own,
             clock,
             id,
+            prices,
             name,
             orgs: RwLock::default(),
             gauges: Mutex::default(),

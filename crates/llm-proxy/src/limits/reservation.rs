@@ -56,7 +56,7 @@ impl Limits {
         let provider = &*row.provider;
         let model = model::bare(provider, &row.model);
         let costs = opening.operation != Operation::CountTokens;
-        let price = price::of(provider, model).filter(|_| costs);
+        let price = self.prices.of(row.org_id, provider, model).filter(|_| costs);
         if strict && costs && price.is_none() {
             return Err(Error::new(
                 StatusCode::FORBIDDEN,

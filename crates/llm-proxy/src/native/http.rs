@@ -36,6 +36,7 @@ use crate::{
     live::Account,
     provider::{Provider, Target},
     record,
+    trailer::trailers,
 };
 
 pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
@@ -45,6 +46,7 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
         .route_layer(middleware::from_fn(required))
         .route_layer(middleware::from_fn_with_state(proxy.clone(), crate::limits::of_native))
         .layer(Extension(BodyLimit(BODY_LIMIT)))
+        .layer(middleware::from_fn(trailers))
         .with_state(proxy)
 }
 
@@ -175,7 +177,11 @@ impl LlmProxy {
         account.tell(&mut told);
         let reply = begun.reply.take();
         let mut response = match reply {
-            Some(reply) if !streamed => Json(complete_reply(&mut account, reply)).into_response(),
+            Some(reply) if !streamed => {
+                let reply = complete_reply(&mut account, reply);
+                account.tell_cost(&mut told);
+                Json(reply).into_response()
+            }
             reply => {
                 let mut live = begun.live(self, account, deadline);
                 if let Some(reply) = reply {

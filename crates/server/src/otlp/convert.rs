@@ -8,7 +8,7 @@ use std::{
 use loom_core::telemetry::{Attribute, Span, SpanKind};
 use opentelemetry_proto::tonic::{
     collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
-    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+    common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value::Value},
     metrics::v1::{
         AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
         ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
@@ -94,6 +94,11 @@ fn otlp_span(span: Span) -> OtlpSpan {
         Attribute::Int(number) => Value::IntValue(number),
         Attribute::Float(number) => Value::DoubleValue(number),
         Attribute::Flag(flag) => Value::BoolValue(flag),
+        Attribute::List(texts) => {
+            let text = |text: &String| Value::StringValue(redacted(text));
+            let values = texts.iter().map(|t| AnyValue { value: Some(text(t)) }).collect();
+            Value::ArrayValue(ArrayValue { values })
+        }
     };
     let parent = span.parent;
     OtlpSpan {
@@ -128,7 +133,7 @@ pub(super) fn metrics(
 ) -> ExportMetricsServiceRequest {
     let scope_metrics = ScopeMetrics {
         scope: Some(scope()),
-        metrics: families(text).into_iter().filter_map(|f| f.metric(began, now)).collect(),
+        metrics: families(text).into_iter().flat_map(|f| f.named(began, now)).collect(),
         ..ScopeMetrics::default()
     };
     let resource_metrics = ResourceMetrics {
@@ -215,7 +220,57 @@ fn attributes(labels: &Labels) -> Vec<KeyValue> {
     labels.iter().map(|(name, value)| text(name, value)).collect()
 }
 
+/// Samples that have come to have the same labels are one.
+fn summed(samples: Vec<(&str, Labels, f64)>) -> Vec<(&str, Labels, f64)> {
+    let mut sums: Vec<(&str, Labels, f64)> = Vec::new();
+    for (part, labels, value) in samples {
+        match sums.iter_mut().find(|(p, l, _)| *p == part && *l == labels) {
+            Some((_, _, sum)) => *sum += value,
+            None => sums.push((part, labels, value)),
+        }
+    }
+    sums
+}
+
+/// Metrics that go out under the names of OpenTelemetry's conventions for generative AI as well, with what
+/// their labels are called there.
+const GEN_AI: [(&str, &str, &str); 4] = [
+    ("loom_llm_request_seconds", "gen_ai.client.operation.duration", "s"),
+    ("loom_llm_first_token_seconds", "gen_ai.client.operation.time_to_first_chunk", "s"),
+    ("loom_llm_output_chunk_seconds", "gen_ai.client.operation.time_per_output_chunk", "s"),
+    ("loom_llm_request_tokens", "gen_ai.client.token.usage", "{token}"),
+];
+const GEN_AI_LABELS: [(&str, &str); 3] = [
+    ("provider", "gen_ai.provider.name"),
+    ("operation", "gen_ai.operation.name"),
+    ("type", "gen_ai.token.type"),
+];
+
 impl Family<'_> {
+    /// Under the name that it has here, and under the one it has elsewhere.
+    fn named(&self, began: u64, now: u64) -> Vec<Metric> {
+        let own = self.metric(began, now);
+        let known = GEN_AI.iter().find(|(name, _, _)| *name == self.name);
+        let other = known.and_then(|(_, name, unit)| {
+            let samples = self.samples.iter().map(|(part, labels, value)| {
+                let labels = labels.iter().map(|(label, value)| {
+                    let other = GEN_AI_LABELS.iter().find(|(known, _)| known == label);
+                    // As on the spans: both wires of OpenAI's, and Anthropic's, are chats.
+                    let value = match (label.as_str(), value.as_str()) {
+                        ("operation", "messages" | "responses") => "chat",
+                        (_, value) => value,
+                    };
+                    (other.map_or(label.as_str(), |(_, other)| other).to_owned(), value.to_owned())
+                });
+                (*part, labels.collect(), *value)
+            });
+            let family = Family { samples: summed(samples.collect()), ..*self };
+            let metric = family.metric(began, now)?;
+            Some(Metric { name: (*name).to_owned(), unit: (*unit).to_owned(), ..metric })
+        });
+        own.into_iter().chain(other).collect()
+    }
+
     fn metric(&self, began: u64, now: u64) -> Option<Metric> {
         let cumulative = AggregationTemporality::Cumulative.into();
         let data = match self.kind {

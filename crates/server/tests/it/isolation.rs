@@ -29,6 +29,9 @@ struct World {
     identity: String,
     /// A request to a model of hers that was captured.
     captured: String,
+    /// What she asked of a model, and a price of her own: ids.
+    llm_request: String,
+    llm_price: String,
 }
 
 /// Somebody of another organisation, with one of their own.
@@ -41,6 +44,8 @@ struct Stranger {
 const TITLE: &str = "the plans of Ada";
 /// What GitHub calls her.
 const LOGIN: &str = "countess-of-lovelace";
+/// What her requests to models are for.
+const TAG: &str = "analytical-engine";
 
 impl World {
     async fn new() -> Self {
@@ -96,6 +101,13 @@ impl World {
             user = ada.id
         );
         sqlx::raw_sql(sqlx::AssertSqlSafe(signed_in)).execute(app.database.pool()).await.unwrap();
+        let chat = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]});
+        ada.with("x-loom-tags", TAG).post("/v1/chat/completions", &chat).await.expect(200);
+        let llm_request = text(&app.llm_requests(1).await[0]["id"]);
+        let new =
+            json!({"provider": "openai", "model": "gpt-4o-mini", "input": 77.25, "output": 1});
+        let path = format!("/api/orgs/{}/llm/prices", ada.org);
+        let llm_price = text(&ada.post(&path, &new).await.expect(201).json()["id"]);
         let settings = json!({"capture": {"enabled": true}});
         ada.patch(&format!("/api/orgs/{}/llm/settings", ada.org), &settings).await.expect(200);
         let ask = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": TITLE}]});
@@ -107,6 +119,8 @@ impl World {
         .await;
         let mut keys = keys.into_iter();
         Self {
+            llm_request,
+            llm_price,
             session,
             identity,
             captured,
@@ -159,6 +173,8 @@ impl World {
             ("organisation_invitations", "org_id"),
             ("audit_log", "org_id"),
             ("llm_routes", "org_id"),
+            ("llm_requests", "org_id"),
+            ("llm_prices", "org_id"),
         ] {
             // When a key was used last changes by itself.
             let query = format!(
@@ -196,6 +212,7 @@ impl World {
         telling.push(self.ada.id.to_string());
         telling.push("grace@example.com".to_owned());
         telling.push(self.invitation.0.clone());
+        telling.extend([TAG, &self.llm_request, &self.llm_price].map(str::to_owned));
         telling.extend([TITLE, LOGIN, &self.session, &self.identity].map(str::to_owned));
         for word in telling {
             assert!(!answer.text.contains(&word), "tells {word}: {}", answer.text);
@@ -246,6 +263,74 @@ async fn own_case(world: &World, stranger: &Stranger, method: Method, path: &str
 
 /// One for each operation under which something of an organisation can be reached.
 const CASES: &[(&str, Case)] = &[
+    ("GET /api/llm/usage", |world, stranger| {
+        Box::pin(async move {
+            for by in ["day", "user", "tag", "api_key"] {
+                let path = format!("/api/llm/usage?group_by={by}");
+                let answer = stranger.caller.get(&path).await.expect(200);
+                world.assert_silent(&answer);
+                assert_eq!(answer.json()["total"]["requests"], 0);
+                for org in world.orgs() {
+                    let caller = stranger.caller.with("x-loom-org", &org);
+                    world.assert_silent(&caller.get(&path).await);
+                }
+            }
+        })
+    }),
+    ("GET /api/llm/requests", |world, stranger| {
+        Box::pin(async move {
+            for filter in
+                ["".to_owned(), format!("?tag={TAG}"), format!("?user_id={}", world.ada.id)]
+            {
+                let answer =
+                    stranger.caller.get(&format!("/api/llm/requests{filter}")).await.expect(200);
+                world.assert_silent(&answer);
+                assert_eq!(answer.json()["requests"], json!([]));
+            }
+        })
+    }),
+    ("GET /api/llm/requests/{id}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/api/llm/requests/{}", world.llm_request);
+            stranger.caller.get(&path).await.expect(404);
+        })
+    }),
+    ("GET /api/llm/models", |world, stranger| {
+        Box::pin(async move {
+            let answer = stranger.caller.get("/api/llm/models").await.expect(200);
+            world.assert_silent(&answer);
+            assert!(!answer.text.contains("77.25"), "{}", answer.text);
+        })
+    }),
+    ("GET /api/orgs/{org}/llm/prices", |world, stranger| {
+        Box::pin(async move {
+            org_case(world, stranger, Method::GET, "/llm/prices", Value::Null).await;
+        })
+    }),
+    ("POST /api/orgs/{org}/llm/prices", |world, stranger| {
+        Box::pin(async move {
+            let new = json!({"provider": "openai", "model": "gpt-4o", "input": 1, "output": 1});
+            org_case(world, stranger, Method::POST, "/llm/prices", new).await;
+        })
+    }),
+    ("PUT /api/orgs/{org}/llm/prices/{id}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/llm/prices/{}", world.llm_price);
+            let numbers = json!({"input": 1, "output": 1});
+            org_case(world, stranger, Method::PUT, &path, numbers.clone()).await;
+            // Nor in an organisation of one's own.
+            let path = format!("/api/orgs/{}{path}", stranger.own_org);
+            stranger.caller.put(&path, &numbers).await;
+        })
+    }),
+    ("DELETE /api/orgs/{org}/llm/prices/{id}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/llm/prices/{}", world.llm_price);
+            org_case(world, stranger, Method::DELETE, &path, Value::Null).await;
+            let path = format!("/api/orgs/{}{path}", stranger.own_org);
+            stranger.caller.delete(&path).await;
+        })
+    }),
     ("GET /auth/me", |world, stranger| {
         Box::pin(async move {
             let me = stranger.caller.get("/auth/me").await.expect(200);

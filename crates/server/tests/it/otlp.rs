@@ -139,9 +139,23 @@ async fn a_request_and_the_model_it_asked_are_spans_of_the_callers_trace() {
     let attributes = &model.attributes;
     assert_eq!(text(attributes, "gen_ai.provider.name"), "openai");
     assert_eq!(text(attributes, "gen_ai.request.model"), "gpt-5.4-mini");
-    for tokens in ["gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"] {
-        assert!(matches!(value(attributes, tokens), Some(Value::IntValue(1..))), "{attributes:?}");
+    assert_eq!(text(attributes, "gen_ai.operation.name"), "chat");
+    assert_eq!(text(attributes, "gen_ai.response.model"), "gpt-5.4-mini");
+    // Of a prompt of 1000, 400 were read from the cache and 100 written to it.
+    for (name, count) in [
+        ("gen_ai.usage.input_tokens", 1000),
+        ("gen_ai.usage.output_tokens", 40),
+        ("gen_ai.usage.cache_read.input_tokens", 400),
+        ("gen_ai.usage.cache_creation.input_tokens", 100),
+    ] {
+        assert_eq!(value(attributes, name), Some(Value::IntValue(count)), "{name}");
     }
+    let Some(Value::ArrayValue(reasons)) = value(attributes, "gen_ai.response.finish_reasons")
+    else {
+        panic!("{attributes:?}")
+    };
+    assert_eq!(reasons.values[0].value, Some(Value::StringValue("stop".to_owned())));
+    assert!(matches!(value(attributes, "loom.llm.cost_usd"), Some(Value::DoubleValue(_))));
     let received = collector.0.lock().unwrap();
     assert!(received.service_names.iter().all(|name| name == "loom-under-test"));
     assert_eq!(received.headers[0]["authorization"], "Bearer hush");
@@ -239,4 +253,42 @@ async fn a_collector_that_refuses_harms_nothing_and_is_counted() {
     app.anonymous().get("/docs").await;
     eventually(async || collector.span("GET /docs")).await;
     assert!(collector.0.lock().unwrap().refused > 0);
+}
+
+#[tokio::test]
+async fn what_models_do_is_measured_under_the_names_of_the_conventions() {
+    let (collector, url) = Collector::start().await;
+    let app = setup(url).start().await;
+    let user = app.user("ada@example.com").await;
+    for model in ["gpt-5.4-mini", "mock-error-429"] {
+        let body = json!({"model": model, "stream": true, "messages": [{"role": "user", "content": "Hi"}]});
+        user.post("/v1/chat/completions", &body).await;
+    }
+    let find = |name: &str| {
+        let received = collector.0.lock().unwrap();
+        let last = received.metrics.last()?;
+        let metrics = &last.resource_metrics[0].scope_metrics[0].metrics;
+        let metric = metrics.iter().find(|metric| metric.name == name)?;
+        let Some(Data::Histogram(histogram)) = &metric.data else { return None };
+        let points = histogram.data_points.iter();
+        let mut of_openai = points.filter(|point| {
+            point.count > 0
+                && value(&point.attributes, "gen_ai.provider.name")
+                    == Some(Value::StringValue("openai".to_owned()))
+        });
+        of_openai.next().cloned().map(|point| (metric.unit.clone(), point))
+    };
+    for (name, unit) in [
+        ("gen_ai.client.operation.duration", "s"),
+        ("gen_ai.client.operation.time_to_first_chunk", "s"),
+        ("gen_ai.client.operation.time_per_output_chunk", "s"),
+        ("gen_ai.client.token.usage", "{token}"),
+    ] {
+        let (of, point) = eventually(async || find(name)).await;
+        assert_eq!(of, unit, "{name}");
+        assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count, "{name}");
+        assert!(point.sum.is_some_and(|sum| sum > 0.0), "{name}");
+    }
+    let (_, duration) = eventually(async || find("gen_ai.client.operation.duration")).await;
+    assert_eq!(text(&duration.attributes, "gen_ai.operation.name"), "chat");
 }
