@@ -80,6 +80,7 @@ impl Features {
         let mut features = Self::new(pool, config, clock, vault, stop_streams, hub)?;
         features.auth = features.auth.start(&features.hub).await?;
         features.llm = features.llm.start().await?;
+        features.threads.start();
         Ok(features)
     }
 
@@ -138,6 +139,7 @@ impl Features {
             vault,
             audit: auth.audit(),
             orgs: Arc::new(auth.clone()),
+            who: Arc::new(ByKeys(auth.clone())),
             stop: stop_streams.clone(),
         };
         let threads = Threads::new(threads, config.threads.clone());
@@ -176,6 +178,7 @@ impl Features {
             health::memory(thresholds),
             health::configuration(config),
             self.llm.health(),
+            self.threads.health(),
             self.auth.health(),
             self.jobs.health_through(database.probes()),
             self.docs.health(),
@@ -189,6 +192,7 @@ impl Features {
     pub async fn close(&self, grace: Duration) {
         self.jobs.shutdown(grace).await;
         self.scm.close().await;
+        self.threads.close().await;
         // After the jobs, which may have something to say.
         self.notify.close(grace).await;
         self.logs.close().await;

@@ -3,10 +3,14 @@
 use loom_core::config::Env;
 
 #[derive(Clone, Debug, Default)]
-pub struct Config {}
+pub struct Config {
+    /// Of whole threads that are kept at hand; 0 is off.
+    pub cache_bytes: u64,
+}
 
 impl Config {
-    pub fn load(_env: &mut Env) -> Self {
-        Self {}
+    pub fn load(env: &mut Env) -> Self {
+        let cache_bytes = env.number("LOOM_SERVER_THREADS_CACHE_BYTES", 32 << 20, 0, 64_u64 << 30);
+        Self { cache_bytes }
     }
 }

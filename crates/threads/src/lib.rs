@@ -1,13 +1,16 @@
 //! Agent conversations, stored and synced: whole documents, appended messages, lists.
 
+mod cache;
 mod check;
 mod config;
 mod diff;
 mod draft;
+mod feed;
 mod git;
 mod http;
 mod jobs;
 mod list;
+mod live;
 mod message;
 mod model;
 mod patch;
@@ -22,7 +25,8 @@ use axum::{Extension, middleware};
 use loom_core::{
     Clock,
     extract::BodyLimit,
-    port::{Audit, OrgDirectory},
+    health::Check,
+    port::{Audit, OrgDirectory, Reauthenticate},
     principal,
 };
 use loom_db::Hub;
@@ -33,6 +37,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
 pub use draft::{Append, ThreadDraft};
+pub use feed::METRICS;
 pub use list::ThreadPage;
 pub use message::{Message, MessageDraft, Role};
 pub use model::{AgentState, AgentStateKind, Client, Git, Thread, ThreadHead, Workspace};
@@ -54,6 +59,8 @@ pub struct Deps {
     pub vault: Arc<Vault>,
     pub audit: Arc<dyn Audit>,
     pub orgs: Arc<dyn OrgDirectory>,
+    /// Asks again who follows a thread.
+    pub who: Arc<dyn Reauthenticate>,
     /// Ends all running streams.
     pub stop: CancellationToken,
 }
@@ -68,17 +75,15 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     #[expect(dead_code, reason = "for what follows")]
-    hub: Hub,
-    #[expect(dead_code, reason = "for what follows")]
     vault: Arc<Vault>,
     #[expect(dead_code, reason = "for what follows")]
     audit: Arc<dyn Audit>,
     #[expect(dead_code, reason = "for what follows")]
     orgs: Arc<dyn OrgDirectory>,
-    #[expect(dead_code, reason = "for what follows")]
-    stop: CancellationToken,
-    #[expect(dead_code, reason = "for what follows")]
-    config: Config,
+    who: Arc<dyn Reauthenticate>,
+    feed: feed::Feed,
+    live: live::Live,
+    cache: cache::ThreadCache,
 }
 
 impl std::ops::Deref for Threads {
@@ -91,8 +96,28 @@ impl std::ops::Deref for Threads {
 
 impl Threads {
     pub fn new(deps: Deps, config: Config) -> Self {
-        let Deps { pool, clock, hub, vault, audit, orgs, stop } = deps;
-        Self(Arc::new(Inner { pool, clock, hub, vault, audit, orgs, stop, config }))
+        let Deps { pool, clock, hub, vault, audit, orgs, who, stop } = deps;
+        let feed = feed::Feed::new(pool.clone(), hub, stop);
+        let cache = cache::ThreadCache::new(config.cache_bytes);
+        let live = live::Live::default();
+        Self(Arc::new(Inner { pool, clock, vault, audit, orgs, who, feed, live, cache }))
+    }
+
+    /// Begins to tell what happens to threads, and to store texts while they are written.
+    pub fn start(&self) {
+        self.feed.start();
+        let threads = self.clone();
+        tokio::spawn(async move { threads.keep_storing().await });
+    }
+
+    /// Are those who follow threads told in time?
+    pub fn health(&self) -> Check {
+        self.feed.health()
+    }
+
+    /// Stores what is still being written.
+    pub async fn close(&self) {
+        self.store_texts().await;
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
@@ -110,6 +135,11 @@ impl Threads {
                 http::change::delete_thread
             ))
             .routes(routes!(http::append::append_messages))
+            .routes(routes!(http::message::get_message))
+            .routes(routes!(http::live::write_delta))
+            .routes(routes!(http::lease::lease_thread, http::lease::release_thread))
+            .routes(routes!(http::events::watch_threads))
+            .routes(routes!(http::events::watch_thread))
             .route_layer(middleware::from_fn(principal::required))
             .layer(Extension(BodyLimit(MAX_THREAD_BYTES)))
             .with_state(self.clone())

@@ -1,5 +1,7 @@
 //! The SQL of threads and their commits. Each statement names the organisation.
 
+pub(crate) mod events;
+pub(crate) mod lease;
 pub(crate) mod list;
 pub(crate) mod messages;
 
@@ -110,8 +112,11 @@ pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<b
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes back a thread that [`lock`] gave.
+/// Writes back a thread that [`lock`] gave. An agent that works and has no lease by name gets one until
+/// its next write is overdue.
 pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<()> {
+    let works = head.deleted_at.is_none() && head.agent_state.kind.is_working();
+    let silent_until = works.then(|| head.updated_at + lease::SILENCE);
     let agent_state = serde_json::to_string(&head.agent_state).map_err(Error::internal)?;
     sqlx::query!(
         "UPDATE threads
@@ -119,7 +124,9 @@ pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<(
              is_pinned = $9, visibility = $10, workspace = $11, client = $12, provider = $13, model = $14,
              git = $15, agent_state = $16::text::json,
              extra = $17::text::json, updated_at = $18, last_activity_at = $19,
-             deleted_at = $20
+             deleted_at = $20,
+             lease_holder = CASE WHEN lease_until > $18 THEN lease_holder END,
+             lease_until = CASE WHEN lease_holder IS NOT NULL AND lease_until > $18 THEN lease_until ELSE $21 END
          WHERE id = $1 AND org_id = $2",
         head.id.0,
         head.org_id.0,
@@ -141,6 +148,7 @@ pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<(
         head.updated_at,
         head.last_activity_at,
         head.deleted_at,
+        silent_until,
     )
     .execute(db)
     .await?;
