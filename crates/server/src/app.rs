@@ -354,6 +354,7 @@ impl Running {
     pub async fn shut_down(self) {
         self.health.drain();
         self.features.logs.end_streams();
+        self.features.threads.end_streams();
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop ended badly");

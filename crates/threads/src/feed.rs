@@ -42,7 +42,9 @@ pub(crate) struct Feed(Arc<Inner>);
 pub(crate) struct Inner {
     pool: PgPool,
     hub: Hub,
-    pub(crate) stop: CancellationToken,
+    stop: CancellationToken,
+    /// Ends the streams, which would hold up the end of the server; before the rest.
+    pub(crate) leaving: CancellationToken,
     /// None while nobody watches: nothing is read then.
     ring: RwLock<Option<Ring>>,
     /// Counts up whenever the ring has changed.
@@ -72,6 +74,7 @@ impl Feed {
         Self(Arc::new(Inner {
             pool,
             hub,
+            leaving: stop.child_token(),
             stop,
             ring: RwLock::default(),
             changed: tokio_watch::Sender::new(0),

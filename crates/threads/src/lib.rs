@@ -115,6 +115,11 @@ impl Threads {
         self.feed.health()
     }
 
+    /// Says good-bye to all who follow threads. They would hold up the end of the server.
+    pub fn end_streams(&self) {
+        self.feed.leaving.cancel();
+    }
+
     /// Stores what is still being written.
     pub async fn close(&self) {
         self.store_texts().await;

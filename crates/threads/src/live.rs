@@ -276,7 +276,7 @@ impl Threads {
 
     /// Stores what has grown, a second after it did; until the server stops.
     pub(crate) async fn keep_storing(&self) {
-        let stop = self.feed.stop.clone();
+        let stop = self.feed.leaving.clone();
         loop {
             tokio::select! {
                 () = self.live.dirty.notified() => {}

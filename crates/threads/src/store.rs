@@ -49,6 +49,10 @@ pub(crate) async fn find(
 }
 
 /// A thread of `org`, deleted or not, held against other writers until the transaction ends.
+///
+/// Writers queue up at the advisory lock, not at the row: of several who wait for a row each may have
+/// been given its transaction's number before it is its turn, and the events of a thread, which are in
+/// the order of these numbers, would not be in that of its versions.
 pub(crate) async fn lock(
     db: &mut PgConnection,
     org: OrgId,
@@ -56,15 +60,16 @@ pub(crate) async fn lock(
 ) -> Result<Option<ThreadHead>> {
     Ok(sqlx::query_as!(
         ThreadHead,
-        r#"SELECT id AS "id: ThreadId", version, last_seq, message_count, created_at, updated_at,
+        r#"WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 0)))
+           SELECT id AS "id: ThreadId", version, last_seq, message_count, created_at, updated_at,
                last_activity_at, title, tags, is_pinned, visibility AS "visibility: Visibility",
                org_id AS "org_id: OrgId", owner_user_id AS "owner_user_id: UserId",
                workspace AS "workspace: Json<Workspace>", client AS "client: Json<Client>", provider, model,
                git AS "git: Json<Git>", agent_state AS "agent_state: Json<AgentState>",
                extra AS "extra?: Json<Raw>", message_bytes, deleted_at
-           FROM threads
+           FROM turn, threads
            WHERE id = $1 AND org_id = $2
-           FOR UPDATE"#,
+           FOR UPDATE OF threads"#,
         id.0,
         org.0,
     )

@@ -148,6 +148,9 @@ struct Watch {
     scope: Scope,
     who: Who,
     at: Cursor,
+    /// Who begins now is not told what had been committed by then, though others may still be open from
+    /// before it.
+    since: Option<store::events::Head>,
     /// What is written first: where the stream begins.
     begin: Option<String>,
     changed: watch::Receiver<u64>,
@@ -178,23 +181,26 @@ pub(crate) async fn events(
     let deltas = matches!(scope, Scope::One(..)).then(|| feed.deltas.subscribe());
     let head = store::events::head(&feed.pool).await?;
     let now = Cursor::settled(head.settled);
-    let (at, begin) = match after.map(str::parse::<Cursor>) {
+    let known = after.map(|after| {
+        after.parse::<Cursor>().ok().filter(|at| *at >= head.floor && at.xid <= head.next)
+    });
+    let (at, begin) = match known {
         None => (now, ready(now)),
-        Some(Ok(cursor)) if cursor >= head.floor && cursor.xid <= head.next => {
-            (cursor, ready(cursor))
-        }
+        Some(Some(at)) => (at, ready(at)),
         // One that is too old, was never given out, or is of a database that is no more.
-        Some(_) => {
+        Some(None) => {
             counter!("loom_thread_feed_resets_total").increment(1);
             (now, format!("id: {now}\nevent: reset\ndata: {{\"cursor\":\"{now}\"}}\n\n"))
         }
     };
+    let since = (!matches!(known, Some(Some(_)))).then_some(head);
     let started = Instant::now();
     let watch = Watch {
         feed: feed.clone(),
         scope,
         who,
         at,
+        since,
         begin: Some(begin),
         changed,
         deltas,
@@ -328,7 +334,8 @@ impl Watch {
 
     /// Writes an event as far as it is for us; true when it was the last of the stream.
     fn write(&mut self, event: &Event, shown: Shown, piece: &mut String) -> bool {
-        if !self.scope.has(event) {
+        let is_old = self.since.as_ref().is_some_and(|since| since.had_seen(event.at.xid));
+        if is_old || !self.scope.has(event) {
             return false;
         }
         let told = event.told_to(&self.who.lock().unwrap_or_else(PoisonError::into_inner), shown);

@@ -112,7 +112,7 @@ async fn watch(
     let seen = seen.or(query.after);
     let who: Who = Arc::new(Mutex::new(principal));
     let recheck = recheck(threads, Arc::clone(&who), parts);
-    let leash = Leash::new(threads.feed.stop.clone(), recheck, RECHECK, LONGEST);
+    let leash = Leash::new(threads.feed.leaving.clone(), recheck, RECHECK, LONGEST);
     let events = watch::events(&threads.feed, scope, who, seen.as_deref(), seat, leash).await?;
     Ok(sse::raw_response(events))
 }

@@ -14,14 +14,23 @@ use crate::{
 };
 
 /// Where the outbox stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Head {
     /// All transactions below it have ended: what they wrote is there, and nothing will be added.
     pub(crate) settled: i64,
     /// No transaction has this number yet, nor a higher one.
     pub(crate) next: i64,
+    /// These, from `settled` on, are still open.
+    pub(crate) open: Vec<i64>,
     /// What was here and before has been cleaned away.
     pub(crate) floor: Cursor,
+}
+
+impl Head {
+    /// Had this transaction been committed, or rolled back, by then?
+    pub(crate) fn had_seen(&self, xid: i64) -> bool {
+        xid < self.next && !self.open.contains(&xid)
+    }
 }
 
 /// Writes events in the transaction of the change that they tell of.
@@ -57,6 +66,7 @@ pub(crate) async fn insert(
 pub(crate) async fn head(pool: &PgPool) -> Result<Head> {
     let row = sqlx::query!(
         r#"SELECT pg_snapshot_xmin(now)::text::bigint AS "settled!", pg_snapshot_xmax(now)::text::bigint AS "next!",
+               ARRAY(SELECT pg_snapshot_xip(now)::text::bigint) AS "open!",
                floor.xid::text::bigint AS "floor_xid!", floor.id AS floor_id
            FROM pg_current_snapshot() AS now, thread_event_floor AS floor"#,
     )
@@ -65,7 +75,7 @@ pub(crate) async fn head(pool: &PgPool) -> Result<Head> {
     let floor = Cursor { xid: row.floor_xid, id: row.floor_id };
     // After the database was restored into another cluster, numbers of the old one are still around.
     let floor = if floor.xid >= row.next { Cursor::START } else { floor };
-    Ok(Head { settled: row.settled, next: row.next, floor })
+    Ok(Head { settled: row.settled, next: row.next, open: row.open, floor })
 }
 
 /// Have events been committed that wait for an older transaction to end?

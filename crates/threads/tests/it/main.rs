@@ -9,12 +9,19 @@
 
 mod append;
 mod bad_input;
+mod cache;
 mod concurrency;
+mod events;
+mod feed;
+mod follow;
 mod get;
 mod harness;
 mod isolation;
+mod lease;
 mod limits;
 mod list;
+mod live;
 mod openapi;
+mod outputs;
 mod patch;
 mod put;

@@ -27,11 +27,17 @@ async fn every_operation_is_documented_and_asks_for_a_key() {
     operations.sort();
     let expected = [
         "/api/threads list_threads",
+        "/api/threads/events watch_threads",
         "/api/threads/{id} delete_thread",
         "/api/threads/{id} get_thread",
         "/api/threads/{id} patch_thread",
         "/api/threads/{id} put_thread",
+        "/api/threads/{id}/deltas write_delta",
+        "/api/threads/{id}/events watch_thread",
+        "/api/threads/{id}/lease lease_thread",
+        "/api/threads/{id}/lease release_thread",
         "/api/threads/{id}/messages append_messages",
+        "/api/threads/{id}/messages/{seq} get_message",
     ];
     assert_eq!(operations, expected);
     let schemas = document["components"]["schemas"].as_object().unwrap();

@@ -30,9 +30,9 @@ async fn a_large_output_is_kept_beside_its_message_and_comes_back_as_it_was() {
     let app = App::start().await;
     let ann = app.somebody().await;
     let text = json!(output(10_000));
-    let parts = json!([{ "type": "text", "text": output(5000) }, { "type": "text", "text": "end" }]);
-    let document =
-        json!({ "messages": [message("a"), tool("b", &text), tool("c", &parts), tool("d", &json!("short"))] });
+    let parts =
+        json!([{ "type": "text", "text": output(5000) }, { "type": "text", "text": "end" }]);
+    let document = json!({ "messages": [message("a"), tool("b", &text), tool("c", &parts), tool("d", &json!("short"))] });
     let id = ann.creates(&document).await;
     assert_eq!(blobs(&app).await, 2);
     let read = ann.read(&id).await;
@@ -162,7 +162,10 @@ async fn who_writes_an_old_version_is_told_where_the_missing_messages_are() {
     ];
     for conflict in conflicts {
         let problem = conflict.expect_problem(StatusCode::CONFLICT, "version_conflict");
-        assert_eq!((&problem.body["server_version"], &problem.body["client_version"]), (&json!(3), &json!(1)));
+        assert_eq!(
+            (&problem.body["server_version"], &problem.body["client_version"]),
+            (&json!(3), &json!(1))
+        );
         assert_eq!(problem.body["missing_range"], range(3, 5));
         assert_eq!(problem.body["last_seq"], 5);
     }
