@@ -136,6 +136,8 @@ impl World {
             ("threads", "org_id"),
             ("thread_messages", "org_id"),
             ("thread_commits", "org_id"),
+            ("thread_events", "org_id"),
+            ("thread_blobs", "org_id"),
             ("repositories", "org_id"),
             ("repository_maintenance", "org_id"),
             ("organisation_invitations", "org_id"),
@@ -194,6 +196,15 @@ type Case = for<'a> fn(&'a World, &'a Stranger) -> BoxFuture<'a, ()>;
 async fn org_case(world: &World, stranger: &Stranger, method: Method, path: &str, body: Value) {
     for org in world.orgs() {
         let path = format!("/api/orgs/{org}{path}");
+        let request = stranger.caller.request(method.clone(), &path).json(&body);
+        world.assert_silent(&stranger.caller.send(request).await.expect(404));
+    }
+}
+
+/// Her threads are not there.
+async fn thread_case(world: &World, stranger: &Stranger, method: Method, path: &str, body: Value) {
+    for thread in &world.threads {
+        let path = format!("/api/threads/{thread}{path}");
         let request = stranger.caller.request(method.clone(), &path).json(&body);
         world.assert_silent(&stranger.caller.send(request).await.expect(404));
     }
@@ -464,6 +475,33 @@ const CASES: &[(&str, Case)] = &[
             }
         })
     }),
+    ("GET /api/threads/{id}/messages/{seq}", |world, stranger| {
+        Box::pin(async move {
+            thread_case(world, stranger, Method::GET, "/messages/1", json!({})).await
+        })
+    }),
+    ("GET /api/threads/{id}/events", |world, stranger| {
+        Box::pin(
+            async move { thread_case(world, stranger, Method::GET, "/events", json!({})).await },
+        )
+    }),
+    ("POST /api/threads/{id}/deltas", |world, stranger| {
+        Box::pin(async move {
+            let piece = json!({"id": "m9", "offset": 0, "text": "psst"});
+            thread_case(world, stranger, Method::POST, "/deltas", piece).await;
+        })
+    }),
+    ("PUT /api/threads/{id}/lease", |world, stranger| {
+        Box::pin(async move {
+            let lease = json!({"ttl_secs": 60, "holder": "psst"});
+            thread_case(world, stranger, Method::PUT, "/lease", lease).await;
+        })
+    }),
+    ("DELETE /api/threads/{id}/lease", |world, stranger| {
+        Box::pin(
+            async move { thread_case(world, stranger, Method::DELETE, "/lease", json!({})).await },
+        )
+    }),
     ("GET /api/repos", |world, stranger| {
         Box::pin(async move {
             let list = stranger.caller.get("/api/repos?limit=200").await.expect(200);
@@ -600,6 +638,7 @@ const EXEMPT: &[(&str, &str)] = &[
         "starts a job of the installation; tells of no repository",
     ),
     ("GET /api/admin/logs", "the log of the installation, for its admins; see logs.rs"),
+    ("GET /api/threads/events", "a stream: the tests of the crate read it (nobody_is_told_of_…)"),
     ("GET /api/admin/logs/stream", "as /api/admin/logs"),
     ("GET /api/admin/replicas", "the servers of the installation, for its admins; see logs.rs"),
 ];
