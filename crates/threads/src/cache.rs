@@ -30,10 +30,6 @@ impl ThreadCache {
         Self(cache)
     }
 
-    pub(crate) fn is_on(&self) -> bool {
-        self.0.is_some()
-    }
-
     pub(crate) async fn get(&self, id: ThreadId, version: i64) -> Option<Bytes> {
         let entry = self.0.as_ref()?.get(&id).await.filter(|entry| entry.version == version);
         let result = if entry.is_some() { "hit" } else { "miss" };

@@ -33,6 +33,7 @@ pub(crate) struct GetQuery {
     pub(crate) messages_after: Option<i64>,
     /// `preview`: of contents larger than 64 KiB only the beginning, with `content_truncated`.
     #[serde(default)]
+    #[param(inline)]
     pub(crate) outputs: Outputs,
 }
 

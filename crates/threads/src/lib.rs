@@ -84,6 +84,7 @@ pub struct Inner {
     feed: feed::Feed,
     live: live::Live,
     cache: cache::ThreadCache,
+    config: Config,
 }
 
 impl std::ops::Deref for Threads {
@@ -100,7 +101,7 @@ impl Threads {
         let feed = feed::Feed::new(pool.clone(), hub, stop);
         let cache = cache::ThreadCache::new(config.cache_bytes);
         let live = live::Live::default();
-        Self(Arc::new(Inner { pool, clock, vault, audit, orgs, who, feed, live, cache }))
+        Self(Arc::new(Inner { pool, clock, vault, audit, orgs, who, feed, live, cache, config }))
     }
 
     /// Begins to tell what happens to threads, and to store texts while they are written.

@@ -46,6 +46,7 @@ impl Operation {
             .replace("{org}", NOBODY)
             .replace("{user}", NOBODY)
             .replace("{provider}", "openai")
+            .replace("{seq}", "1")
             // A page of the guide: what is public answers.
             .replace("{path}", "operations");
         assert!(!path.contains('{'), "say here what `{path}` is to be filled with");

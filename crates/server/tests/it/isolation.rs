@@ -477,13 +477,13 @@ const CASES: &[(&str, Case)] = &[
     }),
     ("GET /api/threads/{id}/messages/{seq}", |world, stranger| {
         Box::pin(async move {
-            thread_case(world, stranger, Method::GET, "/messages/1", json!({})).await
+            thread_case(world, stranger, Method::GET, "/messages/1", json!({})).await;
         })
     }),
     ("GET /api/threads/{id}/events", |world, stranger| {
-        Box::pin(
-            async move { thread_case(world, stranger, Method::GET, "/events", json!({})).await },
-        )
+        Box::pin(async move {
+            thread_case(world, stranger, Method::GET, "/events", json!({})).await;
+        })
     }),
     ("POST /api/threads/{id}/deltas", |world, stranger| {
         Box::pin(async move {
@@ -498,9 +498,9 @@ const CASES: &[(&str, Case)] = &[
         })
     }),
     ("DELETE /api/threads/{id}/lease", |world, stranger| {
-        Box::pin(
-            async move { thread_case(world, stranger, Method::DELETE, "/lease", json!({})).await },
-        )
+        Box::pin(async move {
+            thread_case(world, stranger, Method::DELETE, "/lease", json!({})).await;
+        })
     }),
     ("GET /api/repos", |world, stranger| {
         Box::pin(async move {

@@ -278,7 +278,7 @@ impl Watch {
                                 return Err(skipped);
                             }
                             Err(broadcast::error::RecvError::Closed) => {
-                                std::future::pending().await
+                                std::future::pending::<()>().await;
                             }
                         }
                     },

@@ -56,7 +56,7 @@ pub(crate) async fn get_thread(
 ) -> Result<Response> {
     authorize(&principal, Action::Use(Scope::ThreadsRead))?;
     let is_whole = query.messages_after.is_none() && query.outputs == Outputs::Full;
-    if threads.cache.is_on() && is_whole {
+    if threads.config.cache_bytes > 0 && is_whole {
         let mut db = threads.pool.acquire().await?;
         let head = visible(&mut db, &principal, id).await?;
         if precondition::is_known(&headers, head.version) {

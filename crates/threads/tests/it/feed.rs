@@ -42,7 +42,7 @@ impl Dice {
 /// Writes as the feature does, with pauses where a server may hang: takes its turn at the thread, writes,
 /// commits.
 async fn write(pool: &PgPool, org: OrgId, thread: ThreadId, dice: &mut Dice) {
-    let mut tx = pool.begin().await.unwrap();
+    let mut tx = loom_db::begin(pool).await.unwrap();
     let turn = "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 0)))
         SELECT version FROM turn, threads WHERE id = $1 FOR UPDATE OF threads";
     let version: i64 = sqlx::query_scalar(turn).bind(thread).fetch_one(&mut *tx).await.unwrap();
@@ -116,7 +116,7 @@ async fn each_reader_sees_each_event_once_and_in_order_over_late_commits_breaks_
     let start = start.id.unwrap();
     let readers: Vec<_> = (0..READERS)
         .map(|number| {
-            let caller = if number % 2 == 0 { ann.caller.clone() } else { ann.at(&other) };
+            let caller = if number.is_multiple_of(2) { ann.caller.clone() } else { ann.at(&other) };
             tokio::spawn(follow(caller, start.clone(), number))
         })
         .collect();
@@ -198,7 +198,7 @@ async fn of_many_who_write_to_one_thread_on_two_servers_each_is_told_once_and_in
     ann.put(&path, &json!({ "messages": [] })).await.expect(201);
     let (mut follower, _) = Follower::start(&ann, &format!("{path}/events"), None).await;
     let writers = (0..16).map(async |writer: usize| {
-        let caller = if writer % 2 == 0 { ann.caller.clone() } else { ann.at(&other) };
+        let caller = if writer.is_multiple_of(2) { ann.caller.clone() } else { ann.at(&other) };
         for turn in 0..10 {
             let message =
                 json!({ "id": format!("{writer}-{turn}"), "role": "user", "content": "x" });
@@ -235,7 +235,7 @@ async fn an_event_that_is_committed_late_is_told_before_those_that_overtook_it()
     }
     let (mut follower, _) = Follower::start(&ann, ALL, None).await;
     // The late one has the lower number and, as it happens, the higher id.
-    let mut late = app.database.pool().begin().await.unwrap();
+    let mut late = loom_db::begin(app.database.pool()).await.unwrap();
     sqlx::query("SELECT FROM threads WHERE id = $1 FOR UPDATE")
         .bind(threads[0])
         .execute(&mut *late)

@@ -166,6 +166,6 @@ async fn a_lease_has_bounds_and_is_for_those_who_may_change_the_thread() {
     ann.patch(&path, &json!({ "visibility": "public" })).await.expect(200);
     bob.put(&lease, &request).await.expect(404);
     app.join(bob.id, ann.org, loom_core::principal::OrgRole::Member).await;
-    let bob = app.with_scopes(&bob, &loom_core::principal::Scope::ALL).await;
+    let bob = app.with_scopes(&bob, loom_core::principal::Scope::ALL).await;
     bob.with("x-loom-org", &ann.org.to_string()).put(&lease, &request).await.expect(403);
 }
