@@ -40,6 +40,8 @@ impl ThreadCache {
     pub(crate) async fn put(&self, id: ThreadId, version: i64, body: Bytes) {
         if let Some(cache) = &self.0 {
             cache.insert(id, Arc::new(Entry { version, body })).await;
+            // What was inserted is weighed in later else.
+            cache.run_pending_tasks().await;
             gauge!("loom_thread_cache_bytes").set(cache.weighted_size() as f64);
         }
     }
