@@ -31,7 +31,12 @@ pub(crate) struct Plan {
 /// What a good response (its status is 200) has.
 pub(crate) enum Expect {
     Length(usize),
-    Events { count: usize, last: Bytes },
+    Events {
+        count: usize,
+        last: Bytes,
+    },
+    /// Of a gateway that writes replies anew: these bytes near the end.
+    Holds(&'static [u8]),
 }
 
 /// What was seen; times in nanoseconds, those of responses that were complete within the window.
@@ -56,11 +61,23 @@ pub(crate) fn request(
     bearer: Option<&str>,
     body: &str,
 ) -> Bytes {
-    let authorization =
-        bearer.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
+    let bearer = bearer.map(|token| ("authorization", format!("Bearer {token}")));
+    request_with(method, path, address, bearer.as_slice(), body)
+}
+
+/// With headers of the caller's.
+pub(crate) fn request_with(
+    method: &str,
+    path: &str,
+    address: SocketAddr,
+    headers: &[(&str, String)],
+    body: &str,
+) -> Bytes {
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
     Bytes::from(format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{authorization}content-type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{headers}content-type: application/json\r\n\
          content-length: {length}\r\n\r\n{body}"
     ))
 }
@@ -74,6 +91,15 @@ pub(crate) async fn once(address: SocketAddr, request: &Bytes) -> Result<(u16, V
 
 /// Puts the load on. `probe` is called when the window opens and when it closes.
 pub(crate) async fn run<P>(plan: &Arc<Plan>, probe: impl Fn() -> P) -> (Tally, P, P) {
+    run_all(plan, DRAIN, probe).await
+}
+
+/// The same; what runs when the time is over may still finish for `drain`.
+pub(crate) async fn run_all<P>(
+    plan: &Arc<Plan>,
+    drain: Duration,
+    probe: impl Fn() -> P,
+) -> (Tally, P, P) {
     let from = Instant::now() + plan.warm_up;
     let until = from + plan.window;
     let mut workers = JoinSet::new();
@@ -86,7 +112,7 @@ pub(crate) async fn run<P>(plan: &Arc<Plan>, probe: impl Fn() -> P) -> (Tally, P
     sleep_until(until).await;
     let after = probe();
     let mut total = Tally::default();
-    while let Ok(Some(worker)) = timeout_at(until + DRAIN, workers.join_next()).await {
+    while let Ok(Some(worker)) = timeout_at(until + drain, workers.join_next()).await {
         match worker {
             Ok(tally) => total.add(tally),
             Err(error) => total.fail(&error.into()),
@@ -95,7 +121,7 @@ pub(crate) async fn run<P>(plan: &Arc<Plan>, probe: impl Fn() -> P) -> (Tally, P
     for _ in 0..workers.len() {
         total.fail(&anyhow::anyhow!(
             "a response was not complete {} s after the end",
-            DRAIN.as_secs()
+            drain.as_secs()
         ));
     }
     (total, before, after)
@@ -223,6 +249,10 @@ impl Connection {
             Expect::Events { count, last } => {
                 ensure!(self.events == *count, "{} events instead of {count}", self.events);
                 ensure!(body.ends_with(last), "the last event is missing");
+            }
+            Expect::Holds(word) => {
+                let found = memchr::memmem::find(body, word).is_some();
+                ensure!(found, "`{}` is missing: {}", word.escape_ascii(), excerpt(body));
             }
         }
         Ok(())

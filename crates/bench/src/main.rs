@@ -4,7 +4,9 @@ mod forwarder;
 mod load;
 mod logs;
 mod loom;
+mod memory;
 mod mock;
+mod peers;
 mod process;
 mod report;
 mod response;
@@ -31,6 +33,8 @@ enum Command {
     Run(run::Options),
     /// Measure what logging costs, and requests while the log is watched
     Logs(logs::Options),
+    /// Measure the memory of open streams and of large bodies
+    Memory(memory::Options),
     /// The mock upstream alone; prints its address
     Mock {
         #[arg(long, default_value_t = 0)]
@@ -51,6 +55,7 @@ async fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Run(options) => run::run(&options).await,
         Command::Logs(options) => logs::run(&options).await,
+        Command::Memory(options) => memory::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {
             forwarder::serve(listen(port).await?, &upstream).await

@@ -60,12 +60,17 @@ impl Api {
 
     /// A request's body that asks for such a reply; `pace` is for the mock alone.
     pub(crate) fn request_body(self, stream: bool, pace: Option<Duration>) -> String {
+        self.request_for("gpt-4o-mini", stream, pace)
+    }
+
+    /// The same for a peer that has a name of its own for OpenAI's model.
+    pub(crate) fn request_for(self, model: &str, stream: bool, pace: Option<Duration>) -> String {
         let user =
             pace.map_or("loom-bench".to_owned(), |pace| format!("{PACE}{}", pace.as_millis()));
         let messages = json!([{"role": "user", "content": "Which of the two is the faster, the fox or the dog? Answer in a sentence."}]);
         let mut body = match self {
             Self::Openai => {
-                json!({"model": "gpt-4o-mini", "messages": messages, "max_tokens": 256, "user": user})
+                json!({"model": model, "messages": messages, "max_tokens": 256, "user": user})
             }
             Self::Anthropic => {
                 json!({"model": "claude-sonnet-4-5", "messages": messages, "max_tokens": 256, "metadata": {"user_id": user}})

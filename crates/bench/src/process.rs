@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,6 +37,19 @@ pub(crate) fn usage(pid: u32) -> Usage {
         rss_kib: field(&status, "VmRSS:").unwrap_or_default(),
         peak_kib: field(&status, "VmHWM:").unwrap_or_default(),
     }
+}
+
+/// Of a process and all below it, as of a gateway with workers.
+pub(crate) fn usage_of_tree(pid: u32) -> Usage {
+    let mut total = usage(pid);
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    for child in children.unwrap_or_default().split_whitespace().flat_map(str::parse) {
+        let child = usage_of_tree(child);
+        total.cpu += child.cpu;
+        total.rss_kib += child.rss_kib;
+        total.peak_kib += child.peak_kib;
+    }
+    total
 }
 
 /// The CPU time of the PostgreSQL whose files are under `dir`, with that of its backends that have ended.
@@ -104,13 +117,27 @@ impl Fleet {
     /// Starts this program with another command, which prints its address.
     pub(crate) async fn start_self(&mut self, arguments: &[&str]) -> Result<(u32, SocketAddr)> {
         let program = std::env::current_exe()?;
-        let (pid, child) =
-            self.start(Command::new(program).args(arguments).stdout(Stdio::piped()))?;
+        self.start_telling(Command::new(program).args(arguments)).await
+    }
+
+    /// Starts what prints its address in a line of its own.
+    pub(crate) async fn start_telling(
+        &mut self,
+        command: &mut Command,
+    ) -> Result<(u32, SocketAddr)> {
+        let (pid, child) = self.start(command.stdout(Stdio::piped()))?;
         let mut line = String::new();
         let mut output = BufReader::new(child.stdout.take().context("no output")?);
-        timeout(START, output.read_line(&mut line)).await.context("no address was printed")??;
-        let address =
-            line.trim().strip_prefix("http://").context("no address was printed")?.parse()?;
+        let printed = async {
+            loop {
+                line.clear();
+                ensure!(output.read_line(&mut line).await? > 0, "no address was printed");
+                if let Some(address) = line.trim().strip_prefix("http://") {
+                    return Ok(address.parse()?);
+                }
+            }
+        };
+        let address = timeout(START, printed).await.context("no address was printed")??;
         Ok((pid, address))
     }
 

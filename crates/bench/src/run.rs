@@ -49,6 +49,9 @@ pub(crate) struct Options {
     /// Only direct and the bare forwarder
     #[arg(long, conflicts_with_all = ["loom", "loom_env"])]
     without_loom: bool,
+    /// The folder that crates/bench/peers/install has filled: its gateways are measured too
+    #[arg(long)]
+    peers: Option<PathBuf>,
     /// Also write the report to this file
     #[arg(long)]
     out: Option<PathBuf>,
@@ -61,11 +64,31 @@ fn connections(text: &str) -> Result<usize> {
 }
 
 /// One of the things that are measured.
-struct Endpoint {
-    target: Target,
-    address: SocketAddr,
-    pid: u32,
-    key: Option<String>,
+pub(crate) struct Endpoint {
+    pub(crate) target: Target,
+    pub(crate) address: SocketAddr,
+    pub(crate) pid: u32,
+    /// The path and the model, where they are not OpenAI's.
+    pub(crate) path: Option<&'static str>,
+    pub(crate) model: Option<&'static str>,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// It writes replies anew: what they hold counts, not their length.
+    pub(crate) rewrites: bool,
+}
+
+impl Endpoint {
+    pub(crate) fn new(target: Target, address: SocketAddr, pid: u32) -> Self {
+        Self { target, address, pid, path: None, model: None, headers: Vec::new(), rewrites: false }
+    }
+
+    fn is_peer(&self) -> bool {
+        !matches!(self.target, Target::Direct | Target::Forwarder | Target::Loom)
+    }
+
+    /// One that writes replies anew drops the word that paces them.
+    fn takes(&self, work: Work) -> bool {
+        work != Work::Paced || !self.rewrites
+    }
 }
 
 /// Measures and reports; whatever comes in between, what was started is stopped.
@@ -109,6 +132,8 @@ async fn bench(options: &Options, fleet: &mut Fleet) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (work, sizes) in sizes {
         for &connections in sizes {
+            let endpoints: Vec<_> =
+                endpoints.iter().filter(|endpoint| endpoint.takes(work)).collect();
             let rows = endpoints
                 .iter()
                 .map(|endpoint| Row { target: endpoint.target, rounds: Vec::new() })
@@ -155,11 +180,11 @@ async fn bench(options: &Options, fleet: &mut Fleet) -> Result<Vec<Case>> {
 
 async fn start(options: &Options, fleet: &mut Fleet) -> Result<Vec<Endpoint>> {
     let (pid, mock) = fleet.start_self(&["mock", "--port", "0"]).await?;
-    let direct = Endpoint { target: Target::Direct, address: mock, pid, key: None };
+    let direct = Endpoint::new(Target::Direct, mock, pid);
     let upstream = format!("http://{mock}");
     let (pid, address) =
         fleet.start_self(&["forwarder", "--upstream", &upstream, "--port", "0"]).await?;
-    let forwarder = Endpoint { target: Target::Forwarder, address, pid, key: None };
+    let forwarder = Endpoint::new(Target::Forwarder, address, pid);
     let mut endpoints = vec![direct, forwarder];
     if !options.without_loom {
         let beside =
@@ -168,18 +193,25 @@ async fn start(options: &Options, fleet: &mut Fleet) -> Result<Vec<Endpoint>> {
         let loom =
             loom::start(fleet, &binary, mock, &options.loom_env).await.context("starting Loom")?;
         endpoints.push(Endpoint {
-            target: Target::Loom,
-            address: loom.address,
-            pid: loom.pid,
-            key: Some(loom.key),
+            headers: vec![("authorization", format!("Bearer {}", loom.key))],
+            ..Endpoint::new(Target::Loom, loom.address, loom.pid)
         });
+    }
+    if let Some(dir) = &options.peers {
+        ensure!(options.api == Api::Openai, "the peers are measured with --api openai");
+        endpoints.extend(crate::peers::start(fleet, dir, mock).await?);
     }
     Ok(endpoints)
 }
 
 fn request(api: Api, work: Work, endpoint: &Endpoint) -> Bytes {
-    let body = api.request_body(work != Work::Json, (work == Work::Paced).then_some(PACE));
-    load::request("POST", api.path(), endpoint.address, endpoint.key.as_deref(), &body)
+    let (stream, pace) = (work != Work::Json, (work == Work::Paced).then_some(PACE));
+    let body = match endpoint.model {
+        Some(model) => api.request_for(model, stream, pace),
+        None => api.request_body(stream, pace),
+    };
+    let path = endpoint.path.unwrap_or(api.path());
+    load::request_with("POST", path, endpoint.address, &endpoint.headers, &body)
 }
 
 /// One request before the many: what does not work at all is said at once, and plainly.
@@ -208,6 +240,8 @@ fn plan(
 ) -> Arc<Plan> {
     let replies = api.replies();
     let expect = match work {
+        Work::Json if endpoint.rewrites => Expect::Holds(b"five boxing wizards"),
+        Work::Stream | Work::Paced if endpoint.rewrites => Expect::Holds(b"data: [DONE]"),
         Work::Json => Expect::Length(replies.json.len()),
         Work::Stream | Work::Paced => Expect::Events {
             count: EVENTS,
@@ -227,7 +261,11 @@ fn plan(
 async fn measure(plan: Arc<Plan>, endpoint: &Endpoint, dir: &Path) -> Summary {
     let costs = || {
         (
-            process::usage(endpoint.pid),
+            if endpoint.is_peer() {
+                process::usage_of_tree(endpoint.pid)
+            } else {
+                process::usage(endpoint.pid)
+            },
             (endpoint.target == Target::Loom).then(|| process::database_cpu(dir)),
         )
     };

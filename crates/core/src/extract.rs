@@ -145,7 +145,7 @@ fn json_error(path: &str, error: &serde_json::Error) -> Error {
 }
 
 /// Is there an escape `\u0000` in a JSON text? A backslash that is itself escaped does not count.
-fn has_nul_escape(json: &[u8]) -> bool {
+pub fn has_nul_escape(json: &[u8]) -> bool {
     memchr::memmem::find_iter(json, b"\\u0000").any(|at| {
         let before = json.get(..at).unwrap_or_default();
         before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0

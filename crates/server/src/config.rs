@@ -46,6 +46,7 @@ impl Config {
         if self.http.base_url == "http://localhost:0" {
             self.http.base_url = format!("http://localhost:{port}");
             self.auth.base_url.clone_from(&self.http.base_url);
+            self.threads.base_url.clone_from(&self.http.base_url);
         }
         self
     }
@@ -145,7 +146,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let mut auth = loom_auth::Config::load(env, production, &http.base_url);
     let mut llm = loom_llm_proxy::Config::load(env);
     let notify = loom_notify::Config::load(env, &data_dir, production);
-    let threads = loom_threads::Config::load(env);
+    let threads = loom_threads::Config::load(env, &http.base_url);
     let scm = loom_scm::Config::load(env, &data_dir, &http.base_url);
     let jobs = loom_jobs::Config::load(env);
     let logs = loom_logs::Config::load(env);

@@ -20,6 +20,7 @@ pub mod database;
 pub mod idp;
 pub mod llm;
 pub mod smtp;
+pub mod sync;
 pub mod webhook;
 
 pub use app::{Answer, Caller, Setup, TestApp, User};

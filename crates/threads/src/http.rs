@@ -8,6 +8,9 @@ pub(crate) mod lease;
 pub(crate) mod list;
 pub(crate) mod live;
 pub(crate) mod message;
+pub(crate) mod settings;
+pub(crate) mod share;
+pub(crate) mod transfer;
 
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SubsecRound, Utc};

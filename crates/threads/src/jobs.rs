@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use loom_core::{
     Error, Result,
     id::{OrgId, ThreadId},
@@ -11,6 +12,8 @@ use metrics::counter;
 
 use crate::{Threads, http::touch, model::AgentStateKind, store};
 
+/// A deleted thread can be brought back for so long.
+pub(crate) const RESTORABLE: TimeDelta = TimeDelta::days(30);
 /// Threads of one look.
 const BATCH: i64 = 500;
 /// Rows of one statement.
@@ -18,7 +21,7 @@ const EVENTS: i64 = 5000;
 const KEEP_DAYS: i32 = 7;
 
 pub(crate) fn all(threads: &Threads) -> Vec<Job> {
-    let (reaper, cleanup) = (threads.clone(), threads.clone());
+    let (reaper, cleanup, purger) = (threads.clone(), threads.clone(), threads.clone());
     vec![
         Job::new(
             "thread-lease-reaper",
@@ -35,6 +38,14 @@ pub(crate) fn all(threads: &Threads) -> Vec<Job> {
             Duration::from_secs(3600),
             Duration::from_secs(600),
             move |context| clean_up(cleanup.clone(), context),
+        ),
+        Job::new(
+            "thread-purge",
+            "Thread purge",
+            "Removes threads for good that were deleted more than 30 days ago",
+            Duration::from_secs(24 * 3600),
+            Duration::from_secs(3600),
+            move |context| purge(purger.clone(), context),
         ),
     ]
 }
@@ -91,6 +102,20 @@ async fn clean_up(threads: Threads, context: JobContext) -> Result<JobReport, Jo
         if gone < EVENTS as u64 {
             break;
         }
+    }
+    Ok(JobReport { items_handled })
+}
+
+async fn purge(threads: Threads, context: JobContext) -> Result<JobReport, JobError> {
+    let before = context.clock.now() - RESTORABLE;
+    let mut items_handled = 0;
+    while !context.cancel.is_cancelled() {
+        // One at a time: one alone may have a hundred thousand messages.
+        let mut db = threads.pool.acquire().await?;
+        if store::purge_one(&mut db, before).await?.is_none() {
+            break;
+        }
+        items_handled += 1;
     }
     Ok(JobReport { items_handled })
 }

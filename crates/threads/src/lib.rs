@@ -16,8 +16,14 @@ mod model;
 mod patch;
 mod precondition;
 mod raw;
+mod redaction;
 mod remote;
+mod settings;
+mod share;
+mod share_page;
 mod store;
+mod text;
+mod transfer;
 
 use std::sync::Arc;
 
@@ -74,17 +80,17 @@ pub struct Threads(Arc<Inner>);
 pub struct Inner {
     pool: PgPool,
     clock: Clock,
+    hub: Hub,
     #[expect(dead_code, reason = "for what follows")]
     vault: Arc<Vault>,
-    #[expect(dead_code, reason = "for what follows")]
     audit: Arc<dyn Audit>,
-    #[expect(dead_code, reason = "for what follows")]
     orgs: Arc<dyn OrgDirectory>,
     who: Arc<dyn Reauthenticate>,
     feed: feed::Feed,
     live: live::Live,
     cache: cache::ThreadCache,
     config: Config,
+    settings: settings::Settings,
 }
 
 impl std::ops::Deref for Threads {
@@ -98,15 +104,31 @@ impl std::ops::Deref for Threads {
 impl Threads {
     pub fn new(deps: Deps, config: Config) -> Self {
         let Deps { pool, clock, hub, vault, audit, orgs, who, stop } = deps;
-        let feed = feed::Feed::new(pool.clone(), hub, stop);
+        let feed = feed::Feed::new(pool.clone(), hub.clone(), stop);
         let cache = cache::ThreadCache::new(config.cache_bytes);
         let live = live::Live::default();
-        Self(Arc::new(Inner { pool, clock, vault, audit, orgs, who, feed, live, cache, config }))
+        let settings = settings::Settings::default();
+        Self(Arc::new(Inner {
+            pool,
+            clock,
+            hub,
+            vault,
+            audit,
+            orgs,
+            who,
+            feed,
+            live,
+            cache,
+            config,
+            settings,
+        }))
     }
 
-    /// Begins to tell what happens to threads, and to store texts while they are written.
+    /// Begins to tell what happens to threads, to store texts while they are written, and to hear what
+    /// other replicas say of settings.
     pub fn start(&self) {
         self.feed.start();
+        self.follow_settings();
         let threads = self.clone();
         tokio::spawn(async move { threads.keep_storing().await });
     }
@@ -132,6 +154,8 @@ impl Threads {
 
     /// All routes under `/api/threads`. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
+        // Who has the link needs nothing else.
+        let public = OpenApiRouter::new().routes(routes!(http::share::get_shared_thread));
         OpenApiRouter::new()
             .routes(routes!(http::list::list_threads))
             .routes(routes!(
@@ -146,7 +170,20 @@ impl Threads {
             .routes(routes!(http::lease::lease_thread, http::lease::release_thread))
             .routes(routes!(http::events::watch_threads))
             .routes(routes!(http::events::watch_thread))
+            .routes(routes!(http::change::restore_thread))
+            .routes(routes!(
+                http::share::preview_share,
+                http::share::share_thread,
+                http::share::unshare_thread
+            ))
+            .routes(routes!(
+                http::settings::get_thread_settings,
+                http::settings::put_thread_settings
+            ))
+            .routes(routes!(http::transfer::export_thread))
+            .routes(routes!(http::transfer::import_threads))
             .route_layer(middleware::from_fn(principal::required))
+            .merge(public)
             .layer(Extension(BodyLimit(MAX_THREAD_BYTES)))
             .with_state(self.clone())
     }

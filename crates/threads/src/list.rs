@@ -33,6 +33,8 @@ pub(crate) struct ListQuery {
     pinned: Option<bool>,
     /// Changed after this time.
     updated_after: Option<DateTime<Utc>>,
+    /// `true`: those that were deleted in the last 30 days, which can be restored.
+    deleted: Option<bool>,
 }
 
 /// A query that was found to be in order. Serialised, it tells one list from another.
@@ -47,6 +49,7 @@ pub(crate) struct Filter {
     pub(crate) owner: Option<UserId>,
     pub(crate) pinned: Option<bool>,
     pub(crate) updated_after: Option<DateTime<Utc>>,
+    pub(crate) deleted: bool,
 }
 
 impl ListQuery {
@@ -100,6 +103,7 @@ impl ListQuery {
             owner,
             pinned: self.pinned,
             updated_after: self.updated_after,
+            deleted: self.deleted.unwrap_or_default(),
         })
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod events;
 pub(crate) mod lease;
 pub(crate) mod list;
 pub(crate) mod messages;
+pub(crate) mod sharing;
 
 use chrono::{DateTime, Utc};
 use loom_core::{
@@ -158,6 +159,23 @@ pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Removes for good one thread that was deleted before then, with all that hangs on it; none when there
+/// is none left. Of all organisations: by age alone.
+pub(crate) async fn purge_one(
+    db: &mut PgConnection,
+    deleted_before: DateTime<Utc>,
+) -> Result<Option<ThreadId>> {
+    Ok(sqlx::query_scalar!(
+        r#"DELETE FROM threads WHERE id = (
+               SELECT id FROM threads WHERE deleted_at < $1
+               ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+           RETURNING id AS "id: ThreadId""#,
+        deleted_before,
+    )
+    .fetch_optional(db)
+    .await?)
 }
 
 /// As text, because sqlx binds JSON as jsonb, which has an order of members and digits of its own.

@@ -10,7 +10,8 @@ use crate::document::{Operation, operations};
 
 /// What needs no credential: for probes and scrapers, the guide, which is the same everywhere,
 /// and whoever found a token.
-const PUBLIC: [&str; 17] = [
+const PUBLIC: [&str; 18] = [
+    "GET /api/threads/shared/{token}",
     "GET /auth/providers",
     "GET /auth/login/{provider}",
     "GET /auth/{provider}/callback",
@@ -74,7 +75,9 @@ async fn every_documented_operation_but_the_public_ones_wants_a_credential() {
             let let_in = answer.status.is_success()
                 || operation.has_body() && answer.status == 422
                 // Nothing was begun that could be gone on with.
-                || operation.path.starts_with("/auth/") && matches!(answer.status.as_u16(), 400 | 404);
+                || operation.path.starts_with("/auth/") && matches!(answer.status.as_u16(), 400 | 404)
+                // No such link.
+                || operation.path.ends_with("/{token}") && answer.status == 404;
             assert!(let_in, "{name}: {}", answer.status);
         } else {
             assert_refused(answer, &operation.path, "nothing");

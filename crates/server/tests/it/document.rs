@@ -45,6 +45,7 @@ impl Operation {
             .replace("{id}", &id)
             .replace("{org}", NOBODY)
             .replace("{user}", NOBODY)
+            .replace("{token}", NOBODY)
             .replace("{provider}", "openai")
             .replace("{seq}", "1")
             // A page of the guide: what is public answers.

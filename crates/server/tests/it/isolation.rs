@@ -502,6 +502,66 @@ const CASES: &[(&str, Case)] = &[
             thread_case(world, stranger, Method::DELETE, "/lease", json!({})).await;
         })
     }),
+    ("POST /api/threads/{id}/restore", |world, stranger| {
+        Box::pin(async move {
+            for thread in &world.threads {
+                let path = format!("/api/threads/{thread}/restore");
+                world.assert_silent(&stranger.caller.post(&path, &json!({})).await.expect(404));
+            }
+        })
+    }),
+    ("GET /api/threads/{id}/share", |world, stranger| {
+        Box::pin(async move {
+            for thread in &world.threads {
+                let path = format!("/api/threads/{thread}/share");
+                world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+            }
+        })
+    }),
+    ("POST /api/threads/{id}/share", |world, stranger| {
+        Box::pin(async move {
+            for thread in &world.threads {
+                let path = format!("/api/threads/{thread}/share");
+                world.assert_silent(&stranger.caller.post(&path, &json!({})).await.expect(404));
+            }
+        })
+    }),
+    ("DELETE /api/threads/{id}/share", |world, stranger| {
+        Box::pin(async move {
+            for thread in &world.threads {
+                let path = format!("/api/threads/{thread}/share");
+                world.assert_silent(&stranger.caller.delete(&path).await.expect(404));
+            }
+        })
+    }),
+    ("GET /api/threads/{id}/export", |world, stranger| {
+        Box::pin(async move {
+            for thread in &world.threads {
+                for format in ["md", "json", "jsonl"] {
+                    let path = format!("/api/threads/{thread}/export?format={format}");
+                    world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+                }
+            }
+        })
+    }),
+    ("POST /api/threads/import", |world, stranger| {
+        Box::pin(async move {
+            // An id that is taken is taken, by whomever; more is not said.
+            for thread in &world.threads {
+                let document = json!({"id": thread, "title": "mine now", "messages": []});
+                let answer = stranger.caller.post("/api/threads/import", &document).await;
+                let told = answer.expect(409).text.replace(thread.as_str(), "");
+                assert!(told.contains("thread_exists") && !told.contains(TITLE), "{told}");
+            }
+        })
+    }),
+    ("GET /api/orgs/{org}/threads/settings", |world, stranger| {
+        Box::pin(org_case(world, stranger, Method::GET, "/threads/settings", json!({})))
+    }),
+    ("PUT /api/orgs/{org}/threads/settings", |world, stranger| {
+        let body = json!({"redact_secrets": true});
+        Box::pin(org_case(world, stranger, Method::PUT, "/threads/settings", body))
+    }),
     ("GET /api/repos", |world, stranger| {
         Box::pin(async move {
             let list = stranger.caller.get("/api/repos?limit=200").await.expect(200);
@@ -582,6 +642,10 @@ const EXEMPT: &[(&str, &str)] = &[
     ("GET /docs", "the guide that the binary was built with, the same for all"),
     ("GET /docs/search", "looks through the guide and nothing else"),
     ("GET /docs/{path}", "a page of the guide; nothing stored"),
+    (
+        "GET /api/threads/shared/{token}",
+        "who has the link may read; it is no member's, and tells no organisation",
+    ),
     ("GET /v1/models", "the models of the installation, the same for all"),
     ("GET /v1/models/{id}", "the models of the installation, the same for all"),
     (

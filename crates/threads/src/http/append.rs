@@ -22,6 +22,7 @@ use crate::{
     message::{CheckedMessage, MAX_MESSAGES, PlacedMessage},
     model::ThreadHead,
     precondition::IfMatch,
+    redaction::Masker,
     store::{self, messages::Outputs},
 };
 
@@ -77,10 +78,13 @@ pub(crate) async fn append_messages(
     principal: Principal,
     Path(id): Path<ThreadId>,
     headers: HeaderMap,
-    Json(append): Json<Append>,
+    Json(mut append): Json<Append>,
 ) -> Result<Response> {
     authorize(&principal, Action::Use(Scope::ThreadsWrite))?;
     let if_match = IfMatch::from_headers(&headers)?;
+    if threads.redacts(principal.org).await? {
+        Masker::new().append(&mut append);
+    }
     let append = append.check()?;
     let now = threads.now();
     let mut tx = loom_db::begin(&threads.pool).await?;

@@ -10,9 +10,10 @@ use loom_core::{
     principal::Scope,
 };
 
-use super::{lock_for_change, require_version, touch, versioned};
+use super::{lock_for_change, not_found, require_version, touch, versioned};
 use crate::{
-    Threads, check::Check, model::ThreadHead, patch::ThreadPatch, precondition::IfMatch, store,
+    Threads, check::Check, jobs, model::ThreadHead, patch::ThreadPatch, precondition::IfMatch,
+    redaction::Masker, store,
 };
 
 /// Change a thread's title, tags, pin, agent state, git facts, visibility and the like.
@@ -44,10 +45,13 @@ pub(crate) async fn patch_thread(
     principal: Principal,
     Path(id): Path<ThreadId>,
     headers: HeaderMap,
-    Json(patch): Json<ThreadPatch>,
+    Json(mut patch): Json<ThreadPatch>,
 ) -> Result<Response> {
     authorize(&principal, Action::Use(Scope::ThreadsWrite))?;
     let if_match = IfMatch::from_headers(&headers)?;
+    if threads.redacts(principal.org).await? {
+        Masker::new().patch(&mut patch);
+    }
     let mut check = Check::default();
     let patch = patch.check(&mut check);
     let patch = check.finish(patch)?;
@@ -111,4 +115,47 @@ pub(crate) async fn delete_thread(
     threads.feed.wrote();
     threads.cache.forget(id).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Bring a deleted thread back
+///
+/// Within 30 days: then it is gone for good. Deleted threads are listed by `?deleted=true`.
+#[utoipa::path(
+    post,
+    path = "/api/threads/{id}/restore",
+    operation_id = "restore_thread",
+    tag = "threads",
+    params(("id" = ThreadId, Path)),
+    responses(
+        (status = 200, description = "The thread without its messages; also when it was not deleted", body = ThreadHead, headers(("etag" = String, description = "The version, quoted"))),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = [])),
+)]
+pub(crate) async fn restore_thread(
+    State(threads): State<Threads>,
+    principal: Principal,
+    Path(id): Path<ThreadId>,
+) -> Result<Response> {
+    authorize(&principal, Action::Use(Scope::ThreadsWrite))?;
+    let now = threads.now();
+    let mut tx = loom_db::begin(&threads.pool).await?;
+    let before = store::lock(&mut tx, principal.org, id).await?.ok_or_else(not_found)?;
+    before.ownership().require_change(&principal, "thread")?;
+    let mut head = before.clone();
+    if let Some(at) = head.deleted_at.take() {
+        // The job that removes it may be late.
+        if at + jobs::RESTORABLE <= now {
+            return Err(not_found());
+        }
+        touch(&mut head, &before, now);
+        store::update(&mut tx, &head).await?;
+        threads.tell(&mut tx, Some(&before), &head).await?;
+    }
+    head.git.commits = Some(store::commits(&mut tx, head.org_id, id).await?);
+    tx.commit().await?;
+    threads.feed.wrote();
+    Ok(versioned(head.version, head))
 }

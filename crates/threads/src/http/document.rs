@@ -24,6 +24,7 @@ use crate::{
     model::{AgentState, Git, Thread, ThreadHead},
     precondition::{self, IfMatch, etag},
     raw::Raw,
+    redaction::Masker,
     store::{self, messages::Outputs},
 };
 
@@ -143,7 +144,7 @@ pub(crate) async fn put_thread(
     // The client makes the id, so it is told what is wrong with it.
     let id: ThreadId = id.parse().map_err(|message: String| Error::invalid("id", message))?;
     let if_match = IfMatch::from_headers(&headers)?;
-    let draft = draft.check(id)?;
+    let draft = threads.checked(&principal, id, draft).await?;
     let now = threads.now();
     let mut tx = loom_db::begin(&threads.pool).await?;
 
@@ -190,6 +191,36 @@ pub(crate) async fn put_thread(
     } else {
         answer
     })
+}
+
+/// A thread that is not there yet; none when its id is taken.
+pub(super) async fn create(
+    threads: &Threads,
+    db: &mut PgConnection,
+    principal: &Principal,
+    id: ThreadId,
+    draft: CheckedThread,
+    now: DateTime<Utc>,
+) -> Result<Option<Thread>> {
+    let before = empty(principal, id, draft.created_at, now);
+    if !store::insert(&mut *db, &before).await? {
+        return Ok(None);
+    }
+    replace(threads, db, &before, true, draft, now).await.map(Some)
+}
+
+impl Threads {
+    async fn checked(
+        &self,
+        principal: &Principal,
+        id: ThreadId,
+        mut draft: ThreadDraft,
+    ) -> Result<CheckedThread> {
+        if self.redacts(principal.org).await? {
+            Masker::new().draft(&mut draft);
+        }
+        draft.check(id)
+    }
 }
 
 /// Brings the stored thread to what the draft says.

@@ -44,8 +44,10 @@ pub(crate) async fn list(
             "SELECT id, version, last_seq, message_count, created_at, updated_at, last_activity_at, title, tags,
                  is_pinned, visibility, org_id, owner_user_id, workspace, client, provider, model, git,
                  agent_state, NULL::json AS extra, message_bytes, deleted_at
-             FROM threads WHERE deleted_at IS NULL AND org_id = ",
+             FROM threads WHERE ",
         );
+        sql.push(if filter.deleted { "deleted_at IS NOT NULL" } else { "deleted_at IS NULL" });
+        sql.push(" AND org_id = ");
         sql.push_bind(principal.org);
         match source {
             Source::Owned(user) => {

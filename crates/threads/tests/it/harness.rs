@@ -206,6 +206,7 @@ impl App {
 async fn authenticate(State(people): State<People>, mut request: Request, next: Next) -> Response {
     let name = request.headers().get(AS).and_then(|name| name.to_str().ok()).unwrap_or_default();
     let found = people.lock().unwrap().get(name).cloned();
+    request.extensions_mut().insert(RequestInfo { id: "r".into(), ip: [127, 0, 0, 1].into() });
     request.extensions_mut().insert(found.map_or(Authentication::Anonymous, Authentication::Known));
     next.run(request).await
 }
@@ -292,7 +293,11 @@ impl Call {
     }
 
     pub(crate) fn text(self, body: String) -> Self {
-        Self(self.0.header("content-type", "application/json").body(body))
+        self.text_as("application/json", body)
+    }
+
+    pub(crate) fn text_as(self, kind: &str, body: String) -> Self {
+        Self(self.0.header("content-type", kind).body(body))
     }
 }
 
