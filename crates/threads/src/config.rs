@@ -2,11 +2,15 @@
 
 use loom_core::config::Env;
 
+use crate::search;
+
 #[derive(Clone, Debug, Default)]
-pub struct Config {}
+pub struct Config {
+    pub(crate) search: search::Config,
+}
 
 impl Config {
-    pub fn load(_env: &mut Env) -> Self {
-        Self {}
+    pub fn load(env: &mut Env) -> Self {
+        Self { search: search::Config::load(env) }
     }
 }

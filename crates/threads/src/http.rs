@@ -4,6 +4,7 @@ pub(crate) mod append;
 pub(crate) mod change;
 pub(crate) mod document;
 pub(crate) mod list;
+pub(crate) mod search;
 
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SubsecRound, Utc};

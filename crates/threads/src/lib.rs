@@ -1,4 +1,4 @@
-//! Agent conversations, stored and synced: whole documents, appended messages, lists.
+//! Agent conversations, stored and synced: whole documents, appended messages, lists, search.
 
 mod check;
 mod config;
@@ -14,6 +14,7 @@ mod patch;
 mod precondition;
 mod raw;
 mod remote;
+mod search;
 mod store;
 
 use std::sync::Arc;
@@ -28,16 +29,19 @@ use loom_core::{
 use loom_db::Hub;
 use loom_vault::Vault;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
 pub use draft::{Append, ThreadDraft};
+pub use http::search::{Hit, SearchPage};
 pub use list::ThreadPage;
 pub use message::{Message, MessageDraft, Role};
 pub use model::{AgentState, AgentStateKind, Client, Git, Thread, ThreadHead, Workspace};
 pub use patch::ThreadPatch;
 pub use raw::Raw;
+pub use search::rank::{FacetValue, Facets};
 
 /// The largest thread, as a request and in the sum of its messages.
 pub(crate) const MAX_THREAD_BYTES: usize = 32 * 1024 * 1024;
@@ -77,8 +81,8 @@ pub struct Inner {
     orgs: Arc<dyn OrgDirectory>,
     #[expect(dead_code, reason = "for what follows")]
     stop: CancellationToken,
-    #[expect(dead_code, reason = "for what follows")]
-    config: Config,
+    /// Lets so many searches in at once.
+    searches: Semaphore,
 }
 
 impl std::ops::Deref for Threads {
@@ -92,7 +96,8 @@ impl std::ops::Deref for Threads {
 impl Threads {
     pub fn new(deps: Deps, config: Config) -> Self {
         let Deps { pool, clock, hub, vault, audit, orgs, stop } = deps;
-        Self(Arc::new(Inner { pool, clock, hub, vault, audit, orgs, stop, config }))
+        let searches = config.search.gate();
+        Self(Arc::new(Inner { pool, clock, hub, vault, audit, orgs, stop, searches }))
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
@@ -110,6 +115,7 @@ impl Threads {
                 http::change::delete_thread
             ))
             .routes(routes!(http::append::append_messages))
+            .routes(routes!(http::search::search_threads))
             .route_layer(middleware::from_fn(principal::required))
             .layer(Extension(BodyLimit(MAX_THREAD_BYTES)))
             .with_state(self.clone())

@@ -125,6 +125,7 @@ pub(crate) async fn append_messages(
     if got_commits || head != before {
         touch(&mut head, &before, now);
         store::update(&mut tx, &head).await?;
+        store::index::follow(&mut tx, Some(&before), &head).await?;
     }
     tx.commit().await?;
     let (version, last_seq) = (head.version, head.last_seq);

@@ -62,6 +62,7 @@ pub(crate) async fn patch_thread(
     if got_commits || head != before {
         touch(&mut head, &before, now);
         store::update(&mut tx, &head).await?;
+        store::index::follow(&mut tx, Some(&before), &head).await?;
     }
     head.git.commits = Some(store::commits(&mut tx, head.org_id, id).await?);
     tx.commit().await?;
@@ -104,6 +105,7 @@ pub(crate) async fn delete_thread(
     head.deleted_at = Some(now);
     touch(&mut head, &before, now);
     store::update(&mut tx, &head).await?;
+    store::index::follow(&mut tx, Some(&before), &head).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

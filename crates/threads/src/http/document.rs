@@ -189,6 +189,7 @@ async fn replace(
         store::messages::update(&mut *db, org, id, &diff.changed).await?;
         store::messages::insert(&mut *db, org, id, &diff.added).await?;
         store::update(&mut *db, &head).await?;
+        store::index::follow(&mut *db, (!is_new).then_some(before), &head).await?;
     }
     head.git.commits = Some(store::commits(db, org, id).await?);
     Ok(Thread { head, messages: diff.into_messages() })

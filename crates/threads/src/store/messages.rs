@@ -96,9 +96,9 @@ pub(crate) async fn remove_after(
         thread.0,
         seq,
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    super::index::remove_after(db, org, thread, seq).await
 }
 
 pub(crate) async fn insert(
@@ -136,9 +136,9 @@ pub(crate) async fn insert(
         &columns.bytes,
         &columns.digest as &[&[u8]],
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    super::index::put_messages(db, org, thread, messages.iter().map(PlacedMessage::indexed)).await
 }
 
 /// Other content at the same places.
@@ -175,9 +175,9 @@ pub(crate) async fn update(
         &columns.bytes,
         &columns.digest as &[&[u8]],
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    super::index::put_messages(db, org, thread, messages.iter().map(PlacedMessage::indexed)).await
 }
 
 /// Messages turned into one array a column, as UNNEST takes them.

@@ -18,3 +18,5 @@ mod list;
 mod openapi;
 mod patch;
 mod put;
+mod relevance;
+mod search;

@@ -1,0 +1,322 @@
+//! The search over threads.
+
+use std::{collections::HashMap, time::Duration};
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use loom_core::{
+    Error, Json, Principal, Query, Result,
+    authorize::{Action, authorize},
+    error::Problem,
+    page::{self, PageQuery},
+    principal::Scope,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::{
+    Threads,
+    list::{Filter, ListQuery},
+    message::Role,
+    model::ThreadHead,
+    search::{
+        MAX_CANDIDATES, content,
+        query::{self, Term},
+        rank::{self, Facets, Ranked},
+        snippet, typo,
+    },
+    store::search::{self as store, Candidate},
+};
+
+/// Of one statement.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Until there is room for one more search.
+const WAIT: Duration = Duration::from_secs(2);
+const DEFAULT_LIMIT: u8 = 20;
+const MAX_LIMIT: u8 = 50;
+/// Words of a query that are compared with names.
+const MAX_MISSPELT: usize = 4;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SearchQuery {
+    /// Words, `"phrases"`, `or`, `-not`; the last word may go on. The first 7 or more hex digits of a
+    /// commit find the threads that made it, began or stood at it.
+    q: String,
+    /// Only in messages of this role.
+    role: Option<Role>,
+    /// 1 to 50.
+    #[param(minimum = 1, maximum = 50, default = 20)]
+    limit: Option<u8>,
+    cursor: Option<String>,
+}
+
+/// A page of what was found, best first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SearchPage {
+    pub hits: Vec<Hit>,
+    /// Threads that were found: all there are, or those of the newest 2,000 matching messages.
+    pub total: usize,
+    /// There are more matching messages than those; older ones were not looked at.
+    pub total_is_partial: bool,
+    pub facets: Facets,
+    /// What was looked for instead, because nothing has what was asked for: the words as they may have
+    /// been meant.
+    pub corrected: Option<String>,
+    /// Null at the end.
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Hit {
+    pub thread: ThreadHead,
+    /// Higher is better; for the order within one search only.
+    pub score: f64,
+    /// HTML of one line: escaped, what was found in `<mark>`.
+    pub snippet: String,
+    /// Which message the snippet is of; null when it is of the thread itself.
+    pub message_seq: Option<i64>,
+    pub role: Option<Role>,
+}
+
+/// Where a page ends. Ages are as of the first page, so that no thread changes places in between.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+struct Position {
+    as_of: DateTime<Utc>,
+    score: f64,
+    thread: Uuid,
+}
+
+/// Find threads by what was said in them, their titles, tags, branches, repositories and commits.
+#[utoipa::path(
+    get,
+    path = "/api/threads/search",
+    operation_id = "search_threads",
+    tag = "threads",
+    params(SearchQuery, ListQuery),
+    responses(
+        (status = 200, body = SearchPage),
+        (status = 400, description = "`invalid_cursor` or `invalid_query`", body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`threads:read` is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`search_timeout`: it took too long; or too many searches at once", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = [])),
+)]
+pub(crate) async fn search_threads(
+    State(threads): State<Threads>,
+    principal: Principal,
+    Query(query): Query<SearchQuery>,
+    Query(filter): Query<ListQuery>,
+) -> Result<Json<SearchPage>> {
+    authorize(&principal, Action::Use(Scope::ThreadsRead))?;
+    let wanted = query::Query::parse(&query.q)?;
+    let limit = match query.limit.unwrap_or(DEFAULT_LIMIT) {
+        limit @ 1..=MAX_LIMIT => usize::from(limit),
+        _ => return Err(Error::invalid("limit", format!("is 1 to {MAX_LIMIT}"))),
+    };
+    let filter = filter.check(&principal)?;
+    let role = query.role.map_or("", Role::as_str);
+    let asked = Sha256::digest(format!("{role}:{}", wanted.to_tsquery()));
+    let asked: String = asked.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let kind = format!("search:{}:{asked}", filter.kind());
+    let page = PageQuery { limit: None, cursor: query.cursor };
+    let after: Option<Position> = page.after(&kind)?;
+    let now = threads.now();
+    let search = Search { principal: &principal, filter: &filter, role: query.role };
+
+    let entry = tokio::time::timeout(WAIT, threads.searches.acquire()).await;
+    let _entry = entry.map_err(|_| busy())?.map_err(|_| busy())?;
+    let mut tx = loom_db::begin(&threads.pool).await?;
+    let found = search.run(&mut tx, wanted, after.map_or(now, |after| after.as_of)).await;
+    let found = found.map_err(told)?;
+
+    let rest = found.ranked.iter().filter(|ranked| {
+        after.is_none_or(|after| (ranked.score, ranked.thread) < (after.score, after.thread))
+    });
+    let rest: Vec<Ranked> = rest.take(limit + 1).cloned().collect();
+    let (shown, next_cursor) = page::cut(rest, limit, &kind, |ranked| Position {
+        as_of: found.as_of,
+        score: ranked.score,
+        thread: ranked.thread,
+    });
+    let hits = show(&mut tx, &principal, &found, shown).await.map_err(told)?;
+    tx.commit().await?;
+    Ok(Json(SearchPage {
+        hits,
+        total: found.ranked.len(),
+        total_is_partial: found.is_partial,
+        facets: found.facets,
+        corrected: found.corrected,
+        next_cursor,
+    }))
+}
+
+struct Search<'a> {
+    principal: &'a Principal,
+    filter: &'a Filter,
+    role: Option<Role>,
+}
+
+struct Found {
+    /// What was looked for in the end.
+    query: query::Query,
+    corrected: Option<String>,
+    ranked: Vec<Ranked>,
+    facets: Facets,
+    is_partial: bool,
+    as_of: DateTime<Utc>,
+    /// Of threads that were found by a commit.
+    commits: HashMap<Uuid, String>,
+}
+
+impl Search<'_> {
+    async fn run(
+        &self,
+        db: &mut PgConnection,
+        mut query: query::Query,
+        as_of: DateTime<Utc>,
+    ) -> Result<Found> {
+        let millis = u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        store::begin(db, millis).await?;
+        let mut commits = HashMap::new();
+        let mut rows = match (query.commit(), self.role) {
+            (Some(commit), None) => {
+                let found = store::by_commit(db, self.principal, commit, self.filter).await?;
+                let sha = |(sha, row): (String, Candidate)| {
+                    commits.insert(row.thread_id, sha);
+                    row
+                };
+                found.into_iter().map(sha).collect()
+            }
+            _ => Vec::new(),
+        };
+        rows.extend(self.candidates(db, &query).await?);
+        let mut corrected = None;
+        if rows.is_empty()
+            && let Some(meant) = self.correct(db, &query).await?
+        {
+            rows = self.candidates(db, &meant).await?;
+            if !rows.is_empty() {
+                corrected = Some(said(&meant));
+                query = meant;
+            }
+        }
+        Ok(Found {
+            ranked: rank::by_thread(&rows, as_of),
+            facets: rank::facets(&rows),
+            is_partial: i64::try_from(rows.len()).unwrap_or(i64::MAX) >= MAX_CANDIDATES,
+            query,
+            corrected,
+            as_of,
+            commits,
+        })
+    }
+
+    async fn candidates(
+        &self,
+        db: &mut PgConnection,
+        query: &query::Query,
+    ) -> Result<Vec<Candidate>> {
+        store::candidates(db, self.principal, &query.to_tsquery(), self.filter, self.role).await
+    }
+
+    /// The query with names in place of words that are nearly so; none when no word is.
+    async fn correct(
+        &self,
+        db: &mut PgConnection,
+        query: &query::Query,
+    ) -> Result<Option<query::Query>> {
+        let mut meant = query.clone();
+        let mut is_other = false;
+        for term in meant.words_mut().take(MAX_MISSPELT) {
+            let Some(word) = term.word().map(str::to_owned) else { continue };
+            if word.chars().count() < typo::MIN_LETTERS {
+                continue;
+            }
+            let rows = store::similar_names(db, self.principal, &word, self.filter).await?;
+            let mut names = rows.iter().flat_map(|names| names.split(' '));
+            if names.clone().any(|name| name == word) {
+                continue;
+            }
+            if let Some(name) = typo::nearest(&word, &mut names) {
+                term.replace(name);
+                is_other = true;
+            }
+        }
+        Ok(is_other.then_some(meant))
+    }
+}
+
+/// The query as words.
+fn said(query: &query::Query) -> String {
+    let words = query.wanted().map(|term| match term.word() {
+        Some(word) => word.to_owned(),
+        None => term.parts.iter().map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(" "),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// The page's threads with their snippets, the only ones that are made.
+async fn show(
+    db: &mut PgConnection,
+    principal: &Principal,
+    found: &Found,
+    shown: Vec<Ranked>,
+) -> Result<Vec<Hit>> {
+    let ids: Vec<Uuid> = shown.iter().map(|ranked| ranked.thread).collect();
+    let mut heads = store::heads(db, principal.org, &ids).await?;
+    let places: Vec<(Uuid, i64)> = shown
+        .iter()
+        .filter(|ranked| ranked.seq > 0)
+        .map(|ranked| (ranked.thread, ranked.seq))
+        .collect();
+    let texts = store::texts(db, principal.org, &places).await?;
+    let terms: Vec<Term> = found.query.wanted().cloned().collect();
+    let mut hits = Vec::with_capacity(shown.len());
+    for ranked in shown {
+        let Some(thread) = heads.remove(&ranked.thread) else { continue };
+        let text = match texts.get(&(ranked.thread, ranked.seq)) {
+            Some(text) => text.clone(),
+            None => match found.commits.get(&ranked.thread) {
+                Some(sha) => format!("commit {sha}"),
+                None => content::of_head(&thread).join("\n"),
+            },
+        };
+        hits.push(Hit {
+            snippet: snippet::best(&text, terms.iter()),
+            score: ranked.score,
+            message_seq: (ranked.seq > 0).then_some(ranked.seq),
+            role: ranked.role,
+            thread,
+        });
+        tokio::task::yield_now().await;
+    }
+    Ok(hits)
+}
+
+/// A statement that was stopped for its time is told as such.
+fn told(error: Error) -> Error {
+    // The database's own words are inside only; a search runs nothing else that could be cancelled.
+    let is_timeout = error.cause().is_some_and(|cause| cause.contains("statement timeout"));
+    if !is_timeout {
+        return error;
+    }
+    Error::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "search_timeout",
+        "the search took longer than two seconds; add a rarer word, or a filter such as `repo`, `owner` or \
+         `updated_after`",
+    )
+    .retry_after(Duration::from_secs(1))
+    .because(error)
+}
+
+fn busy() -> Error {
+    Error::unavailable("too many searches are under way; try again in a moment")
+}
