@@ -35,13 +35,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
 pub use draft::{Append, ThreadDraft};
-pub use http::search::{Hit, SearchPage};
 pub use list::ThreadPage;
 pub use message::{Message, MessageDraft, Role};
 pub use model::{AgentState, AgentStateKind, Client, Git, Thread, ThreadHead, Workspace};
 pub use patch::ThreadPatch;
 pub use raw::Raw;
-pub use search::rank::{FacetValue, Facets};
+pub use search::{
+    page::{Hit, SearchPage},
+    rank::{FacetValue, Facets},
+};
 
 /// The largest thread, as a request and in the sum of its messages.
 pub(crate) const MAX_THREAD_BYTES: usize = 32 * 1024 * 1024;

@@ -3,6 +3,7 @@
 pub(crate) mod content;
 pub(crate) mod fold;
 pub(crate) mod lexemes;
+pub(crate) mod page;
 pub(crate) mod query;
 pub(crate) mod rank;
 pub(crate) mod snippet;

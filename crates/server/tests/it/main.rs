@@ -40,3 +40,4 @@ mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod sign_in;
+mod thread_search;

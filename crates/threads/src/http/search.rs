@@ -15,17 +15,16 @@ use loom_core::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
-use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
     Threads,
     list::{Filter, ListQuery},
     message::Role,
-    model::ThreadHead,
     search::{
         MAX_CANDIDATES, content,
-        query::{self, Term},
+        page::{Hit, SearchPage, SearchQuery},
+        query::{Query as Wanted, Term},
         rank::{self, Facets, Ranked},
         snippet, typo,
     },
@@ -36,52 +35,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Until there is room for one more search.
 const WAIT: Duration = Duration::from_secs(2);
-const DEFAULT_LIMIT: u8 = 20;
-const MAX_LIMIT: u8 = 50;
 /// Words of a query that are compared with names.
 const MAX_MISSPELT: usize = 4;
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct SearchQuery {
-    /// Words, `"phrases"`, `or`, `-not`; the last word may go on. The first 7 or more hex digits of a
-    /// commit find the threads that made it, began or stood at it.
-    q: String,
-    /// Only in messages of this role.
-    role: Option<Role>,
-    /// 1 to 50.
-    #[param(minimum = 1, maximum = 50, default = 20)]
-    limit: Option<u8>,
-    cursor: Option<String>,
-}
-
-/// A page of what was found, best first.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct SearchPage {
-    pub hits: Vec<Hit>,
-    /// Threads that were found: all there are, or those of the newest 2,000 matching messages.
-    pub total: usize,
-    /// There are more matching messages than those; older ones were not looked at.
-    pub total_is_partial: bool,
-    pub facets: Facets,
-    /// What was looked for instead, because nothing has what was asked for: the words as they may have
-    /// been meant.
-    pub corrected: Option<String>,
-    /// Null at the end.
-    pub next_cursor: Option<String>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Hit {
-    pub thread: ThreadHead,
-    /// Higher is better; for the order within one search only.
-    pub score: f64,
-    /// HTML of one line: escaped, what was found in `<mark>`.
-    pub snippet: String,
-    /// Which message the snippet is of; null when it is of the thread itself.
-    pub message_seq: Option<i64>,
-    pub role: Option<Role>,
-}
 
 /// Where a page ends. Ages are as of the first page, so that no thread changes places in between.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -115,11 +70,8 @@ pub(crate) async fn search_threads(
     Query(filter): Query<ListQuery>,
 ) -> Result<Json<SearchPage>> {
     authorize(&principal, Action::Use(Scope::ThreadsRead))?;
-    let wanted = query::Query::parse(&query.q)?;
-    let limit = match query.limit.unwrap_or(DEFAULT_LIMIT) {
-        limit @ 1..=MAX_LIMIT => usize::from(limit),
-        _ => return Err(Error::invalid("limit", format!("is 1 to {MAX_LIMIT}"))),
-    };
+    let wanted = Wanted::parse(&query.q)?;
+    let limit = query.limit()?;
     let filter = filter.check(&principal)?;
     let role = query.role.map_or("", Role::as_str);
     let asked = Sha256::digest(format!("{role}:{}", wanted.to_tsquery()));
@@ -165,7 +117,7 @@ struct Search<'a> {
 
 struct Found {
     /// What was looked for in the end.
-    query: query::Query,
+    query: Wanted,
     corrected: Option<String>,
     ranked: Vec<Ranked>,
     facets: Facets,
@@ -179,7 +131,7 @@ impl Search<'_> {
     async fn run(
         &self,
         db: &mut PgConnection,
-        mut query: query::Query,
+        mut query: Wanted,
         as_of: DateTime<Utc>,
     ) -> Result<Found> {
         let millis = u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX);
@@ -218,20 +170,12 @@ impl Search<'_> {
         })
     }
 
-    async fn candidates(
-        &self,
-        db: &mut PgConnection,
-        query: &query::Query,
-    ) -> Result<Vec<Candidate>> {
+    async fn candidates(&self, db: &mut PgConnection, query: &Wanted) -> Result<Vec<Candidate>> {
         store::candidates(db, self.principal, &query.to_tsquery(), self.filter, self.role).await
     }
 
     /// The query with names in place of words that are nearly so; none when no word is.
-    async fn correct(
-        &self,
-        db: &mut PgConnection,
-        query: &query::Query,
-    ) -> Result<Option<query::Query>> {
+    async fn correct(&self, db: &mut PgConnection, query: &Wanted) -> Result<Option<Wanted>> {
         let mut meant = query.clone();
         let mut is_other = false;
         for term in meant.words_mut().take(MAX_MISSPELT) {
@@ -254,7 +198,7 @@ impl Search<'_> {
 }
 
 /// The query as words.
-fn said(query: &query::Query) -> String {
+fn said(query: &Wanted) -> String {
     let words = query.wanted().map(|term| match term.word() {
         Some(word) => word.to_owned(),
         None => term.parts.iter().map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(" "),

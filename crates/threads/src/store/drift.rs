@@ -39,7 +39,9 @@ pub(crate) async fn compare(
     after: Uuid,
     limit: i64,
 ) -> Result<Vec<Compared>> {
-    let mut sql = QueryBuilder::<Postgres>::new("SELECT t.*, head.digest AS head_digest, drift.* FROM (SELECT ");
+    let mut sql = QueryBuilder::<Postgres>::new(
+        "SELECT t.*, head.digest AS head_digest, drift.* FROM (SELECT ",
+    );
     sql.push(super::list::COLUMNS).push(" FROM threads WHERE id > ").push_bind(after);
     sql.push(" AND (search_preparation >= ").push_bind(PREPARATION);
     sql.push(" OR deleted_at IS NOT NULL) ORDER BY id LIMIT ").push_bind(limit);

@@ -16,64 +16,180 @@ fn corpus() -> Vec<(&'static str, Value)> {
         thread
     };
     vec![
-        ("login", thread("Fix the flaky login test", json!({ "tags": ["ci"] }), &[
-            ("user", "The test `login_with_expired_token` fails now and then. Why?"),
-            ("assistant", "It races with SessionStore::evictExpired, which runs in the background."),
-            ("tool", "test auth::login_with_expired_token ... FAILED at src/auth/session_store.rs:214"),
-        ])),
-        ("parser", thread("Parser for user input", json!({}), &[
-            ("user", "parseUserInput() must accept quoted strings, see crates/parser/src/lib.rs"),
-            ("assistant", "I changed parse_quoted and added a property test."),
-            ("tool", "running 12 tests\nerror[E0308]: mismatched types in crates/parser/src/quote.rs"),
-        ])),
-        ("deploy", thread("Deploy to the staging cluster", json!({ "git": { "branch": "release/2.4",
+        (
+            "login",
+            thread(
+                "Fix the flaky login test",
+                json!({ "tags": ["ci"] }),
+                &[
+                    ("user", "The test `login_with_expired_token` fails now and then. Why?"),
+                    (
+                        "assistant",
+                        "It races with SessionStore::evictExpired, which runs in the background.",
+                    ),
+                    (
+                        "tool",
+                        "test auth::login_with_expired_token ... FAILED at src/auth/session_store.rs:214",
+                    ),
+                ],
+            ),
+        ),
+        (
+            "parser",
+            thread(
+                "Parser for user input",
+                json!({}),
+                &[
+                    (
+                        "user",
+                        "parseUserInput() must accept quoted strings, see crates/parser/src/lib.rs",
+                    ),
+                    ("assistant", "I changed parse_quoted and added a property test."),
+                    (
+                        "tool",
+                        "running 12 tests\nerror[E0308]: mismatched types in crates/parser/src/quote.rs",
+                    ),
+                ],
+            ),
+        ),
+        (
+            "deploy",
+            thread(
+                "Deploy to the staging cluster",
+                json!({ "git": { "branch": "release/2.4",
             "remote_url": "git@git.example.com:infra/cluster.git",
-            "commits": ["deadbee1234567890abcdef1234567890abcdef1"] } }), &[
-            ("user", "kubectl apply fails: ImagePullBackOff for registry.example.com/app:2.4.1"),
-            ("assistant", "The pull secret is missing in namespace staging-eu."),
-        ])),
-        ("database", thread("Slow database queries", json!({ "git": { "branch": "perf/db-index" } }), &[
-            ("user", "SELECT over orders takes 4 s since we passed ten million rows"),
-            ("assistant", "A partial index on orders (customer_id) WHERE shipped_at IS NULL makes it 3 ms."),
-            ("tool", "Seq Scan on orders (cost=0.00..431205.00 rows=9800112)"),
-        ])),
-        ("cafe", thread("Menu of the Café Übermut", json!({}), &[
-            ("user", "Translate the menu: crème brûlée, jalapeño poppers, smørrebrød"),
-            ("assistant", "Burnt cream, stuffed chillies, open sandwiches"),
-        ])),
-        ("japanese", thread("全文検索の実装", json!({}), &[
-            ("user", "日本語の全文検索を実装してください。形態素解析は使わないでください。"),
-            ("assistant", "バイグラムで索引を作ります。東京都庁のような語も見つかります。"),
-        ])),
-        ("chinese", thread("数据库迁移", json!({}), &[
-            ("user", "请把用户表迁移到新的数据库，不要停机。"),
-        ])),
-        ("korean", thread("한국어 번역", json!({}), &[
-            ("user", "오류 메시지를 한국어로 번역해 주세요"),
-        ])),
-        ("arabic", thread("ترجمة الواجهة", json!({}), &[
-            ("user", "الرجاء ترجمة رسائل الخطأ إلى اللغة العَرَبِيَّة"),
-        ])),
-        ("russian", thread("Ошибка сборки", json!({}), &[
-            ("user", "Сборка падает с ошибкой компоновщика ёлка"),
-        ])),
-        ("emoji", thread("Release party", json!({}), &[
-            ("user", "We shipped it 🎉🚀 and nobody was paged"),
-        ])),
-        ("http", thread("HTTP client timeouts", json!({}), &[
-            ("user", "HTTPClient.sendRequest hangs when the proxy closes the connection"),
-            ("assistant", "Set connectTimeoutMillis and readTimeoutMillis in client.config.yaml"),
-        ])),
-        ("docs", thread("Write the contributing guide", json!({}), &[
-            ("user", "Describe how to run the test suite and how to add a migration"),
-            ("assistant", "I wrote docs/contributing.md. The test section comes first, then the user section."),
-        ])),
-        ("noise", thread("Miscellaneous", json!({}), &[
-            ("user", "test login user input database query release deploy search timeout index error client"),
-        ])),
-        ("unicode", thread("Handle C++ and C# projects", json!({}), &[
-            ("user", "The scanner ignores main.cpp, Program.cs and fooBarBaz42.h; don't skip them"),
-        ])),
+            "commits": ["deadbee1234567890abcdef1234567890abcdef1"] } }),
+                &[
+                    (
+                        "user",
+                        "kubectl apply fails: ImagePullBackOff for registry.example.com/app:2.4.1",
+                    ),
+                    ("assistant", "The pull secret is missing in namespace staging-eu."),
+                ],
+            ),
+        ),
+        (
+            "database",
+            thread(
+                "Slow database queries",
+                json!({ "git": { "branch": "perf/db-index" } }),
+                &[
+                    ("user", "SELECT over orders takes 4 s since we passed ten million rows"),
+                    (
+                        "assistant",
+                        "A partial index on orders (customer_id) WHERE shipped_at IS NULL makes it 3 ms.",
+                    ),
+                    ("tool", "Seq Scan on orders (cost=0.00..431205.00 rows=9800112)"),
+                ],
+            ),
+        ),
+        (
+            "cafe",
+            thread(
+                "Menu of the Café Übermut",
+                json!({}),
+                &[
+                    ("user", "Translate the menu: crème brûlée, jalapeño poppers, smørrebrød"),
+                    ("assistant", "Burnt cream, stuffed chillies, open sandwiches"),
+                ],
+            ),
+        ),
+        (
+            "japanese",
+            thread(
+                "全文検索の実装",
+                json!({}),
+                &[
+                    (
+                        "user",
+                        "日本語の全文検索を実装してください。形態素解析は使わないでください。",
+                    ),
+                    ("assistant", "バイグラムで索引を作ります。東京都庁のような語も見つかります。"),
+                ],
+            ),
+        ),
+        (
+            "chinese",
+            thread("数据库迁移", json!({}), &[("user", "请把用户表迁移到新的数据库，不要停机。")]),
+        ),
+        (
+            "korean",
+            thread("한국어 번역", json!({}), &[("user", "오류 메시지를 한국어로 번역해 주세요")]),
+        ),
+        (
+            "arabic",
+            thread(
+                "ترجمة الواجهة",
+                json!({}),
+                &[("user", "الرجاء ترجمة رسائل الخطأ إلى اللغة العَرَبِيَّة")],
+            ),
+        ),
+        (
+            "russian",
+            thread(
+                "Ошибка сборки",
+                json!({}),
+                &[("user", "Сборка падает с ошибкой компоновщика ёлка")],
+            ),
+        ),
+        (
+            "emoji",
+            thread(
+                "Release party",
+                json!({}),
+                &[("user", "We shipped it 🎉🚀 and nobody was paged")],
+            ),
+        ),
+        (
+            "http",
+            thread(
+                "HTTP client timeouts",
+                json!({}),
+                &[
+                    ("user", "HTTPClient.sendRequest hangs when the proxy closes the connection"),
+                    (
+                        "assistant",
+                        "Set connectTimeoutMillis and readTimeoutMillis in client.config.yaml",
+                    ),
+                ],
+            ),
+        ),
+        (
+            "docs",
+            thread(
+                "Write the contributing guide",
+                json!({}),
+                &[
+                    ("user", "Describe how to run the test suite and how to add a migration"),
+                    (
+                        "assistant",
+                        "I wrote docs/contributing.md. The test section comes first, then the user section.",
+                    ),
+                ],
+            ),
+        ),
+        (
+            "noise",
+            thread(
+                "Miscellaneous",
+                json!({}),
+                &[(
+                    "user",
+                    "test login user input database query release deploy search timeout index error client",
+                )],
+            ),
+        ),
+        (
+            "unicode",
+            thread(
+                "Handle C++ and C# projects",
+                json!({}),
+                &[(
+                    "user",
+                    "The scanner ignores main.cpp, Program.cs and fooBarBaz42.h; don't skip them",
+                )],
+            ),
+        ),
     ]
 }
 
