@@ -124,14 +124,19 @@ pub(crate) fn of_message(message: &Message) -> Prepared {
         message.tool_calls.as_deref(),
         message.tool_name.as_deref(),
     );
-    let weight = match message.role {
+    of_text(message.role, &text)
+}
+
+/// What is stored of a message of this role and text.
+pub(crate) fn of_text(role: Role, text: &str) -> Prepared {
+    let weight = match role {
         Role::User => Weight::B,
         Role::Assistant => Weight::C,
         Role::Tool | Role::System => Weight::D,
     };
     let mut lexemes = Lexemes::default();
     // Only identifiers: all words of all messages would make a larger index than the words themselves.
-    lexemes.add(&text, weight, |term, kind| {
+    lexemes.add(text, weight, |term, kind| {
         kind == Kind::Whole && term.len() >= 6 && term.chars().any(char::is_alphabetic)
     });
     lexemes.finish()
