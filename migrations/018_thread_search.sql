@@ -6,10 +6,8 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 -- The way in which the thread's rows of thread_search were prepared; 0 for one that has none yet, as those
 -- from before and those that the release before still writes: a job makes them.
 ALTER TABLE threads ADD COLUMN search_preparation smallint NOT NULL DEFAULT 0;
-CREATE INDEX threads_search_preparation_idx ON threads (search_preparation, org_id, id) WHERE deleted_at IS NULL;
-
-CREATE INDEX threads_branch_idx ON threads (org_id, branch, last_activity_at DESC, id DESC)
-    WHERE deleted_at IS NULL AND branch IS NOT NULL;
+-- Empty when the job is done.
+CREATE INDEX threads_search_preparation_idx ON threads (id) WHERE deleted_at IS NULL AND search_preparation < 1;
 
 -- A row a message, written with it, and one for the thread itself (seq 0). Threads that are deleted have none.
 CREATE TABLE thread_search (
