@@ -4,7 +4,6 @@ use std::{collections::HashMap, time::Duration};
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use http::StatusCode;
 use loom_core::{
     Error, Json, Principal, Query, Result,
     authorize::{Action, authorize},
@@ -33,6 +32,8 @@ use crate::{
 
 /// Of one statement.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Of the statement that looks for what a misspelt word may have meant.
+const TIMEOUT_OF_NAMES: Duration = Duration::from_millis(700);
 /// Until there is room for one more search.
 const WAIT: Duration = Duration::from_secs(2);
 /// Words of a query that are compared with names.
@@ -86,7 +87,7 @@ pub(crate) async fn search_threads(
     let _entry = entry.map_err(|_| busy())?.map_err(|_| busy())?;
     let mut tx = loom_db::begin(&threads.pool).await?;
     let found = search.run(&mut tx, wanted, after.map_or(now, |after| after.as_of)).await;
-    let found = found.map_err(told)?;
+    let found = found?;
 
     let rest = found.ranked.iter().filter(|ranked| {
         after.is_none_or(|after| (ranked.score, ranked.thread) < (after.score, after.thread))
@@ -97,7 +98,7 @@ pub(crate) async fn search_threads(
         score: ranked.score,
         thread: ranked.thread,
     });
-    let hits = show(&mut tx, &principal, &found, shown).await.map_err(told)?;
+    let hits = show(&mut tx, &principal, &found, shown).await?;
     tx.commit().await?;
     Ok(Json(SearchPage {
         hits,
@@ -134,8 +135,7 @@ impl Search<'_> {
         mut query: Wanted,
         as_of: DateTime<Utc>,
     ) -> Result<Found> {
-        let millis = u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        store::begin(db, millis).await?;
+        store::begin(db, millis(TIMEOUT)).await?;
         let mut commits = HashMap::new();
         let mut rows = match (query.commit(), self.role) {
             (Some(commit), None) => {
@@ -151,7 +151,7 @@ impl Search<'_> {
         rows.extend(self.candidates(db, &query).await?);
         let mut corrected = None;
         if rows.is_empty()
-            && let Some(meant) = self.correct(db, &query).await?
+            && let Some(meant) = self.meant(db, &query).await?
         {
             rows = self.candidates(db, &meant).await?;
             if !rows.is_empty() {
@@ -174,6 +174,15 @@ impl Search<'_> {
         store::candidates(db, self.principal, &query.to_tsquery(), self.filter, self.role).await
     }
 
+    /// As [`Self::correct`]; that it took too long is no failure of a search that has found nothing. (The
+    /// transaction has ended then, and nothing more is asked in it.)
+    async fn meant(&self, db: &mut PgConnection, query: &Wanted) -> Result<Option<Wanted>> {
+        match self.correct(db, query).await {
+            Err(error) if is_timeout(&error) => Ok(None),
+            found => found,
+        }
+    }
+
     /// The query with names in place of words that are nearly so; none when no word is.
     async fn correct(&self, db: &mut PgConnection, query: &Wanted) -> Result<Option<Wanted>> {
         let mut meant = query.clone();
@@ -183,7 +192,14 @@ impl Search<'_> {
             if word.chars().count() < typo::MIN_LETTERS {
                 continue;
             }
-            let rows = store::similar_names(db, self.principal, &word, self.filter).await?;
+            let rows = store::similar_names(
+                db,
+                self.principal,
+                &word,
+                self.filter,
+                millis(TIMEOUT_OF_NAMES),
+            )
+            .await?;
             let mut names = rows.iter().flat_map(|names| names.split(' '));
             if names.clone().any(|name| name == word) {
                 continue;
@@ -213,6 +229,9 @@ async fn show(
     found: &Found,
     shown: Vec<Ranked>,
 ) -> Result<Vec<Hit>> {
+    if shown.is_empty() {
+        return Ok(Vec::new());
+    }
     let ids: Vec<Uuid> = shown.iter().map(|ranked| ranked.thread).collect();
     let mut heads = store::heads(db, principal.org, &ids).await?;
     let places: Vec<(Uuid, i64)> = shown
@@ -244,21 +263,12 @@ async fn show(
     Ok(hits)
 }
 
-/// A statement that was stopped for its time is told as such.
-fn told(error: Error) -> Error {
-    // The database's own words are inside only; a search runs nothing else that could be cancelled.
-    let is_timeout = error.cause().is_some_and(|cause| cause.contains("statement timeout"));
-    if !is_timeout {
-        return error;
-    }
-    Error::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "search_timeout",
-        "the search took longer than two seconds; add a rarer word, or a filter such as `repo`, `owner` or \
-         `updated_after`",
-    )
-    .retry_after(Duration::from_secs(1))
-    .because(error)
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn is_timeout(error: &Error) -> bool {
+    error.code() == store::TIMEOUT_CODE
 }
 
 fn busy() -> Error {

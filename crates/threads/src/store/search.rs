@@ -1,11 +1,12 @@
 //! The SQL of the search. Who may see a thread, and every filter, is in the statement that finds it:
 //! what one may not see takes no place among the candidates and is counted nowhere.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
+use http::StatusCode;
 use loom_core::{
-    Principal, Result,
+    Error, Principal, Result,
     id::{OrgId, ThreadId},
     principal::OrgRole,
 };
@@ -26,11 +27,26 @@ pub(crate) async fn begin(db: &mut PgConnection, millis: u64) -> Result<()> {
     db.execute(AssertSqlSafe(format!(
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
          SET LOCAL statement_timeout = {millis};
-         SET LOCAL plan_cache_mode = force_custom_plan;
-         SET LOCAL pg_trgm.word_similarity_threshold = 0.3"
+         SET LOCAL plan_cache_mode = force_custom_plan"
     )))
     .await?;
     Ok(())
+}
+
+/// Of an error that says that a statement took too long.
+pub(crate) const TIMEOUT_CODE: &str = "search_timeout";
+
+/// A statement that was stopped for its time is told as such.
+fn in_time(error: sqlx::Error) -> Error {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    if code.as_deref() != Some("57014") {
+        return error.into();
+    }
+    let advice = "the search took longer than two seconds; add a rarer word, or a filter such as `repo`, `owner` \
+                  or `updated_after`";
+    Error::new(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT_CODE, advice)
+        .retry_after(Duration::from_secs(1))
+        .because(error)
 }
 
 /// A row that answers the query, with what the list of hits needs of its thread.
@@ -75,7 +91,7 @@ pub(crate) async fn candidates(
     push_visible(&mut sql, principal);
     super::list::push_filter(&mut sql, principal.org, filter);
     sql.push(" ORDER BY s.at DESC LIMIT ").push_bind(MAX_CANDIDATES).push(") AS newest");
-    Ok(sql.build_query_as().persistent(false).fetch_all(db).await?)
+    Ok(sql.build_query_as().persistent(false).fetch_all(db).await.map_err(in_time)?)
 }
 
 /// The threads that made, began at or stood at a commit with these first digits.
@@ -106,7 +122,8 @@ pub(crate) async fn by_commit(
     super::list::push_filter(&mut sql, principal.org, filter);
     sql.push(" ORDER BY t.last_activity_at DESC, t.id DESC, c.sha LIMIT ")
         .push_bind(MAX_CANDIDATES);
-    let rows: Vec<Row> = sql.build_query_as().persistent(false).fetch_all(db).await?;
+    let rows: Vec<Row> =
+        sql.build_query_as().persistent(false).fetch_all(db).await.map_err(in_time)?;
     Ok(rows.into_iter().map(|row| (row.sha, row.candidate)).collect())
 }
 
@@ -116,7 +133,19 @@ pub(crate) async fn similar_names(
     principal: &Principal,
     word: &str,
     filter: &Filter,
+    millis: u64,
 ) -> Result<Vec<String>> {
+    // A wrong letter takes three or four of the groups of three that a word has, about one for each letter.
+    // What is asked of a long word is asked of far fewer rows.
+    let threshold = match word.chars().count() {
+        ..6 => 0.3,
+        6..8 => 0.4,
+        _ => 0.5,
+    };
+    db.execute(AssertSqlSafe(format!(
+        "SET LOCAL statement_timeout = {millis}; SET LOCAL pg_trgm.word_similarity_threshold = {threshold}"
+    )))
+    .await?;
     let mut sql = QueryBuilder::<Postgres>::new(
         "SELECT s.names FROM thread_search AS s
          JOIN threads AS t ON t.org_id = s.org_id AND t.id = s.thread_id
@@ -126,7 +155,7 @@ pub(crate) async fn similar_names(
     push_visible(&mut sql, principal);
     super::list::push_filter(&mut sql, principal.org, filter);
     sql.push(" ORDER BY ").push_bind(word).push(" <<-> s.names, s.at DESC LIMIT 50");
-    Ok(sql.build_query_scalar().persistent(false).fetch_all(db).await?)
+    Ok(sql.build_query_scalar().persistent(false).fetch_all(db).await.map_err(in_time)?)
 }
 
 /// As [`loom_core::authorize::Ownership::visible_to`], for threads of the principal's organisation.
@@ -150,7 +179,7 @@ pub(crate) async fn heads(
     let mut sql = QueryBuilder::<Postgres>::new("SELECT ");
     sql.push(super::list::COLUMNS).push(" FROM threads WHERE org_id = ").push_bind(org);
     sql.push(" AND id = ANY(").push_bind(ids).push(")");
-    let heads: Vec<ThreadHead> = sql.build_query_as().fetch_all(db).await?;
+    let heads: Vec<ThreadHead> = sql.build_query_as().fetch_all(db).await.map_err(in_time)?;
     Ok(heads.into_iter().map(|head| (head.id.0, head)).collect())
 }
 
@@ -172,7 +201,8 @@ pub(crate) async fn texts(
         &seqs,
     )
     .fetch_all(db)
-    .await?;
+    .await
+    .map_err(in_time)?;
     let text = |content: &Raw, calls: Option<&Json<Raw>>, name: Option<&str>| {
         content::of_message(content, calls.map(|calls| &calls.0), name)
     };
