@@ -126,8 +126,8 @@ impl Threads {
 
 /// What the index of the search holds of a message's text: the load bench fills tables with it.
 #[doc(hidden)]
-pub fn indexed(role: Role, content: Raw) -> (String, Option<String>) {
+pub fn indexed(role: Role, content: &Raw) -> (String, Option<String>) {
     let prepared =
-        search::lexemes::of_text(role, &search::content::of_message(&content, None, None));
+        search::lexemes::of_text(role, &search::content::of_message(content, None, None));
     (prepared.tsv, prepared.names)
 }

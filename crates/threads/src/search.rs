@@ -38,7 +38,7 @@ impl Config {
     }
 
     /// What lets searches in, so that they leave connections to others.
-    pub(crate) fn gate(&self) -> Semaphore {
+    pub(crate) fn gate(self) -> Semaphore {
         Semaphore::new(self.concurrency)
     }
 }

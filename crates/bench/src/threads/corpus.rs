@@ -141,7 +141,7 @@ pub(super) fn json(text: &str) -> String {
 
 /// What the index holds of it.
 pub(super) fn indexed(role: Role, json: &str) -> (String, Option<String>) {
-    Raw::try_from(json.to_owned()).map(|raw| loom_threads::indexed(role, raw)).unwrap_or_default()
+    Raw::try_from(json.to_owned()).map(|raw| loom_threads::indexed(role, &raw)).unwrap_or_default()
 }
 
 /// A value of a column, as `COPY` reads it.

@@ -229,7 +229,7 @@ mod tests {
     /// Each position with what stands there.
     fn read(text: &str) -> String {
         let show = |token: Token| {
-            assert_eq!(all(text.get(token.range.clone()).unwrap()).is_empty(), false, "{token:?}");
+            assert!(!all(text.get(token.range.clone()).unwrap()).is_empty(), "{token:?}");
             match token.kind {
                 Kind::Whole => format!("{}:{}w", token.term, token.position),
                 _ => format!("{}:{}", token.term, token.position),

@@ -91,7 +91,7 @@ pub(crate) async fn candidates(
     push_visible(&mut sql, principal);
     super::list::push_filter(&mut sql, principal.org, filter);
     sql.push(" ORDER BY s.at DESC LIMIT ").push_bind(MAX_CANDIDATES).push(") AS newest");
-    Ok(sql.build_query_as().persistent(false).fetch_all(db).await.map_err(in_time)?)
+    sql.build_query_as().persistent(false).fetch_all(db).await.map_err(in_time)
 }
 
 /// The threads that made, began at or stood at a commit with these first digits.
@@ -155,7 +155,7 @@ pub(crate) async fn similar_names(
     push_visible(&mut sql, principal);
     super::list::push_filter(&mut sql, principal.org, filter);
     sql.push(" ORDER BY ").push_bind(word).push(" <<-> s.names, s.at DESC LIMIT 50");
-    Ok(sql.build_query_scalar().persistent(false).fetch_all(db).await.map_err(in_time)?)
+    sql.build_query_scalar().persistent(false).fetch_all(db).await.map_err(in_time)
 }
 
 /// As [`loom_core::authorize::Ownership::visible_to`], for threads of the principal's organisation.

@@ -336,7 +336,7 @@ async fn a_search_that_takes_too_long_says_so_and_so_does_one_too_many() {
     let app = App::start().await;
     let ann = app.somebody().await;
     ann.creates(&says("apricot")).await;
-    let mut lock = app.pool().begin().await.unwrap();
+    let mut lock = loom_db::begin(app.pool()).await.unwrap();
     sqlx::query("LOCK TABLE thread_search IN ACCESS EXCLUSIVE MODE")
         .execute(&mut *lock)
         .await
