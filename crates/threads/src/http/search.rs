@@ -187,9 +187,15 @@ impl Search<'_> {
     async fn correct(&self, db: &mut PgConnection, query: &Wanted) -> Result<Option<Wanted>> {
         let mut meant = query.clone();
         let mut is_other = false;
+        let is_alone = query.wanted().count() == 1;
         for term in meant.words_mut().take(MAX_MISSPELT) {
             let Some(word) = term.word().map(str::to_owned) else { continue };
             if word.chars().count() < typo::MIN_LETTERS {
+                continue;
+            }
+            // A word that is said somewhere is not misspelt; it only is not said with the others.
+            let asked = term.to_tsquery();
+            if !is_alone && store::is_said(db, self.principal, &asked, self.filter).await? {
                 continue;
             }
             let rows = store::similar_names(

@@ -153,6 +153,13 @@ impl Term {
         is_cut && (self.whole.is_some() || begins_few(last))
     }
 
+    /// This alone, in the form in which `tsquery` is read.
+    pub(crate) fn to_tsquery(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out
+    }
+
     /// One word and nothing else.
     pub(crate) fn word(&self) -> Option<&str> {
         match (self.parts.as_slice(), &self.whole) {

@@ -94,6 +94,24 @@ pub(crate) async fn candidates(
     sql.build_query_as().persistent(false).fetch_all(db).await.map_err(in_time)
 }
 
+/// Is there anything that matches and that the principal may see?
+pub(crate) async fn is_said(
+    db: &mut PgConnection,
+    principal: &Principal,
+    tsquery: &str,
+    filter: &Filter,
+) -> Result<bool> {
+    let mut sql = QueryBuilder::<Postgres>::new(
+        "SELECT EXISTS (SELECT FROM thread_search AS s
+             JOIN threads AS t ON t.org_id = s.org_id AND t.id = s.thread_id WHERE s.org_id = ",
+    );
+    sql.push_bind(principal.org).push(" AND s.tsv @@ ").push_bind(tsquery).push("::text::tsquery");
+    push_visible(&mut sql, principal);
+    super::list::push_filter(&mut sql, principal.org, filter);
+    sql.push(")");
+    sql.build_query_scalar().persistent(false).fetch_one(db).await.map_err(in_time)
+}
+
 /// The threads that made, began at or stood at a commit with these first digits.
 pub(crate) async fn by_commit(
     db: &mut PgConnection,

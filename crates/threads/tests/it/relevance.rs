@@ -291,6 +291,9 @@ async fn what_was_misspelt_is_told_and_what_nobody_meant_is_not_found() {
     assert_eq!(page.body["corrected"], "slow database");
     let found = ann.search("database", "").await;
     assert_eq!(found.body["corrected"], json!(null));
+    // Both are said, only not together: neither is misspelt.
+    let page = ann.search("kubectl client", "").await;
+    assert_eq!((&page.body["total"], &page.body["corrected"]), (&json!(0), &json!(null)));
     let page = ann.search("xylophone zebra", "").await;
     assert_eq!((&page.body["total"], &page.body["corrected"]), (&json!(0), &json!(null)));
 }
