@@ -8,6 +8,7 @@ pub(crate) mod lease;
 pub(crate) mod list;
 pub(crate) mod live;
 pub(crate) mod message;
+pub(crate) mod search;
 pub(crate) mod settings;
 pub(crate) mod share;
 pub(crate) mod transfer;

@@ -1,5 +1,7 @@
 //! Background work of the threads.
 
+mod search;
+
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -47,6 +49,8 @@ pub(crate) fn all(threads: &Threads) -> Vec<Job> {
             Duration::from_secs(3600),
             move |context| purge(purger.clone(), context),
         ),
+        search::backfill(threads.clone()),
+        search::drift_check(threads.clone()),
     ]
 }
 

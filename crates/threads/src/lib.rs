@@ -1,4 +1,4 @@
-//! Agent conversations, stored and synced: whole documents, appended messages, lists.
+//! Agent conversations, stored and synced: whole documents, appended messages, lists, search.
 
 mod cache;
 mod check;
@@ -18,6 +18,7 @@ mod precondition;
 mod raw;
 mod redaction;
 mod remote;
+mod search;
 mod settings;
 mod share;
 mod share_page;
@@ -38,6 +39,7 @@ use loom_core::{
 use loom_db::Hub;
 use loom_vault::Vault;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -49,6 +51,10 @@ pub use message::{Message, MessageDraft, Role};
 pub use model::{AgentState, AgentStateKind, Client, Git, Thread, ThreadHead, Workspace};
 pub use patch::ThreadPatch;
 pub use raw::Raw;
+pub use search::{
+    page::{Hit, SearchPage},
+    rank::{FacetValue, Facets},
+};
 
 /// The largest thread, as a request and in the sum of its messages.
 pub(crate) const MAX_THREAD_BYTES: usize = 32 * 1024 * 1024;
@@ -91,6 +97,8 @@ pub struct Inner {
     cache: cache::ThreadCache,
     config: Config,
     settings: settings::Settings,
+    /// Lets so many searches in at once.
+    searches: Semaphore,
 }
 
 impl std::ops::Deref for Threads {
@@ -108,6 +116,7 @@ impl Threads {
         let cache = cache::ThreadCache::new(config.cache_bytes);
         let live = live::Live::default();
         let settings = settings::Settings::default();
+        let searches = config.search.clone().gate();
         Self(Arc::new(Inner {
             pool,
             clock,
@@ -121,6 +130,7 @@ impl Threads {
             cache,
             config,
             settings,
+            searches,
         }))
     }
 
@@ -182,9 +192,18 @@ impl Threads {
             ))
             .routes(routes!(http::transfer::export_thread))
             .routes(routes!(http::transfer::import_threads))
+            .routes(routes!(http::search::search_threads))
             .route_layer(middleware::from_fn(principal::required))
             .merge(public)
             .layer(Extension(BodyLimit(MAX_THREAD_BYTES)))
             .with_state(self.clone())
     }
+}
+
+/// What the index of the search holds of a message's text: the load bench fills tables with it.
+#[doc(hidden)]
+pub fn indexed(role: Role, content: &Raw) -> (String, Option<String>) {
+    let prepared =
+        search::lexemes::of_text(role, &search::content::of_message(content, None, None));
+    (prepared.tsv, prepared.names)
 }

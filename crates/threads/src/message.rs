@@ -136,6 +136,13 @@ pub(crate) struct PlacedMessage {
     pub(crate) digest: Vec<u8>,
 }
 
+impl PlacedMessage {
+    /// With what tells this content from another.
+    pub(crate) fn indexed(&self) -> (&Message, &[u8]) {
+        (&self.message, &self.digest)
+    }
+}
+
 impl CheckedMessage {
     /// Gives the message its place. `known_since` is for one that was there before.
     pub(crate) fn place(

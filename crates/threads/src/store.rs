@@ -1,9 +1,12 @@
 //! The SQL of threads and their commits. Each statement names the organisation.
 
+pub(crate) mod drift;
 pub(crate) mod events;
+pub(crate) mod index;
 pub(crate) mod lease;
 pub(crate) mod list;
 pub(crate) mod messages;
+pub(crate) mod search;
 pub(crate) mod sharing;
 
 use chrono::{DateTime, Utc};
@@ -18,6 +21,7 @@ use crate::{
     git::Commits,
     model::{AgentState, Client, Git, ThreadHead, Workspace},
     raw::Raw,
+    search::PREPARATION,
 };
 
 /// Lets all reads of a transaction that has just begun see the same moment.
@@ -87,9 +91,9 @@ pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<b
         "INSERT INTO threads (
              id, org_id, owner_user_id, version, last_seq, message_count, message_bytes, title, tags, is_pinned,
              visibility, workspace, client, provider, model, git, agent_state, extra, created_at, updated_at,
-             last_activity_at)
+             last_activity_at, search_preparation)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17::text::json,
-             $18::text::json, $19, $20, $21)
+             $18::text::json, $19, $20, $21, $22)
          ON CONFLICT DO NOTHING",
         head.id.0,
         head.org_id.0,
@@ -112,6 +116,7 @@ pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<b
         head.created_at,
         head.updated_at,
         head.last_activity_at,
+        PREPARATION,
     )
     .execute(db)
     .await?;

@@ -420,6 +420,26 @@ const CASES: &[(&str, Case)] = &[
             }
         })
     }),
+    ("GET /api/threads/search", |world, stranger| {
+        Box::pin(async move {
+            for query in [
+                "q=plans".to_owned(),
+                "q=planz".to_owned(),
+                "q=ada%20or%20engine".to_owned(),
+                format!("q=plans&owner={}", world.ada.id),
+            ] {
+                let page = stranger.caller.get(&format!("/api/threads/search?{query}")).await;
+                let page = page.expect(200);
+                assert_eq!(page.json()["hits"], json!([]), "{query}");
+                assert_eq!(page.json()["total"], 0, "{query}");
+                assert_eq!(page.json()["corrected"], json!(null), "{query}");
+                for (facet, values) in page.json()["facets"].as_object().unwrap() {
+                    assert_eq!(*values, json!([]), "{query} {facet}");
+                }
+                world.assert_silent(&page);
+            }
+        })
+    }),
     ("GET /api/threads/{id}", |world, stranger| {
         Box::pin(async move {
             for thread in &world.threads {

@@ -144,6 +144,7 @@ const ROWS: &[Row] = &[
     // Threads: what nobody has made; whose they are is the matter of isolation.rs and of the crate.
     ("GET /api/threads", ALL, None),
     ("GET /api/threads/{id}", ALL, None),
+    ("GET /api/threads/search", ALL, None),
     ("PUT /api/threads/{id}", ALL, Some(r#"{"messages": 7}"#)),
     ("PATCH /api/threads/{id}", ALL, Some("{}")),
     ("DELETE /api/threads/{id}", ALL, None),

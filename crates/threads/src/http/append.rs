@@ -138,6 +138,7 @@ pub(crate) async fn append_messages(
         touch(&mut head, &before, now);
         store::update(&mut tx, &head).await?;
         threads.tell_messages(&mut tx, Some(&before), &head, added.iter(), false).await?;
+        store::index::follow(&mut tx, Some(&before), &head).await?;
     }
     tx.commit().await?;
     threads.feed.wrote();

@@ -67,6 +67,7 @@ pub(crate) async fn patch_thread(
         touch(&mut head, &before, now);
         store::update(&mut tx, &head).await?;
         threads.tell(&mut tx, Some(&before), &head).await?;
+        store::index::follow(&mut tx, Some(&before), &head).await?;
     }
     head.git.commits = Some(store::commits(&mut tx, head.org_id, id).await?);
     tx.commit().await?;
@@ -111,6 +112,7 @@ pub(crate) async fn delete_thread(
     touch(&mut head, &before, now);
     store::update(&mut tx, &head).await?;
     threads.tell(&mut tx, Some(&before), &head).await?;
+    store::index::follow(&mut tx, Some(&before), &head).await?;
     tx.commit().await?;
     threads.feed.wrote();
     threads.cache.forget(id).await;
@@ -152,6 +154,8 @@ pub(crate) async fn restore_thread(
         }
         touch(&mut head, &before, now);
         store::update(&mut tx, &head).await?;
+        // The index of the search has nothing of a deleted thread.
+        store::drift::mend(&mut tx, head.org_id, id, true).await?;
         threads.tell(&mut tx, Some(&before), &head).await?;
     }
     head.git.commits = Some(store::commits(&mut tx, head.org_id, id).await?);

@@ -265,6 +265,7 @@ async fn replace(
         store::update(&mut *db, &head).await?;
         let (known, removed) = ((!is_new).then_some(before), diff.remove_after.is_some());
         threads.tell_messages(&mut *db, known, &head, diff.written(), removed).await?;
+        store::index::follow(&mut *db, (!is_new).then_some(before), &head).await?;
     }
     head.git.commits = Some(store::commits(db, org, id).await?);
     Ok(Thread { head, messages: diff.into_messages() })

@@ -145,9 +145,8 @@ pub(crate) async fn import_threads(
     let drafts = format.read(text)?;
     let redacts = threads.redacts(principal.org).await?;
     let now = threads.now();
-    let mut imported = Vec::with_capacity(drafts.len());
-    let mut tx = loom_db::begin(&threads.pool).await?;
-    for mut draft in drafts {
+    let mut checked = Vec::with_capacity(drafts.len());
+    for (place, mut draft) in drafts.into_iter().enumerate() {
         let known = draft.id.take().filter(|_| !query.new_ids);
         let id = known.unwrap_or_else(|| ThreadId(loom_core::id::new_uuid(now)));
         // Nobody works on it here, and who saw it there is not who may see it here.
@@ -156,22 +155,34 @@ pub(crate) async fn import_threads(
         if redacts {
             Masker::new().draft(&mut draft);
         }
-        let draft = draft.check(id)?;
+        checked.push((id, place, draft.check(id)?));
+    }
+    // All or nothing is one transaction over several threads. It waits for its turn at each before it
+    // writes the first, so that its events come behind those of whoever had the turn; and in the order of
+    // the ids, so that no two imports wait for each other.
+    checked.sort_unstable_by_key(|(id, place, _)| (id.0, *place));
+    let mut tx = loom_db::begin(&threads.pool).await?;
+    for (id, ..) in &checked {
+        if store::lock(&mut tx, principal.org, *id).await?.is_some() {
+            return Err(exists(*id));
+        }
+    }
+    let mut imported = Vec::with_capacity(checked.len());
+    for (id, place, draft) in checked {
         let thread = document::create(&threads, &mut tx, &principal, id, draft, now).await?;
-        let head = thread
-            .ok_or_else(|| {
-                let detail =
-                    format!("there is a thread {id} already; `?new_ids=true` makes another");
-                Error::conflict("thread_exists", detail)
-            })?
-            .head;
-        imported.push(ImportedThread {
-            id,
-            version: head.version,
-            message_count: head.message_count,
-        });
+        let head = thread.ok_or_else(|| exists(id))?.head;
+        let thread =
+            ImportedThread { id, version: head.version, message_count: head.message_count };
+        imported.push((place, thread));
     }
     tx.commit().await?;
     threads.feed.wrote();
+    imported.sort_unstable_by_key(|(place, _)| *place);
+    let imported = imported.into_iter().map(|(_, thread)| thread).collect();
     Ok((StatusCode::CREATED, Json(Imported { threads: imported })))
+}
+
+fn exists(id: ThreadId) -> Error {
+    let detail = format!("there is a thread {id} already; `?new_ids=true` makes another");
+    Error::conflict("thread_exists", detail)
 }

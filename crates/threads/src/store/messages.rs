@@ -189,9 +189,9 @@ pub(crate) async fn remove_after(
         thread.0,
         seq,
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    super::index::remove_after(db, org, thread, seq).await
 }
 
 pub(crate) async fn insert(
@@ -234,7 +234,8 @@ pub(crate) async fn insert(
     )
     .execute(&mut *db)
     .await?;
-    insert_blobs(db, org, thread, &columns).await
+    insert_blobs(&mut *db, org, thread, &columns).await?;
+    super::index::put_messages(db, org, thread, messages.iter().map(PlacedMessage::indexed)).await
 }
 
 /// Other content at the same places.
@@ -289,7 +290,8 @@ pub(crate) async fn update(
         .execute(&mut *db)
         .await?;
     }
-    insert_blobs(db, org, thread, &columns).await
+    insert_blobs(&mut *db, org, thread, &columns).await?;
+    super::index::put_messages(db, org, thread, messages.iter().map(PlacedMessage::indexed)).await
 }
 
 /// Writes the contents that have their place beside the messages.

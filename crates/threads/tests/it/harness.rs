@@ -91,7 +91,9 @@ pub(crate) fn threads(pool: PgPool, clock: Clock) -> Threads {
         who: Arc::new(Nobody),
         stop: CancellationToken::new(),
     };
-    Threads::new(deps, loom_threads::Config { cache_bytes: 1 << 20 })
+    let mut config = loom_threads::Config::default();
+    config.cache_bytes = 1 << 20;
+    Threads::new(deps, config)
 }
 
 impl App {

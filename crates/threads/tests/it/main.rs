@@ -26,5 +26,7 @@ mod openapi;
 mod outputs;
 mod patch;
 mod put;
+mod relevance;
+mod search;
 mod share;
 mod transfer;
