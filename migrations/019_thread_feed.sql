@@ -39,6 +39,9 @@ INSERT INTO thread_event_floor (xid, id) VALUES ('0', 0);
 ALTER TABLE thread_messages ADD COLUMN version bigint;
 -- Bytes of a content that is in thread_blobs; `content` is its beginning then.
 ALTER TABLE thread_messages ADD COLUMN blob_bytes integer;
+-- Of a text that is written piece by piece with secrets masked: how far the stored text is in the bytes that
+-- its writer sent, who goes on from there. Null where that is the length of the text.
+ALTER TABLE thread_messages ADD COLUMN sent_bytes integer;
 
 -- Large contents. The table of messages stays small, and a whole thread can be read without them.
 CREATE TABLE thread_blobs (

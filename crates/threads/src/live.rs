@@ -15,6 +15,7 @@ use loom_core::{
     authorize::Ownership,
     id::{OrgId, ThreadId},
 };
+use loom_redact::Stream;
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify},
     time::Instant,
@@ -25,6 +26,7 @@ use crate::{
     http::{lock_for_change, touch},
     message::{CheckedMessage, MAX_MESSAGE_BYTES, MAX_MESSAGES, MessageDraft, Role, check_one},
     raw::Raw,
+    redaction::Masker,
     store::{self, messages::StoredText},
 };
 
@@ -53,12 +55,56 @@ struct Text {
     ownership: Ownership,
     /// None while the message is not stored at all.
     stored: Option<Stored>,
+    /// What its writer sent, from `base` on: what came before, in a masked text, is not known any more.
     text: String,
-    /// How much of it is stored.
+    base: usize,
+    /// What others get in its place, where secrets are masked.
+    masked: Option<Masked>,
+    /// How much of what was sent is stored.
     stored_len: usize,
     grown_at: Instant,
     /// Not to be gone on with: another has written the message.
     is_stale: bool,
+}
+
+/// A text without its secrets. What may be the beginning of one is held back.
+struct Masked {
+    stream: Stream,
+    text: String,
+}
+
+impl Text {
+    /// What was sent, in bytes.
+    fn length(&self) -> usize {
+        self.base + self.text.len()
+    }
+
+    /// How much of what was sent can be stored and told.
+    fn certain(&self) -> usize {
+        self.length() - self.masked.as_ref().map_or(0, |masked| masked.stream.held())
+    }
+
+    /// What is stored.
+    fn shown(&self) -> &str {
+        self.masked.as_ref().map_or(&self.text, |masked| &masked.text)
+    }
+
+    fn weight(&self) -> usize {
+        self.text.len() + self.masked.as_ref().map_or(0, |masked| masked.text.len())
+    }
+
+    /// Adds what was sent; gives what may be told of it, and where that begins.
+    fn grow(&mut self, new: &str, is_end: bool) -> (usize, String) {
+        let offset = self.shown().len();
+        self.text.push_str(new);
+        let Some(masked) = &mut self.masked else { return (offset, new.to_owned()) };
+        let mut told = masked.stream.push(new);
+        if is_end {
+            told.push_str(&masked.stream.finish());
+        }
+        masked.text.push_str(&told);
+        (offset, told)
+    }
 }
 
 struct Stored {
@@ -118,18 +164,18 @@ impl Threads {
         if text.org != principal.org {
             return Err(Error::not_found("thread"));
         }
-        let new = match new_part(&text.text, &piece) {
+        let new = match new_part(&text.text, text.base, &piece) {
             Some(new) => new.to_owned(),
-            None => return Err(offset_conflict(text.text.len(), piece.offset)),
+            None => return Err(offset_conflict(text.length(), piece.offset)),
         };
-        if text.text.len() + new.len() > MAX_MESSAGE_BYTES {
+        if text.length() + new.len() > MAX_MESSAGE_BYTES {
             return Err(Error::too_large("a message has at most 4 MiB"));
         }
-        let offset = text.text.len();
-        text.text.push_str(&new);
-        text.grown_at = Instant::now();
-        self.live.bytes.fetch_add(new.len(), Ordering::Relaxed);
         let is_end = piece.end.is_some();
+        let before = text.weight();
+        let (offset, told) = text.grow(&new, is_end);
+        text.grown_at = Instant::now();
+        self.live.bytes.fetch_add(text.weight() - before, Ordering::Relaxed);
         if is_end || text.stored.is_none() {
             let done = self.store_text(&key, &mut text, piece.end).await;
             if done.is_err() || is_end {
@@ -139,13 +185,13 @@ impl Threads {
             done?;
         }
         let seq = text.stored.as_ref().map_or(0, |stored| stored.seq);
-        if !new.is_empty() {
-            self.feed.grew(thread, &key.1, seq, offset, &new);
+        if !told.is_empty() {
+            self.feed.grew(thread, &key.1, seq, offset, &told);
         }
-        if text.stored_len < text.text.len() {
+        if text.stored_len < text.certain() {
             self.live.dirty.notify_one();
         }
-        Ok(Grown { seq, length: text.text.len(), stored_length: text.stored_len })
+        Ok(Grown { seq, length: text.length(), stored_length: text.stored_len })
     }
 
     /// Takes up a text where the database has it.
@@ -155,14 +201,24 @@ impl Threads {
         let head = lock_for_change(&mut tx, principal, *thread).await?;
         let found = store::messages::by_id(&mut tx, head.org_id, *thread, id).await?;
         tx.rollback().await?;
-        let text = match &found {
+        let mut text = match &found {
             None => String::new(),
             Some(found) => text_of(found)?,
         };
+        let sent = found.as_ref().and_then(|found| found.sent_bytes);
+        let sent = sent.map_or(Ok(text.len()), usize::try_from).map_err(Error::internal)?;
+        // One that was masked stays so, whatever is wanted by now.
+        let is_masked = sent != text.len() || self.redacts(head.org_id).await?;
+        let masked = is_masked.then(|| Masked {
+            stream: loom_redact::shared().stream(),
+            text: std::mem::take(&mut text),
+        });
         let text = Text {
             org: head.org_id,
             ownership: head.ownership(),
-            stored_len: text.len(),
+            stored_len: sent,
+            base: sent - text.len(),
+            masked,
             stored: found.map(|found| Stored {
                 seq: found.seq,
                 version: found.version,
@@ -187,7 +243,7 @@ impl Threads {
             // Another request was faster: its text is the one.
             Entry::Occupied(known) => Arc::clone(known.get()),
             Entry::Vacant(place) => {
-                self.live.bytes.fetch_add(text.text.len(), Ordering::Relaxed);
+                self.live.bytes.fetch_add(text.weight(), Ordering::Relaxed);
                 Arc::clone(place.insert(Arc::new(AsyncMutex::new(text))))
             }
         })
@@ -196,15 +252,23 @@ impl Threads {
     fn forget_text(&self, key: &Key, text: &Text) {
         let mut texts = self.live.texts.lock().unwrap_or_else(PoisonError::into_inner);
         texts.remove(key);
-        self.live.bytes.fetch_sub(text.text.len(), Ordering::Relaxed);
+        self.live.bytes.fetch_sub(text.weight(), Ordering::Relaxed);
     }
 
     /// Stores a text as far as it is known here.
     async fn store_text(&self, key: &Key, text: &mut Text, end: Option<End>) -> Result<()> {
         let (thread, id) = key;
         let now = self.now();
-        let content = serde_json::to_string(&text.text).map_err(Error::internal)?;
-        let (tool_calls, usage) = end.map_or((None, None), |end| (end.tool_calls, end.usage));
+        let content = serde_json::to_string(text.shown()).map_err(Error::internal)?;
+        let sent = text.certain();
+        let (mut tool_calls, mut usage) =
+            end.map_or((None, None), |end| (end.tool_calls, end.usage));
+        if text.masked.is_some() {
+            let mut masker = Masker::new();
+            for raw in [&mut tool_calls, &mut usage].into_iter().flatten() {
+                masker.raw(raw);
+            }
+        }
         let message: CheckedMessage = check_one(MessageDraft {
             id: Some(id.clone()),
             role: Role::Assistant,
@@ -245,9 +309,15 @@ impl Threads {
             }
             // Gone, or written by another server or in another way.
             (_, found) => {
-                let length =
-                    found.as_ref().map_or(Ok(0), |found| text_of(found).map(|t| t.len()))?;
-                return Err(offset_conflict(length, text.text.len()));
+                let length = match &found {
+                    None => 0,
+                    Some(found) => {
+                        let length = text_of(found)?.len();
+                        let sent = found.sent_bytes.map(usize::try_from);
+                        sent.and_then(|sent| sent.ok()).unwrap_or(length)
+                    }
+                };
+                return Err(offset_conflict(length, text.length()));
             }
         };
         head.message_bytes += i64::from(placed.bytes);
@@ -260,6 +330,11 @@ impl Threads {
         } else {
             store::messages::insert(&mut tx, text.org, *thread, head.version, written).await?;
         }
+        if sent != text.shown().len() {
+            let sent = i32::try_from(sent).map_err(Error::internal)?;
+            let seq = placed.message.seq;
+            store::messages::set_sent_bytes(&mut tx, text.org, *thread, seq, sent).await?;
+        }
         store::update(&mut tx, &head).await?;
         self.tell_messages(&mut tx, Some(&before), &head, written.iter(), false).await?;
         tx.commit().await?;
@@ -270,7 +345,7 @@ impl Threads {
             version: Some(head.version),
             bytes: placed.bytes,
         });
-        text.stored_len = text.text.len();
+        text.stored_len = sent;
         Ok(())
     }
 
@@ -302,7 +377,7 @@ impl Threads {
             if text.is_stale {
                 continue;
             }
-            if text.stored_len < text.text.len()
+            if text.stored_len < text.certain()
                 && let Err(error) = self.store_text(&key, &mut text, None).await
             {
                 if error.status().is_server_error() {
@@ -322,8 +397,8 @@ impl Threads {
 }
 
 /// What of a piece is new: it begins where the text ends, or repeats the end of the text and goes on.
-fn new_part<'a>(text: &str, piece: &'a Piece) -> Option<&'a str> {
-    let known = text.get(piece.offset..)?;
+fn new_part<'a>(text: &str, base: usize, piece: &'a Piece) -> Option<&'a str> {
+    let known = text.get(piece.offset.checked_sub(base)?..)?;
     piece.text.strip_prefix(known)
 }
 

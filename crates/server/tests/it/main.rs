@@ -42,3 +42,4 @@ mod otlp;
 mod sign_in;
 mod thread_search;
 mod thread_sync;
+mod thread_whole;

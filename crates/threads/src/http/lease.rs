@@ -18,6 +18,7 @@ use crate::{
     Threads,
     check::Check,
     model::AgentStateKind,
+    redaction::Masker,
     store::{self, lease::Held},
 };
 
@@ -83,7 +84,10 @@ pub(crate) async fn lease_thread(
     if !TTL_SECS.contains(&request.ttl_secs) {
         check.wrong("ttl_secs", format!("is {} to {}", TTL_SECS.start(), TTL_SECS.end()));
     }
-    let LeaseRequest { ttl_secs, holder } = check.finish(request)?;
+    let LeaseRequest { ttl_secs, mut holder } = check.finish(request)?;
+    if threads.redacts(principal.org).await? {
+        Masker::new().text(&mut holder);
+    }
     let now = threads.now();
     let mut tx = loom_db::begin(&threads.pool).await?;
     let head = lock_for_change(&mut tx, &principal, id).await?;
@@ -117,9 +121,14 @@ pub(crate) async fn release_thread(
     State(threads): State<Threads>,
     principal: Principal,
     Path(id): Path<ThreadId>,
-    Query(query): Query<ReleaseQuery>,
+    Query(mut query): Query<ReleaseQuery>,
 ) -> Result<StatusCode> {
     authorize(&principal, Action::Use(Scope::ThreadsWrite))?;
+    if let Some(holder) = &mut query.holder
+        && threads.redacts(principal.org).await?
+    {
+        Masker::new().text(holder);
+    }
     let now = threads.now();
     let mut tx = loom_db::begin(&threads.pool).await?;
     let head = lock_for_change(&mut tx, &principal, id).await?;

@@ -106,7 +106,7 @@ pub(crate) async fn by_id(
 ) -> Result<Option<StoredText>> {
     Ok(sqlx::query_as!(
         StoredText,
-        r#"SELECT seq, role AS "role: Role", version, bytes, created_at,
+        r#"SELECT seq, role AS "role: Role", version, bytes, sent_bytes, created_at,
                CASE WHEN blob_bytes IS NULL THEN content
                     ELSE (SELECT blob.content FROM thread_blobs AS blob
                           WHERE blob.org_id = $1 AND blob.thread_id = $2 AND blob.seq = message.seq)
@@ -127,8 +127,29 @@ pub(crate) struct StoredText {
     pub(crate) role: Role,
     pub(crate) version: Option<i64>,
     pub(crate) bytes: i32,
+    pub(crate) sent_bytes: Option<i32>,
     pub(crate) created_at: DateTime<Utc>,
     pub(crate) content: Json<Raw>,
+}
+
+/// Notes how far a masked text is in what its writer sent; each [`update`] forgets it.
+pub(crate) async fn set_sent_bytes(
+    db: &mut PgConnection,
+    org: OrgId,
+    thread: ThreadId,
+    seq: i64,
+    sent_bytes: i32,
+) -> Result<()> {
+    sqlx::query!(
+        "UPDATE thread_messages SET sent_bytes = $4 WHERE org_id = $1 AND thread_id = $2 AND seq = $3",
+        org.0,
+        thread.0,
+        seq,
+        sent_bytes,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// What is needed to compare with the thread's messages, without reading their content.
@@ -255,7 +276,7 @@ pub(crate) async fn update(
          SET role = given.role, content = given.content::json, tool_calls = given.tool_calls::json,
              tool_call_id = given.tool_call_id, tool_name = given.tool_name, usage = given.usage::json,
              created_at = given.created_at, bytes = given.bytes, digest = given.digest,
-             blob_bytes = given.blob_bytes, version = $14
+             blob_bytes = given.blob_bytes, sent_bytes = NULL, version = $14
          FROM UNNEST(
              $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
              $10::timestamptz[], $11::integer[], $12::bytea[], $13::integer[])
