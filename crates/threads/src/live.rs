@@ -314,7 +314,7 @@ impl Threads {
                     Some(found) => {
                         let length = text_of(found)?.len();
                         let sent = found.sent_bytes.map(usize::try_from);
-                        sent.and_then(|sent| sent.ok()).unwrap_or(length)
+                        sent.and_then(Result::ok).unwrap_or(length)
                     }
                 };
                 return Err(offset_conflict(length, text.length()));
