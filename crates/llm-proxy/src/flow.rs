@@ -299,6 +299,10 @@ impl Flow {
                         pause = (pause * 2).min(LONGEST_PAUSE);
                         continue;
                     }
+                    // That nobody else is left tells less than why those who were asked refused.
+                    Err(why) if !tried.is_empty() && why.code() == "upstream_unavailable" => {
+                        return None;
+                    }
                     Err(why) => {
                         self.note(Refusal::ours(provider, &prepared, why));
                         return None;

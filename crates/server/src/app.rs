@@ -137,7 +137,6 @@ impl Features {
             pool: pool.clone(),
             clock: clock.clone(),
             hub: hub.clone(),
-            vault,
             audit: auth.audit(),
             orgs: Arc::new(auth.clone()),
             who: Arc::new(ByKeys(auth.clone())),

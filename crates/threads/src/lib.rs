@@ -37,7 +37,6 @@ use loom_core::{
     principal,
 };
 use loom_db::Hub;
-use loom_vault::Vault;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +67,6 @@ pub struct Deps {
     pub pool: PgPool,
     pub clock: Clock,
     pub hub: Hub,
-    pub vault: Arc<Vault>,
     pub audit: Arc<dyn Audit>,
     pub orgs: Arc<dyn OrgDirectory>,
     /// Asks again who follows a thread.
@@ -87,8 +85,6 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     hub: Hub,
-    #[expect(dead_code, reason = "for what follows")]
-    vault: Arc<Vault>,
     audit: Arc<dyn Audit>,
     orgs: Arc<dyn OrgDirectory>,
     who: Arc<dyn Reauthenticate>,
@@ -111,7 +107,7 @@ impl std::ops::Deref for Threads {
 
 impl Threads {
     pub fn new(deps: Deps, config: Config) -> Self {
-        let Deps { pool, clock, hub, vault, audit, orgs, who, stop } = deps;
+        let Deps { pool, clock, hub, audit, orgs, who, stop } = deps;
         let feed = feed::Feed::new(pool.clone(), hub.clone(), stop);
         let cache = cache::ThreadCache::new(config.cache_bytes);
         let live = live::Live::default();
@@ -121,7 +117,6 @@ impl Threads {
             pool,
             clock,
             hub,
-            vault,
             audit,
             orgs,
             who,

@@ -22,7 +22,6 @@ use loom_core::{
 use loom_db::Hub;
 use loom_testkit::TestDatabase;
 use loom_threads::{Deps, Threads};
-use loom_vault::Vault;
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio_util::sync::CancellationToken;
@@ -85,7 +84,6 @@ pub(crate) fn threads(pool: PgPool, clock: Clock) -> Threads {
         pool,
         clock,
         hub: Hub::silent(&[loom_threads::CHANNEL]),
-        vault: Arc::new(Vault::ephemeral().unwrap()),
         audit: Arc::new(Nobody),
         orgs: Arc::new(Nobody),
         who: Arc::new(Nobody),
