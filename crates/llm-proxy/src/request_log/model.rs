@@ -144,6 +144,8 @@ pub(super) struct Logged {
     pub(super) model: String,
     pub(super) response_model: Option<String>,
     pub(super) upstream_request_id: Option<String>,
+    /// `cache` where no provider was asked.
+    pub(super) served_from: Option<String>,
     pub(super) streamed: bool,
     pub(super) outcome: String,
     /// What the client got; null when it left before an answer.
