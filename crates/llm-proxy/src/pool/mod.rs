@@ -139,6 +139,10 @@ impl Pool {
         Err(Self::why_not(&members, now))
     }
 
+    pub(crate) fn takes_callers(&self) -> bool {
+        self.takes_callers
+    }
+
     /// The caller's own token, if one came along.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ use crate::{
     LlmProxy,
     dialect::Operation,
     ledger::{Opening, Outcome},
+    limits::Need,
+    pool::CALLERS,
     trailer,
 };
 
@@ -48,6 +50,10 @@ impl LlmProxy {
             return None;
         }
         let wishes = Wishes::of(&call.headers);
+        // What somebody's own token may ask, and has paid for, is nobody else's.
+        if call.headers.contains_key(CALLERS) {
+            return None;
+        }
         let Value::Object(body) = serde_json::from_slice::<Value>(&call.body).ok()? else {
             return None;
         };
@@ -104,14 +110,16 @@ impl LlmProxy {
             principal: &call.principal,
             info: &call.info,
             headers: &call.headers,
-            operation: question.operation,
             provider,
             model: &found.model,
             streamed: question.streamed,
             request_bytes: call.body.len(),
-            surface: question.operation.dialect().into(),
-            max_output: None,
-            input_estimate: 0,
+            need: Need {
+                operation: question.operation,
+                surface: question.operation.dialect().into(),
+                max_output: None,
+                input_estimate: 0,
+            },
         })?;
         meter.served_from("cache");
         let size = kept.body.len();

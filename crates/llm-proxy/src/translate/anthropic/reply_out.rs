@@ -52,6 +52,9 @@ fn usage(usage: &Usage) -> Value {
     if let Some(thinking) = usage.reasoning.filter(|thinking| *thinking > 0) {
         set(&mut told, "output_tokens_details", json!({"thinking_tokens": thinking}));
     }
+    if let Some(searches) = usage.web_searches.filter(|searches| *searches > 0) {
+        set(&mut told, "server_tool_use", json!({"web_search_requests": searches}));
+    }
     told
 }
 
