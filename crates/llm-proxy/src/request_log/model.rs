@@ -123,7 +123,7 @@ pub(super) struct RequestUsage {
 
 /// One request to a model, and what became of it.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-#[schema(as = LlmRequest)]
+#[schema(as = LlmLoggedRequest)]
 pub(super) struct Logged {
     pub(super) id: LlmRequestId,
     #[serde(serialize_with = "loom_core::clock::millis")]

@@ -201,7 +201,7 @@ pub(crate) struct Encoder {
 }
 
 enum Slot {
-    /// From where in the message, how long, and what of its citations waits for its end.
+    /// From where in the message, how long, and where it is from, which is told at the end.
     Text {
         start: usize,
         len: usize,
@@ -258,7 +258,6 @@ impl Encoder {
                 }
             }
             Event::Close { block } => {
-                self.cite(block, facts, out);
                 // Arguments are JSON on this wire, also when there are none.
                 if let Some(Slot::Call { index, is_empty: true }) = self.blocks.get(block) {
                     let delta = fragment(*index, "{}");
@@ -267,8 +266,16 @@ impl Encoder {
             }
             Event::Finished { finish, .. } => {
                 self.start(None, None, facts);
-                for block in 0..self.blocks.len() {
-                    self.cite(block, facts, out);
+                // All at once: OpenAI's SDK could not put several lists together.
+                let mut cited = Vec::new();
+                for slot in &self.blocks {
+                    if let Slot::Text { start, len, citations } = slot {
+                        cited.extend(annotations(citations, *start, *len));
+                    }
+                }
+                if !cited.is_empty() {
+                    let delta = Delta { annotations: Some(cited), ..Delta::default() };
+                    self.chunk(delta, facts, out);
                 }
                 let otherwise = if self.calls > 0 { Finish::ToolUse } else { Finish::EndTurn };
                 let reason = finish_reason(finish.unwrap_or(otherwise), self.refuses);
@@ -345,14 +352,6 @@ impl Encoder {
             }
         };
         self.chunk(delta, facts, out);
-    }
-
-    fn cite(&mut self, block: usize, facts: &Facts<'_>, out: &mut BytesMut) {
-        let Some(Slot::Text { start, len, citations }) = self.blocks.get_mut(block) else { return };
-        let cited: Vec<Value> = annotations(&std::mem::take(citations), *start, *len).collect();
-        if !cited.is_empty() {
-            self.chunk(Delta { annotations: Some(cited), ..Delta::default() }, facts, out);
-        }
     }
 
     fn chunk(&self, delta: Delta<'_>, facts: &Facts<'_>, out: &mut BytesMut) {

@@ -122,7 +122,10 @@ async fn a_break_inside_of_an_event_breaks_the_connection_so_that_no_half_passes
         assert!(!received.text().contains("error"), "{}", received.text());
     }
     for row in app.llm_requests(3).await {
-        failed(&row, "upstream_error");
+        let ended = (&row["outcome"], &row["status"], &row["error_code"]);
+        assert_eq!(ended, (&json!("failed"), &json!(200), &json!("upstream_error")), "{row}");
+        // One piece came, of one token at the least.
+        assert_eq!((&row["output_tokens"], &row["usage_complete"]), (&json!(1), &json!(false)));
     }
 }
 
