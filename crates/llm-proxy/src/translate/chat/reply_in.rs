@@ -238,6 +238,7 @@ impl Decoder {
     }
 
     fn say(&mut self, kind: Kind, text: String, events: &mut Vec<Event>) {
+        let is_text = kind == Kind::Text;
         if self.prose.as_ref().is_some_and(|(_, open)| *open != kind) {
             self.close_prose(events);
         }
@@ -247,14 +248,14 @@ impl Decoder {
                 let block = self.blocks;
                 self.blocks += 1;
                 self.prose = Some((block, kind.clone()));
-                if kind == Kind::Text {
+                if is_text {
                     self.text = Some((block, self.said));
                 }
-                events.push(Event::Open { block, kind: kind.clone() });
+                events.push(Event::Open { block, kind });
                 block
             }
         };
-        if kind == Kind::Text {
+        if is_text {
             self.said += text.chars().count();
         }
         events.push(Event::Delta { block, text });

@@ -267,11 +267,12 @@ impl Decoder {
     }
 
     fn say(&mut self, kind: Kind, text: String, events: &mut Vec<Event>) {
+        let is_text = kind == Kind::Text;
         let block = match &self.prose {
             Some((block, open)) if *open == kind => *block,
-            _ => self.open(kind.clone(), events),
+            _ => self.open(kind, events),
         };
-        if let Some((_, said)) = self.texts.last_mut().filter(|_| kind == Kind::Text) {
+        if let Some((_, said)) = self.texts.last_mut().filter(|_| is_text) {
             said.push_str(&text);
         }
         events.push(Event::Delta { block, text });
