@@ -304,7 +304,11 @@ impl Flow {
                         return None;
                     }
                     Err(why) => {
-                        self.note(Refusal::ours(provider, &prepared, why));
+                        // That none is left tells less than what became of those that were tried.
+                        let is_news = why.status() != http::StatusCode::SERVICE_UNAVAILABLE;
+                        if tried.is_empty() || is_news {
+                            self.note(Refusal::ours(provider, &prepared, why));
+                        }
                         return None;
                     }
                 }

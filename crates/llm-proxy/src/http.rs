@@ -207,6 +207,31 @@ fn with_usage_asked(body: &Bytes) -> Option<Bytes> {
     stream_options::ask_for_usage(text, ask.stream_options)
 }
 
+/// What a request to a model can say beside its body.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "each is read where it matters; this describes them")]
+pub(crate) struct Sent {
+    /// The thread that the usage belongs to
+    #[param(rename = "x-loom-thread-id")]
+    thread: Option<String>,
+    /// The weaver that the usage belongs to
+    #[param(rename = "x-loom-weaver-id")]
+    weaver: Option<String>,
+    /// Words with commas between, for the usage
+    #[param(rename = "x-loom-tags")]
+    tags: Option<String>,
+    /// 1 to 255 printable ASCII characters: for 24 hours a request with the same key gets the same reply
+    #[param(rename = "idempotency-key")]
+    idempotency_key: Option<String>,
+    /// `no-cache`: asks the provider, whatever is cached; `no-store`: and does not cache its reply
+    #[param(rename = "cache-control")]
+    cache_control: Option<String>,
+    /// Used in place of the server's credential, where the operator allows it for the provider
+    #[param(rename = "x-loom-provider-token")]
+    provider_token: Option<String>,
+}
+
 macro_rules! operation {
     ($(#[$meta:meta])* $name:ident, $operation:expr) => {
         $(#[$meta])*
@@ -234,17 +259,23 @@ operation! {
     /// for both. A model of another provider is asked in that one's words, and answers in Anthropic's;
     /// what cannot be told is a 400 that names the field. Errors have Anthropic's shape.
     #[utoipa::path(post, path = "/v1/messages", tag = "llm", security(("api_key" = [])),
-        request_body(content = Object, content_type = "application/json"),
+        params(Sent), request_body(content = Object, content_type = "application/json"),
         responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),
-            (status = 400, body = Object), (status = 401, body = Object), (status = 429, body = Object), (status = 502, body = Object)))]
+            (status = 400, body = Object), (status = 401, body = Object), (status = 403, body = Object),
+            (status = 404, body = Object), (status = 409, body = Object), (status = 413, body = Object),
+            (status = 422, body = Object), (status = 429, body = Object), (status = 502, body = Object),
+            (status = 503, body = Object), (status = 504, body = Object)))]
     create_message, Operation::Messages
 }
 
 operation! {
     /// Anthropic's token counting
     #[utoipa::path(post, path = "/v1/messages/count_tokens", tag = "llm", security(("api_key" = [])),
-        request_body(content = Object, content_type = "application/json"),
-        responses((status = 200, body = Object), (status = 400, body = Object), (status = 401, body = Object)))]
+        params(Sent), request_body(content = Object, content_type = "application/json"),
+        responses((status = 200, body = Object), (status = 400, body = Object), (status = 401, body = Object), (status = 403, body = Object),
+            (status = 404, body = Object), (status = 409, body = Object), (status = 413, body = Object),
+            (status = 422, body = Object), (status = 429, body = Object), (status = 502, body = Object),
+            (status = 503, body = Object), (status = 504, body = Object)))]
     count_message_tokens, Operation::CountTokens
 }
 
@@ -256,9 +287,12 @@ operation! {
     /// answers in OpenAI's; what cannot be told is a 400 that names the field. Errors have OpenAI's
     /// shape.
     #[utoipa::path(post, path = "/v1/chat/completions", tag = "llm", security(("api_key" = [])),
-        request_body(content = Object, content_type = "application/json"),
+        params(Sent), request_body(content = Object, content_type = "application/json"),
         responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),
-            (status = 400, body = Object), (status = 401, body = Object), (status = 429, body = Object), (status = 502, body = Object)))]
+            (status = 400, body = Object), (status = 401, body = Object), (status = 403, body = Object),
+            (status = 404, body = Object), (status = 409, body = Object), (status = 413, body = Object),
+            (status = 422, body = Object), (status = 429, body = Object), (status = 502, body = Object),
+            (status = 503, body = Object), (status = 504, body = Object)))]
     create_chat_completion, Operation::Chat
 }
 
@@ -267,16 +301,22 @@ operation! {
     ///
     /// As with chat completions; what is stored at OpenAI cannot be told to another provider.
     #[utoipa::path(post, path = "/v1/responses", tag = "llm", security(("api_key" = [])),
-        request_body(content = Object, content_type = "application/json"),
+        params(Sent), request_body(content = Object, content_type = "application/json"),
         responses((status = 200, description = "JSON, or a stream when `stream` is true", content_type = "application/json", body = Object),
-            (status = 400, body = Object), (status = 401, body = Object)))]
+            (status = 400, body = Object), (status = 401, body = Object), (status = 403, body = Object),
+            (status = 404, body = Object), (status = 409, body = Object), (status = 413, body = Object),
+            (status = 422, body = Object), (status = 429, body = Object), (status = 502, body = Object),
+            (status = 503, body = Object), (status = 504, body = Object)))]
     create_response, Operation::Responses
 }
 
 operation! {
     /// OpenAI's embeddings
     #[utoipa::path(post, path = "/v1/embeddings", tag = "llm", security(("api_key" = [])),
-        request_body(content = Object, content_type = "application/json"),
-        responses((status = 200, body = Object), (status = 400, body = Object), (status = 401, body = Object)))]
+        params(Sent), request_body(content = Object, content_type = "application/json"),
+        responses((status = 200, body = Object), (status = 400, body = Object), (status = 401, body = Object), (status = 403, body = Object),
+            (status = 404, body = Object), (status = 409, body = Object), (status = 413, body = Object),
+            (status = 422, body = Object), (status = 429, body = Object), (status = 502, body = Object),
+            (status = 503, body = Object), (status = 504, body = Object)))]
     create_embedding, Operation::Embeddings
 }

@@ -335,6 +335,7 @@ impl Meter {
     pub(crate) fn served_from(&mut self, place: &'static str) {
         self.change(|row| {
             row.served_from = Some(place);
+            row.usage_complete = true;
             row.cost_nanousd = Some(0);
             row.usage_complete = true;
         });

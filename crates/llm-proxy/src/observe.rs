@@ -428,6 +428,14 @@ struct GeminiReply {
 struct GeminiCandidate {
     content: Option<IgnoredAny>,
     finish_reason: Option<String>,
+    grounding_metadata: Option<Grounding>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Grounding {
+    #[serde(default)]
+    web_search_queries: Vec<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -457,6 +465,16 @@ fn gemini_event(seen: &mut Seen, data: &[u8]) {
     }
     if reply.candidates.iter().any(|candidate| candidate.content.is_some()) {
         seen.piece();
+    }
+    let grounding = |candidate: &GeminiCandidate| {
+        candidate.grounding_metadata.as_ref().map_or(0, |found| found.web_search_queries.len())
+    };
+    let queries = reply.candidates.iter().map(grounding).max().unwrap_or_default();
+    if queries > 0 {
+        // Up to Gemini 2.5 an answer that was searched for is charged once, however often it searched.
+        let once = |model: &String| ["gemini-1", "gemini-2"].iter().any(|m| model.starts_with(m));
+        let queries = if seen.model.as_ref().is_some_and(once) { 1 } else { queries as u64 };
+        seen.usage.web_searches = seen.usage.web_searches.max(Some(queries));
     }
     let finish = reply.candidates.into_iter().find_map(|candidate| candidate.finish_reason);
     let ended = finish.is_some();
@@ -535,6 +553,24 @@ mod tests {
         for (operation, data, begun) in cases {
             assert_eq!(seen(operation, &format!("data: {data}\n\n")).begun, begun, "{data}");
         }
+    }
+
+    #[test]
+    fn what_gemini_searched_for_is_counted_as_it_is_charged() {
+        let searched = |model: &str| {
+            let piece = |finish: &str| {
+                format!(
+                    r#"data: {{"modelVersion":"{model}","candidates":[{{"content":{{}},"groundingMetadata":{{"webSearchQueries":["a","b"]}}{finish}}}],"usageMetadata":{{"promptTokenCount":1,"candidatesTokenCount":1}}}}"#
+                )
+            };
+            let text = format!("{}\n\n{}\n\n", piece(""), piece(r#","finishReason":"STOP""#));
+            seen(Operation::GenerateContent, &text).usage
+        };
+        assert_eq!(searched("gemini-2.5-flash").web_searches, Some(1));
+        assert_eq!(searched("gemini-3.5-flash").web_searches, Some(2));
+        let price = crate::price::of("vertex", "gemini-3.5-flash").unwrap();
+        // Two of 14 dollars a thousand, and a token of 1.5 and one of 9 dollars a million.
+        assert_eq!(price.cost_nanousd(&searched("gemini-3.5-flash")), Some(28_010_500));
     }
 
     #[test]

@@ -92,6 +92,7 @@ pub(crate) struct SharePreview {
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ThreadFinding)]
 pub(crate) struct Finding {
     pub seq: i64,
     pub id: String,

@@ -71,6 +71,7 @@ pub(crate) struct AuditQuery {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AuditFormat)]
 pub(crate) enum Format {
     #[default]
     Json,

@@ -57,12 +57,10 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
 #[utoipa::path(post, path = "/proxy/{provider}/complete", operation_id = "complete_native", tag = "llm",
     security(("api_key" = [])),
     params(("provider" = String, Path, description = "`anthropic`, `openai`, `vertex`, or the name of a configured compatible one"),
-        ("x-loom-thread-id" = Option<String>, Header, description = "The thread that the usage belongs to"),
-        ("x-loom-weaver-id" = Option<String>, Header, description = "The weaver that the usage belongs to"),
-        ("x-loom-tags" = Option<String>, Header, description = "Words with commas between, for the usage")),
+        http::Sent),
     request_body = Request,
     responses((status = 200, body = Reply), (status = 400, body = Problem), (status = 401, body = Problem),
-        (status = 403, body = Problem), (status = 404, body = Problem), (status = 413, body = Problem),
+        (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 413, body = Problem),
         (status = 415, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem),
         (status = 502, body = Problem), (status = 503, body = Problem), (status = 504, body = Problem)))]
 async fn complete(
@@ -89,13 +87,11 @@ async fn complete(
 #[utoipa::path(post, path = "/proxy/{provider}/stream", operation_id = "stream_native", tag = "llm",
     security(("api_key" = [])),
     params(("provider" = String, Path, description = "`anthropic`, `openai`, `vertex`, or the name of a configured compatible one"),
-        ("x-loom-thread-id" = Option<String>, Header, description = "The thread that the usage belongs to"),
-        ("x-loom-weaver-id" = Option<String>, Header, description = "The weaver that the usage belongs to"),
-        ("x-loom-tags" = Option<String>, Header, description = "Words with commas between, for the usage")),
+        http::Sent),
     request_body = Request,
     responses((status = 200, description = "Each event's data", content_type = "text/event-stream", body = StreamEvent),
         (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
-        (status = 404, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
         (status = 422, body = Problem), (status = 429, body = Problem), (status = 502, body = Problem),
         (status = 503, body = Problem), (status = 504, body = Problem)))]
 async fn stream(

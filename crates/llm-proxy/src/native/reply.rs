@@ -26,7 +26,7 @@ pub(super) fn native(
     let (mut text, mut thinking_blocks, mut tool_calls) = (String::new(), Vec::new(), Vec::new());
     for block in reply.blocks {
         match block {
-            Block::Text(more) | Block::Refusal(more) => text.push_str(&more),
+            Block::Text(more, _) | Block::Refusal(more) => text.push_str(&more),
             Block::Thinking(thought) => thinking_blocks.push(thinking_block(thought)),
             Block::Call { id, name, arguments: text } => {
                 tool_calls.push(ToolCall { id, tool_name: name, arguments_json: arguments(text) });

@@ -76,6 +76,7 @@ impl Telling {
                 Event::Start { .. }
                 | Event::Open { .. }
                 | Event::Seal { .. }
+                | Event::Cite { .. }
                 | Event::Close { .. } => None,
             };
             if let Some(event) = event {
@@ -88,7 +89,7 @@ impl Telling {
 
     fn delta(&self, block: usize, text: String) -> Option<StreamEvent> {
         Some(match self.reply.blocks.get(block)? {
-            Block::Text(_) | Block::Refusal(_) => StreamEvent::TextDelta { content: text },
+            Block::Text(..) | Block::Refusal(_) => StreamEvent::TextDelta { content: text },
             Block::Thinking(_) => StreamEvent::ThinkingDelta { content: text },
             Block::Call { id, name, .. } => StreamEvent::ToolCallDelta {
                 call_id: id.clone(),

@@ -140,6 +140,8 @@ impl Grant {
                 Refusal::Passing(format!("{host} sent no token that could be read"))
             });
         }
+        // It is stored, shown and mailed, and may repeat what it was asked with.
+        let plain = |text: &str| plain(&loom_redact::shared().redact(text));
         let said = |name: &str| told.get(name).and_then(Value::as_str).map(plain);
         // OAuth has the code in `error`; some put an object there, as in all of their errors.
         let error = told.get("error").and_then(Value::as_object);

@@ -157,7 +157,7 @@ impl NewCredential {
 
     fn api_key(&self, dialect: Dialect, wrong: &mut Wrong) -> Option<Parts> {
         let secret = wrong.line("secret", self.secret.as_ref(), 10_000)?;
-        if Ready::key(dialect, secret).is_none() {
+        if !secret.expose().is_ascii() || Ready::key(dialect, secret).is_none() {
             wrong.add("secret", "is one line of ASCII");
             return None;
         }

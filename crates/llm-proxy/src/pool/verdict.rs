@@ -93,6 +93,8 @@ fn reason(status: StatusCode, body: &[u8]) -> String {
     let status = status.as_u16();
     match said {
         Some(said) => {
+            // It is stored, shown and mailed, and may repeat the key.
+            let said = loom_redact::shared().redact(said);
             let said: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             format!("{status}: {}", loom_core::text::cut(said.trim(), MAX_REASON))
         }

@@ -23,6 +23,7 @@ use crate::{
     ledger::{Opening, Outcome},
     limits::Need,
     pool::CALLERS,
+    trailer,
 };
 
 /// By which a client sees where its reply came from.
@@ -35,6 +36,8 @@ pub(super) struct Question {
     streamed: bool,
     /// `cache-control: no-cache` asks a provider whatever is kept.
     reads: bool,
+    /// With `no-store` the answer is not kept, either.
+    pub(super) writes: bool,
 }
 
 /// Fields by which a request depends on more than itself.
@@ -48,7 +51,7 @@ impl LlmProxy {
         }
         let wishes = Wishes::of(&call.headers);
         // What somebody's own token may ask, and has paid for, is nobody else's.
-        if wishes.no_store || call.headers.contains_key(CALLERS) {
+        if call.headers.contains_key(CALLERS) {
             return None;
         }
         let Value::Object(body) = serde_json::from_slice::<Value>(&call.body).ok()? else {
@@ -73,7 +76,8 @@ impl LlmProxy {
         // Without blanks, the members in one order.
         let normal = serde_json::to_vec(&body).ok()?;
         let digest = self.record.digester.of_question(call, &call.headers, &normal);
-        Some(Question { digest, operation, streamed, reads: !wishes.no_cache })
+        let reads = !wishes.no_cache && !wishes.no_store;
+        Some(Question { digest, operation, streamed, reads, writes: !wishes.no_store })
     }
 
     /// The answer that is kept, accounted as one that cost nothing.
@@ -125,6 +129,7 @@ impl LlmProxy {
         meter.tell(response.headers_mut());
         meter.end(Outcome::Succeeded, None);
         let age = (now - found.stored_at).num_seconds().max(0);
+        response.headers_mut().insert(trailer::COST, HeaderValue::from_static("0"));
         response.headers_mut().insert(header::AGE, HeaderValue::from(age));
         response.headers_mut().insert(HEADER, HeaderValue::from_static("hit"));
         Ok(Some(response))

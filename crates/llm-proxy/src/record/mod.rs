@@ -149,7 +149,9 @@ impl LlmProxy {
             question.mark_asked(&mut response);
         }
         // What was refused before its account began is nowhere.
-        let Some(opened) = opened.filter(|_| capture || question.is_some()) else {
+        let Some(opened) =
+            opened.filter(|_| capture || question.as_ref().is_some_and(|question| question.writes))
+        else {
             return response;
         };
         let (head, body) = response.into_parts();
@@ -167,6 +169,7 @@ impl LlmProxy {
                 let is_sound = || {
                     !truncated && kept::is_sound(&call.surface, status, &headers, pieces, *ended)
                 };
+                let question = question.filter(|question| question.writes);
                 if let Some(question) = question.filter(|_| is_sound()) {
                     let kept = Kept::new(status, &headers, pieces);
                     warn(self.put_into_cache(&call, &question, &opened, &kept).await);

@@ -123,7 +123,7 @@ pub(super) struct RequestUsage {
 
 /// One request to a model, and what became of it.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-#[schema(as = LlmRequest)]
+#[schema(as = LlmLoggedRequest)]
 pub(super) struct Logged {
     pub(super) id: LlmRequestId,
     #[serde(serialize_with = "loom_core::clock::millis")]
@@ -144,6 +144,8 @@ pub(super) struct Logged {
     pub(super) model: String,
     pub(super) response_model: Option<String>,
     pub(super) upstream_request_id: Option<String>,
+    /// `cache` where no provider was asked.
+    pub(super) served_from: Option<String>,
     pub(super) streamed: bool,
     pub(super) outcome: String,
     /// What the client got; null when it left before an answer.

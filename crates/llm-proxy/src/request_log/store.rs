@@ -34,6 +34,7 @@ struct Row {
     model: String,
     response_model: Option<String>,
     upstream_request_id: Option<String>,
+    served_from: Option<String>,
     streamed: bool,
     outcome: String,
     status: Option<i32>,
@@ -76,6 +77,7 @@ impl From<Row> for Logged {
             model: row.model,
             response_model: row.response_model,
             upstream_request_id: row.upstream_request_id,
+            served_from: row.served_from,
             streamed: row.streamed,
             outcome: row.outcome,
             status: row.status,
@@ -104,7 +106,7 @@ impl From<Row> for Logged {
 fn select(org: OrgId, seen: Seen) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(
         "SELECT id, started_at, user_id, api_key_id, thread_id, weaver_id, tags, request_id, operation, provider,
-                credential_id, model, response_model, upstream_request_id, streamed, outcome, status, error_code,
+                credential_id, model, response_model, upstream_request_id, served_from, streamed, outcome, status, error_code,
                 input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens,
                 reasoning_tokens, usage_complete, web_searches, service_tier, cost_nanousd, latency_ms,
                 first_token_ms, request_bytes, response_bytes

@@ -1,5 +1,7 @@
 //! A reply of a model, whichever wire it came by: whole, and as the events of a stream.
 
+use std::ops::Range;
+
 use super::request::{Seal, Thought};
 
 /// Why a reply ended.
@@ -31,10 +33,34 @@ pub(crate) struct Reply {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Block {
-    Text(String),
+    /// With where it has it from.
+    Text(String, Vec<Citation>),
     Refusal(String),
     Thinking(Thought<'static>),
-    Call { id: String, name: String, arguments: String },
+    Call {
+        id: String,
+        name: String,
+        arguments: String,
+    },
+}
+
+/// A page of the web that something in a text is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Citation {
+    pub(crate) url: String,
+    pub(crate) title: String,
+    /// The characters of the block that it is about. None: all of them.
+    pub(crate) span: Option<Range<usize>>,
+}
+
+impl Citation {
+    /// What it is about in a text of this length.
+    pub(crate) fn span(&self, len: usize) -> Range<usize> {
+        match &self.span {
+            Some(span) => span.start.min(len)..span.end.min(len),
+            None => 0..len,
+        }
+    }
 }
 
 /// What a block of a stream will be.
@@ -54,6 +80,7 @@ pub(crate) enum Event {
     Open { block: usize, kind: Kind },
     Delta { block: usize, text: String },
     Seal { block: usize, seal: Seal<'static> },
+    Cite { block: usize, citation: Citation },
     Close { block: usize },
     Finished { finish: Option<Finish>, stop_sequence: Option<String> },
     Failed(Failure),
@@ -109,7 +136,7 @@ impl Failure {
 impl Block {
     pub(crate) fn new(kind: Kind) -> Self {
         match kind {
-            Kind::Text => Self::Text(String::new()),
+            Kind::Text => Self::Text(String::new(), Vec::new()),
             Kind::Refusal => Self::Refusal(String::new()),
             Kind::Thinking => Self::Thinking(Thought::default()),
             Kind::Call { id, name } => Self::Call { id, name, arguments: String::new() },
@@ -118,7 +145,7 @@ impl Block {
 
     fn kind(&self) -> Kind {
         match self {
-            Self::Text(_) => Kind::Text,
+            Self::Text(..) => Kind::Text,
             Self::Refusal(_) => Kind::Refusal,
             Self::Thinking(_) => Kind::Thinking,
             Self::Call { id, name, .. } => Kind::Call { id: id.clone(), name: name.clone() },
@@ -127,7 +154,7 @@ impl Block {
 
     pub(crate) fn push(&mut self, more: &str) {
         match self {
-            Self::Text(text) | Self::Refusal(text) | Self::Call { arguments: text, .. } => {
+            Self::Text(text, _) | Self::Refusal(text) | Self::Call { arguments: text, .. } => {
                 text.push_str(more);
             }
             Self::Thinking(thought) => thought.text.to_mut().push_str(more),
@@ -136,7 +163,7 @@ impl Block {
 
     pub(crate) fn text(&self) -> &str {
         match self {
-            Self::Text(text) | Self::Refusal(text) | Self::Call { arguments: text, .. } => text,
+            Self::Text(text, _) | Self::Refusal(text) | Self::Call { arguments: text, .. } => text,
             Self::Thinking(thought) => &thought.text,
         }
     }
@@ -161,6 +188,11 @@ impl Reply {
                     thought.seal = Some(seal.clone());
                 }
             }
+            Event::Cite { block, citation } => {
+                if let Some(Block::Text(_, citations)) = self.blocks.get_mut(*block) {
+                    citations.push(citation.clone());
+                }
+            }
             Event::Finished { finish, stop_sequence } => {
                 self.finish = *finish;
                 self.stop_sequence.clone_from(stop_sequence);
@@ -177,8 +209,15 @@ impl Reply {
             if !of.text().is_empty() {
                 events.push(Event::Delta { block, text: of.text().to_owned() });
             }
-            if let Block::Thinking(Thought { seal: Some(seal), .. }) = of {
-                events.push(Event::Seal { block, seal });
+            match of {
+                Block::Thinking(Thought { seal: Some(seal), .. }) => {
+                    events.push(Event::Seal { block, seal });
+                }
+                Block::Text(_, citations) => {
+                    let cite = |citation| Event::Cite { block, citation };
+                    events.extend(citations.into_iter().map(cite));
+                }
+                _ => {}
             }
             events.push(Event::Close { block });
         }

@@ -187,7 +187,7 @@ pub(super) struct Group {
 }
 
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-#[schema(as = LlmUsage)]
+#[schema(as = LlmUsageReport)]
 pub(super) struct Answer {
     /// The time that was looked at, in whole hours.
     #[serde(serialize_with = "loom_core::clock::millis")]

@@ -269,7 +269,7 @@ fn the_guide_tells_of_every_code_of_health() {
     assert!(missing.is_empty(), "docs/operations.md says nothing of {missing:?}");
 }
 
-fn files(folder: &str) -> Vec<(PathBuf, String)> {
+pub(crate) fn files(folder: &str) -> Vec<(PathBuf, String)> {
     let mut folders = vec![root().join(folder)];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {

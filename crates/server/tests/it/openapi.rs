@@ -1,8 +1,11 @@
 //! The OpenAPI document: complete, and the committed copy is what the server says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::document::{json, operations, text};
+use crate::{
+    document::{json, operations, text},
+    metrics::files,
+};
 
 const COPY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
 
@@ -94,4 +97,39 @@ async fn a_running_server_gives_the_same_document_out_and_a_page_to_browse_it() 
         assert!(part.header("content-type").unwrap().starts_with(kind));
         assert!(page.text.contains(path), "{path} is not used by the page");
     }
+}
+
+/// Of two forms with one name, the document would have one, in the places of both.
+#[test]
+fn no_two_forms_have_the_same_name() {
+    let mut names = BTreeMap::new();
+    for (path, text) in files("crates") {
+        for name in forms(&text) {
+            if let Some(other) = names.insert(name.clone(), path.clone()) {
+                panic!("`{name}` is in {} and in {}", path.display(), other.display());
+            }
+        }
+    }
+    assert!(names.len() > 100, "they are found: {}", names.len());
+}
+
+/// What the types of a file that derive `ToSchema` are called in the document.
+fn forms(text: &str) -> Vec<String> {
+    let word = |text: &str| text.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
+    let mut names = Vec::new();
+    let mut lines = text.lines();
+    while lines.by_ref().any(|line| line.starts_with("#[derive(") && line.contains("ToSchema")) {
+        let mut renamed = None;
+        for line in lines.by_ref() {
+            if let Some((_, name)) = line.split_once("as = ").filter(|_| line.contains("schema(")) {
+                renamed = Some(word(name));
+            }
+            let kind = ["struct ", "enum "].iter().find_map(|kind| line.split_once(kind));
+            if let Some((_, name)) = kind.filter(|_| !line.starts_with(['/', '#', ' '])) {
+                names.push(renamed.unwrap_or_else(|| word(name)));
+                break;
+            }
+        }
+    }
+    names
 }

@@ -15,6 +15,7 @@ pub(crate) const MAX_THREADS: usize = 100;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ThreadFormat)]
 pub(crate) enum Format {
     Md,
     #[default]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::translate::{
-    reply::{Block, Event, Failure, Finish, Kind, Reply},
+    reply::{Block, Citation, Event, Failure, Finish, Kind, Reply},
     request::{Seal, Thought},
     thinking::from_signature,
 };
@@ -28,6 +28,7 @@ struct Content<'a> {
     #[serde(rename = "type")]
     kind: String,
     text: Option<String>,
+    citations: Option<Vec<Cited>>,
     thinking: Option<String>,
     signature: Option<String>,
     data: Option<String>,
@@ -35,6 +36,21 @@ struct Content<'a> {
     name: Option<String>,
     #[serde(borrow)]
     input: Option<&'a RawValue>,
+}
+
+/// What the text of a block is from: a page that was found, or a place in what the client sent, which
+/// has no address.
+#[derive(Deserialize)]
+struct Cited {
+    url: Option<String>,
+    title: Option<String>,
+}
+
+impl Cited {
+    fn citation(self) -> Option<Citation> {
+        let url = self.url.filter(|url| !url.is_empty())?;
+        Some(Citation { url, title: self.title.unwrap_or_default(), span: None })
+    }
 }
 
 /// # Errors
@@ -54,7 +70,10 @@ pub(crate) fn whole(body: &[u8]) -> Result<Reply, serde_json::Error> {
 /// What no other wire has a place for, as what a provider's own tools do, is none.
 fn block(content: Content<'_>) -> Option<Block> {
     Some(match content.kind.as_str() {
-        "text" => Block::Text(content.text.unwrap_or_default()),
+        "text" => Block::Text(
+            content.text.unwrap_or_default(),
+            content.citations.into_iter().flatten().filter_map(Cited::citation).collect(),
+        ),
         "thinking" => Block::Thinking(Thought {
             text: content.thinking.unwrap_or_default().into(),
             seal: content.signature.and_then(|signature| from_signature(signature.into())),
@@ -120,6 +139,7 @@ struct Delta {
     thinking: Option<String>,
     signature: Option<String>,
     partial_json: Option<String>,
+    citation: Option<Cited>,
 }
 
 #[derive(Deserialize)]
@@ -222,9 +242,12 @@ impl Decoder {
         };
         let block = self.blocks;
         self.blocks += 1;
-        let mut signature = String::new();
+        let (mut signature, mut cited) = (String::new(), Vec::new());
         let (kind, text) = match content {
-            Block::Text(text) => (Kind::Text, text),
+            Block::Text(text, citations) => {
+                cited = citations;
+                (Kind::Text, text)
+            }
             Block::Refusal(text) => (Kind::Refusal, text),
             Block::Thinking(thought) => {
                 match thought.seal {
@@ -250,6 +273,7 @@ impl Decoder {
         if !text.is_empty() {
             events.push(Event::Delta { block, text });
         }
+        events.extend(cited.into_iter().map(|citation| Event::Cite { block, citation }));
         self.open.push((started.index, Slot::Block { block, signature }));
     }
 
@@ -261,6 +285,9 @@ impl Decoder {
         };
         if let Some(more) = delta.signature {
             signature.push_str(&more);
+        }
+        if let Some(citation) = delta.citation.and_then(Cited::citation) {
+            events.push(Event::Cite { block: *block, citation });
         }
         let text = delta.text.or(delta.thinking).or(delta.partial_json);
         if let Some(text) = text.filter(|text| !text.is_empty()) {

@@ -52,14 +52,17 @@ fn usage(usage: &Usage) -> Value {
     if let Some(thinking) = usage.reasoning.filter(|thinking| *thinking > 0) {
         set(&mut told, "output_tokens_details", json!({"thinking_tokens": thinking}));
     }
+    if let Some(searches) = usage.web_searches.filter(|searches| *searches > 0) {
+        set(&mut told, "server_tool_use", json!({"web_search_requests": searches}));
+    }
     told
 }
 
 fn block(block: &Block) -> Option<Value> {
     Some(match block {
         // An empty text says nothing, and could not be sent back.
-        Block::Text(text) | Block::Refusal(text) if text.is_empty() => return None,
-        Block::Text(text) | Block::Refusal(text) => json!({"type": "text", "text": text}),
+        Block::Text(text, _) | Block::Refusal(text) if text.is_empty() => return None,
+        Block::Text(text, _) | Block::Refusal(text) => json!({"type": "text", "text": text}),
         // Reasoning of which nothing is shown and nothing can be sent back. Who did not ask for any
         // looks for the text in the first block.
         Block::Thinking(Thought { text, seal: None }) if text.is_empty() => return None,
@@ -153,6 +156,8 @@ impl Encoder {
                 }
             }
             Event::Delta { .. } | Event::Seal { .. } => self.tell(event, out),
+            // Citations of this wire can be sent back, and only Anthropic could vouch for them then.
+            Event::Cite { .. } => {}
             Event::Close { block } => {
                 if let Some(held) = self.blocks.get_mut(block) {
                     held.closed = true;

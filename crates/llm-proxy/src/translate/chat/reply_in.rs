@@ -5,7 +5,7 @@
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
-use crate::translate::reply::{Event, Failure, Finish, Kind, Reply};
+use crate::translate::reply::{Citation, Event, Failure, Finish, Kind, Reply};
 
 /// A whole reply, or a chunk of one.
 #[derive(Deserialize)]
@@ -33,6 +33,7 @@ struct Delta {
     reasoning_content: Option<Said>,
     reasoning: Option<Said>,
     refusal: Option<String>,
+    annotations: Option<Vec<Value>>,
     tool_calls: Option<Vec<Fragment>>,
 }
 
@@ -78,6 +79,19 @@ fn text(said: Option<Said>) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// A page of the web that the message names; with the characters of the message that are from it.
+fn citation(annotation: &Value) -> Option<Citation> {
+    let cited = annotation.get("url_citation")?;
+    let text = |name: &str| cited.get(name).and_then(Value::as_str).map(str::to_owned);
+    let place = |name: &str| usize::try_from(cited.get(name)?.as_u64()?).ok();
+    let span = place("start_index").zip(place("end_index")).map(|(start, end)| start..end);
+    Some(Citation {
+        url: text("url")?,
+        title: text("title").unwrap_or_default(),
+        span: span.filter(|span| span.start < span.end),
+    })
+}
+
 /// Arguments are text with JSON in it; some providers send the JSON itself.
 fn arguments(value: Option<Value>) -> String {
     match value {
@@ -113,6 +127,9 @@ pub(crate) struct Decoder {
     blocks: usize,
     /// The block of prose that is open.
     prose: Option<(usize, Kind)>,
+    /// The last block of text, and the characters of the message before it and with it.
+    text: Option<(usize, usize)>,
+    said: usize,
     calls: Vec<Call>,
     refused: bool,
     finish: Option<Finish>,
@@ -203,6 +220,17 @@ impl Decoder {
             self.refused = true;
             self.say(Kind::Refusal, refusal, events);
         }
+        for annotation in delta.annotations.into_iter().flatten() {
+            let cited = self.text.zip(citation(&annotation));
+            if let Some(((block, start), mut citation)) = cited {
+                // What is about an earlier text is about all of this one, for want of a better place.
+                citation.span = citation.span.filter(|span| span.start >= start);
+                if let Some(span) = &mut citation.span {
+                    (span.start, span.end) = (span.start - start, span.end - start);
+                }
+                events.push(Event::Cite { block, citation });
+            }
+        }
         for (place, fragment) in (0..).zip(delta.tool_calls.into_iter().flatten()) {
             self.close_prose(events);
             self.fragment(place, fragment, events);
@@ -210,6 +238,7 @@ impl Decoder {
     }
 
     fn say(&mut self, kind: Kind, text: String, events: &mut Vec<Event>) {
+        let is_text = kind == Kind::Text;
         if self.prose.as_ref().is_some_and(|(_, open)| *open != kind) {
             self.close_prose(events);
         }
@@ -219,10 +248,16 @@ impl Decoder {
                 let block = self.blocks;
                 self.blocks += 1;
                 self.prose = Some((block, kind.clone()));
+                if is_text {
+                    self.text = Some((block, self.said));
+                }
                 events.push(Event::Open { block, kind });
                 block
             }
         };
+        if is_text {
+            self.said += text.chars().count();
+        }
         events.push(Event::Delta { block, text });
     }
 

@@ -13,7 +13,7 @@ use crate::{
     dialect::Dialect,
     translate::{
         Facts,
-        reply::{Block, Event, Finish, Kind, Reply},
+        reply::{Block, Citation, Event, Finish, Kind, Reply},
         request::{Seal, Thought},
         set,
         thinking::to_encrypted,
@@ -23,10 +23,14 @@ use crate::{
 
 pub(crate) fn whole(reply: &Reply, facts: &Facts<'_>) -> Value {
     let (mut text, mut refusal, mut thought) = (None::<String>, None::<String>, String::new());
-    let (mut calls, mut details) = (Vec::new(), Vec::new());
+    let (mut calls, mut details, mut cited) = (Vec::new(), Vec::new(), Vec::new());
     for block in &reply.blocks {
         match block {
-            Block::Text(more) => text.get_or_insert_default().push_str(more),
+            Block::Text(more, citations) => {
+                let text = text.get_or_insert_default();
+                cited.extend(annotations(citations, text.chars().count(), more.chars().count()));
+                text.push_str(more);
+            }
             Block::Refusal(more) => refusal.get_or_insert_default().push_str(more),
             // Reasoning of which nothing is shown and nothing can be sent back.
             Block::Thinking(Thought { text, seal: None }) if text.is_empty() => {}
@@ -42,7 +46,7 @@ pub(crate) fn whole(reply: &Reply, facts: &Facts<'_>) -> Value {
         }
     }
     let mut message =
-        json!({"role": "assistant", "content": text, "refusal": refusal, "annotations": []});
+        json!({"role": "assistant", "content": text, "refusal": refusal, "annotations": cited});
     if !calls.is_empty() {
         set(&mut message, "tool_calls", calls);
     }
@@ -62,6 +66,15 @@ pub(crate) fn whole(reply: &Reply, facts: &Facts<'_>) -> Value {
             "finish_reason": finish_reason(reply.finish(), reply.is_refusal()),
         }],
         "usage": usage(facts.usage),
+    })
+}
+
+/// Where a text has it from that begins behind so many characters of the message and is so long.
+fn annotations(citations: &[Citation], start: usize, len: usize) -> impl Iterator<Item = Value> {
+    citations.iter().map(move |citation| {
+        let span = citation.span(len);
+        json!({"type": "url_citation", "url_citation": {"start_index": start + span.start,
+            "end_index": start + span.end, "url": citation.url, "title": citation.title}})
     })
 }
 
@@ -151,6 +164,8 @@ struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_details: Option<[Value; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<Vec<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tool_calls: Option<[Fragment<'a>; 1]>,
 }
 
@@ -177,6 +192,8 @@ pub(crate) struct Encoder {
     id: String,
     model: String,
     blocks: Vec<Slot>,
+    /// The characters of the message's content.
+    said: usize,
     calls: usize,
     thoughts: usize,
     /// The model says itself that it will not.
@@ -184,7 +201,12 @@ pub(crate) struct Encoder {
 }
 
 enum Slot {
-    Text,
+    /// From where in the message, how long, and where it is from, which is told at the end.
+    Text {
+        start: usize,
+        len: usize,
+        citations: Vec<Citation>,
+    },
     Refusal,
     /// What it said is told again with its seal.
     Thinking {
@@ -204,6 +226,7 @@ impl Encoder {
             id: String::new(),
             model: String::new(),
             blocks: Vec::new(),
+            said: 0,
             calls: 0,
             thoughts: 0,
             refuses: false,
@@ -229,6 +252,11 @@ impl Encoder {
                     self.chunk(delta, facts, out);
                 }
             }
+            Event::Cite { block, citation } => {
+                if let Some(Slot::Text { citations, .. }) = self.blocks.get_mut(block) {
+                    citations.push(citation);
+                }
+            }
             Event::Close { block } => {
                 // Arguments are JSON on this wire, also when there are none.
                 if let Some(Slot::Call { index, is_empty: true }) = self.blocks.get(block) {
@@ -238,6 +266,17 @@ impl Encoder {
             }
             Event::Finished { finish, .. } => {
                 self.start(None, None, facts);
+                // All at once: OpenAI's SDK could not put several lists together.
+                let mut cited = Vec::new();
+                for slot in &self.blocks {
+                    if let Slot::Text { start, len, citations } = slot {
+                        cited.extend(annotations(citations, *start, *len));
+                    }
+                }
+                if !cited.is_empty() {
+                    let delta = Delta { annotations: Some(cited), ..Delta::default() };
+                    self.chunk(delta, facts, out);
+                }
                 let otherwise = if self.calls > 0 { Finish::ToolUse } else { Finish::EndTurn };
                 let reason = finish_reason(finish.unwrap_or(otherwise), self.refuses);
                 self.write(Delta::default(), Some(reason), facts, out);
@@ -268,7 +307,7 @@ impl Encoder {
 
     fn open(&mut self, kind: Kind, facts: &Facts<'_>, out: &mut BytesMut) {
         let slot = match kind {
-            Kind::Text => Slot::Text,
+            Kind::Text => Slot::Text { start: self.said, len: 0, citations: Vec::new() },
             Kind::Refusal => {
                 self.refuses = true;
                 Slot::Refusal
@@ -297,7 +336,11 @@ impl Encoder {
     fn delta(&mut self, block: usize, text: &str, facts: &Facts<'_>, out: &mut BytesMut) {
         let delta = match self.blocks.get_mut(block) {
             None => return,
-            Some(Slot::Text) => Delta { content: Some(text.into()), ..Delta::default() },
+            Some(Slot::Text { len, .. }) => {
+                let more = text.chars().count();
+                (*len, self.said) = (*len + more, self.said + more);
+                Delta { content: Some(text.into()), ..Delta::default() }
+            }
             Some(Slot::Refusal) => Delta { refusal: Some(text.into()), ..Delta::default() },
             Some(Slot::Thinking { text: all, .. }) => {
                 all.push_str(text);

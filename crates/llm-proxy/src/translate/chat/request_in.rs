@@ -8,7 +8,7 @@ use crate::translate::{
     object::{Faults, Object, Path, as_list, as_text},
     request::{
         Call, DefaultMax, Effort, Format, Media, Names, Part, PartKind, Request, Role, Seal,
-        Source, Text, Thinking, Thought, Tool, ToolChoice, ToolResult, Verbosity,
+        Source, Text, Thinking, Thought, Tool, ToolChoice, ToolResult, Verbosity, WebSearch,
     },
     thinking::from_encrypted,
 };
@@ -64,6 +64,9 @@ pub(crate) fn read<'a>(body: &'a RawValue, faults: &mut Faults) -> Request<'a> {
     if let Some(raw) = all.take("response_format") {
         request.format = format(raw, all.path.member("response_format"), faults);
     }
+    if let Some(raw) = all.take("web_search_options") {
+        request.web_search = search(raw, all.path.member("web_search_options"), faults);
+    }
     tier(&mut all, &mut request, faults);
     user(&mut all, &mut request, faults);
     refuse(&mut all, faults);
@@ -90,6 +93,14 @@ fn refuse(all: &mut Object<'_, '_>, faults: &mut Faults) {
     all.only("presence_penalty", &["0", "0.0"], faults);
     all.only("modalities", &["[\"text\"]"], faults);
     all.only("store", &["false"], faults);
+}
+
+fn search<'a>(raw: &'a RawValue, path: Path<'_>, faults: &mut Faults) -> Option<WebSearch<'a>> {
+    let mut options = Object::read(raw, path, faults)?;
+    // How much of what is found the model reads is the provider's to decide.
+    options.ignore(&["search_context_size"]);
+    options.finish(faults);
+    Some(WebSearch { at: path.to_string(), ..WebSearch::default() })
 }
 
 pub(crate) fn tier(all: &mut Object<'_, '_>, request: &mut Request<'_>, faults: &mut Faults) {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::translate::{
-    reply::{Event, Failure, Finish, Kind, Reply},
+    reply::{Citation, Event, Failure, Finish, Kind, Reply},
     request::Seal,
 };
 
@@ -29,6 +29,42 @@ struct Candidate {
     finish_message: Option<String>,
     #[serde(default)]
     index: u64,
+    grounding_metadata: Option<Grounding>,
+}
+
+/// What Google found, and what in the texts is from which of it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Grounding {
+    #[serde(default)]
+    grounding_chunks: Vec<Found>,
+    #[serde(default)]
+    grounding_supports: Vec<Support>,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    web: Option<Page>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    uri: Option<String>,
+    title: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Support {
+    segment: Option<Segment>,
+    #[serde(default)]
+    grounding_chunk_indices: Vec<usize>,
+}
+
+#[derive(Default, Deserialize)]
+struct Segment {
+    #[serde(default)]
+    text: String,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +133,9 @@ pub(crate) struct Decoder {
     one_call: bool,
     /// The block of prose that is open.
     prose: Option<(usize, Kind)>,
+    /// The texts by their blocks, in which what was found is to be placed.
+    texts: Vec<(usize, String)>,
+    grounding: Option<Grounding>,
     finish: Option<Finish>,
     ended: bool,
 }
@@ -126,6 +165,7 @@ impl Decoder {
             return;
         }
         self.close_prose(events);
+        self.cite(events);
         let Some(finish) = self.finish else {
             events.push(Event::Failed(Failure::incomplete()));
             return;
@@ -150,7 +190,9 @@ impl Decoder {
         if chunk.prompt_feedback.is_some_and(|feedback| feedback.block_reason.is_some()) {
             self.finish = Some(Finish::Refused);
         }
-        for candidate in chunk.candidates.into_iter().filter(|candidate| candidate.index == 0) {
+        for mut candidate in chunk.candidates.into_iter().filter(|candidate| candidate.index == 0) {
+            // Told when the text ends, which may be with a part of this very piece.
+            self.grounding = candidate.grounding_metadata.take().or(self.grounding.take());
             for part in candidate.content.into_iter().flat_map(|content| content.parts) {
                 self.part(part, events);
             }
@@ -225,10 +267,14 @@ impl Decoder {
     }
 
     fn say(&mut self, kind: Kind, text: String, events: &mut Vec<Event>) {
+        let is_text = kind == Kind::Text;
         let block = match &self.prose {
             Some((block, open)) if *open == kind => *block,
             _ => self.open(kind, events),
         };
+        if let Some((_, said)) = self.texts.last_mut().filter(|_| is_text) {
+            said.push_str(&text);
+        }
         events.push(Event::Delta { block, text });
     }
 
@@ -236,14 +282,54 @@ impl Decoder {
         self.close_prose(events);
         let block = self.blocks;
         self.blocks += 1;
+        if kind == Kind::Text {
+            self.texts.push((block, String::new()));
+        }
         self.prose = Some((block, kind.clone()));
         events.push(Event::Open { block, kind });
         block
     }
 
     fn close_prose(&mut self, events: &mut Vec<Event>) {
-        if let Some((block, _)) = self.prose.take() {
+        if let Some((block, kind)) = self.prose.take() {
+            if kind == Kind::Text {
+                self.cite(events);
+            }
             events.push(Event::Close { block });
+        }
+    }
+
+    /// The places that Google gives are in bytes, of a part or of the whole reply; the words that it
+    /// gives with them tell which. What it does not place is about the last text.
+    fn cite(&mut self, events: &mut Vec<Event>) {
+        let (Some(grounding), Some((last, _))) = (self.grounding.take(), self.texts.last()) else {
+            return;
+        };
+        let cite = |block, span, found: &Found| {
+            let page = found.web.as_ref()?;
+            let citation = Citation {
+                url: page.uri.clone()?,
+                title: page.title.clone().unwrap_or_default(),
+                span,
+            };
+            Some(Event::Cite { block, citation })
+        };
+        let found = &grounding.grounding_chunks;
+        if grounding.grounding_supports.is_empty() {
+            events.extend(found.iter().filter_map(|found| cite(*last, None, found)));
+        }
+        for support in grounding.grounding_supports {
+            let words = support.segment.unwrap_or_default().text;
+            let place =
+                self.texts.iter().filter(|_| !words.is_empty()).find_map(|(block, text)| {
+                    let (before, _) = text.split_once(&words)?;
+                    let start = before.chars().count();
+                    Some((*block, start..start + words.chars().count()))
+                });
+            let (block, span) = place.map_or((*last, None), |(block, span)| (block, Some(span)));
+            let indices = support.grounding_chunk_indices;
+            let found = indices.into_iter().filter_map(|at| found.get(at));
+            events.extend(found.filter_map(|found| cite(block, span.clone(), found)));
         }
     }
 }

@@ -91,7 +91,7 @@ impl Item {
 impl Part {
     fn block(self) -> Option<Block> {
         match self.kind.as_str() {
-            "output_text" => Some(Block::Text(self.text.unwrap_or_default())),
+            "output_text" => Some(Block::Text(self.text.unwrap_or_default(), Vec::new())),
             "refusal" => Some(Block::Refusal(self.refusal.unwrap_or_default())),
             _ => None,
         }

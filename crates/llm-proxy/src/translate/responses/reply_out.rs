@@ -6,7 +6,7 @@ use super::request_in::Echo;
 use crate::{
     translate::{
         Facts,
-        reply::{Block, Finish, Reply},
+        reply::{Block, Citation, Finish, Reply},
         request::Seal,
         set,
         thinking::to_encrypted,
@@ -35,10 +35,10 @@ fn items(reply: &Reply, own: &str) -> Vec<Value> {
     let mut items: Vec<Value> = Vec::new();
     let mut in_message = false;
     for (at, block) in reply.blocks.iter().enumerate() {
-        if block.text().is_empty() && matches!(block, Block::Text(_)) {
+        if block.text().is_empty() && matches!(block, Block::Text(..)) {
             continue;
         }
-        let is_prose = matches!(block, Block::Text(_) | Block::Refusal(_));
+        let is_prose = matches!(block, Block::Text(..) | Block::Refusal(_));
         let parts = items.last_mut().and_then(|last| last.get_mut("content")?.as_array_mut());
         match parts.filter(|_| in_message && is_prose) {
             Some(parts) => parts.push(part(block)),
@@ -54,7 +54,7 @@ pub(super) fn item(block: &Block, own: &str, at: usize, status: Option<&str>) ->
     let is_done = status.is_some();
     let status = status.unwrap_or("in_progress");
     match block {
-        Block::Text(_) | Block::Refusal(_) => {
+        Block::Text(..) | Block::Refusal(_) => {
             let parts = if is_done { vec![part(block)] } else { Vec::new() };
             json!({"id": item_id(block, own, at), "type": "message", "role": "assistant",
                 "status": status, "content": parts})
@@ -80,7 +80,7 @@ pub(super) fn item(block: &Block, own: &str, at: usize, status: Option<&str>) ->
 
 pub(super) fn item_id(block: &Block, own: &str, at: usize) -> String {
     match block {
-        Block::Text(_) | Block::Refusal(_) => format!("msg_{own}_{at}"),
+        Block::Text(..) | Block::Refusal(_) => format!("msg_{own}_{at}"),
         Block::Call { .. } => format!("fc_{own}_{at}"),
         Block::Thinking(thought) => match &thought.seal {
             Some(Seal::Encrypted { id, .. }) => id.to_string(),
@@ -92,9 +92,24 @@ pub(super) fn item_id(block: &Block, own: &str, at: usize) -> String {
 pub(super) fn part(block: &Block) -> Value {
     match block {
         Block::Refusal(text) => json!({"type": "refusal", "refusal": text}),
-        block => json!({"type": "output_text", "text": block.text(), "annotations": [],
-            "logprobs": []}),
+        block => json!({"type": "output_text", "text": block.text(),
+            "annotations": annotations(block), "logprobs": []}),
     }
+}
+
+/// Where a text has it from.
+pub(super) fn annotations(block: &Block) -> Vec<Value> {
+    let Block::Text(text, citations) = block else { return Vec::new() };
+    if citations.is_empty() {
+        return Vec::new();
+    }
+    let len = text.chars().count();
+    let annotation = |citation: &Citation| {
+        let span = citation.span(len);
+        json!({"type": "url_citation", "start_index": span.start, "end_index": span.end,
+            "url": citation.url, "title": citation.title})
+    };
+    citations.iter().map(annotation).collect()
 }
 
 pub(super) fn summary(text: &str) -> Value {

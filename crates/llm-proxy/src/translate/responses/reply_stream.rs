@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    reply_out::{item, item_id, part, response, status, summary, usage},
+    reply_out::{annotations, item, item_id, part, response, status, summary, usage},
     request_in::Echo,
 };
 use crate::translate::{
@@ -75,7 +75,7 @@ impl Encoder {
             }
             Event::Delta { block, text } => self.delta(block, &text, out),
             // Told with the end of its item.
-            Event::Seal { .. } => {}
+            Event::Seal { .. } | Event::Cite { .. } => {}
             Event::Close { block } => self.close(block, out),
             Event::Finished { .. } => {
                 self.start(facts, out);
@@ -132,7 +132,7 @@ impl Encoder {
             set(&mut data, "item_id", item_id(of, &self.own, block));
             set(&mut data, "output_index", block);
             match of {
-                Block::Text(_) | Block::Refusal(_) => set(&mut data, "content_index", 0),
+                Block::Text(..) | Block::Refusal(_) => set(&mut data, "content_index", 0),
                 Block::Thinking(_) => set(&mut data, "summary_index", 0),
                 Block::Call { .. } => {}
             }
@@ -143,7 +143,7 @@ impl Encoder {
     fn added(&mut self, block: usize, out: &mut BytesMut) {
         let Some(of) = self.reply.blocks.get(block) else { return };
         let begun = item(of, &self.own, block, None);
-        let is_prose = matches!(of, Block::Text(_) | Block::Refusal(_));
+        let is_prose = matches!(of, Block::Text(..) | Block::Refusal(_));
         let empty = part(of);
         let data = json!({"output_index": block, "item": begun});
         self.tell("response.output_item.added", data, out);
@@ -164,7 +164,7 @@ impl Encoder {
         }
         let Some(of) = self.reply.blocks.get(block) else { return };
         let (kind, content, summary) = match of {
-            Block::Text(_) => ("response.output_text.delta", Some(0), None),
+            Block::Text(..) => ("response.output_text.delta", Some(0), None),
             Block::Refusal(_) => ("response.refusal.delta", Some(0), None),
             Block::Thinking(_) => ("response.reasoning_summary_text.delta", None, Some(0)),
             Block::Call { .. } => ("response.function_call_arguments.delta", None, None),
@@ -177,7 +177,7 @@ impl Encoder {
             content_index: content,
             summary_index: summary,
             delta: text,
-            logprobs: matches!(of, Block::Text(_)).then_some([]),
+            logprobs: matches!(of, Block::Text(..)).then_some([]),
         };
         self.sequence += 1;
         frame(kind, &delta, out);
@@ -189,9 +189,20 @@ impl Encoder {
         let Some(of) = self.reply.blocks.get(block).filter(|_| told != Told::Done) else { return };
         let done = item(of, &self.own, block, Some("completed"));
         match of {
-            Block::Text(text) => {
+            Block::Text(text, _) => {
+                let cited: Vec<Value> = annotations(of)
+                    .into_iter()
+                    .enumerate()
+                    .map(|(at, annotation)| {
+                        let data = json!({"annotation_index": at, "annotation": annotation});
+                        self.about(block, data)
+                    })
+                    .collect();
                 let text = self.about(block, json!({"text": text, "logprobs": []}));
                 let part = self.about(block, json!({"part": part(of)}));
+                for data in cited {
+                    self.tell("response.output_text.annotation.added", data, out);
+                }
                 self.tell("response.output_text.done", text, out);
                 self.tell("response.content_part.done", part, out);
             }

@@ -23,7 +23,7 @@ fn stream(wire: Operation) -> Vec<Vec<u8>> {
         return vec![format!("{piece}\n\n").into_bytes(); DELTAS];
     }
     let usage = Usage { input: Some(10), output: Some(20), ..Usage::default() };
-    let reply = Reply { blocks: vec![Block::Text("x".to_owned())], ..Reply::default() };
+    let reply = Reply { blocks: vec![Block::Text("x".to_owned(), Vec::new())], ..Reply::default() };
     let mut encoder = encoder(wire);
     let mut pieces = Vec::new();
     for event in reply.events() {

@@ -185,3 +185,32 @@ fn reasoning_of_which_nothing_is_shown_is_no_block() {
         "{streamed}"
     );
 }
+
+#[test]
+fn a_chat_hears_all_citations_at_once_as_openais_sdk_puts_no_lists_together() {
+    let blocks: String = ["ä", "b"]
+        .iter()
+        .enumerate()
+        .flat_map(|(at, text)| {
+            let cite = json!({"type": "web_search_result_location", "url": format!("https://{at}")});
+            [
+                json!({"type": "content_block_start", "index": at, "content_block": {"type": "text", "text": text}}),
+                json!({"type": "content_block_delta", "index": at, "delta": {"type": "citations_delta", "citation": cite}}),
+                json!({"type": "content_block_stop", "index": at}),
+            ]
+        })
+        .chain([json!({"type": "message_stop"})])
+        .map(|event| format!("data: {event}\n\n"))
+        .collect();
+    let (told, _) = told(Messages, Chat, [blocks.as_bytes()]);
+    let lists: Vec<Value> = told
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok())
+        .filter_map(|chunk| chunk.pointer("/choices/0/delta/annotations").cloned())
+        .collect();
+    let cited = |start, end, url| {
+        json!({"type": "url_citation", "url_citation":
+            {"start_index": start, "end_index": end, "url": url, "title": ""}})
+    };
+    assert_eq!(lists, [json!([cited(0, 1, "https://0"), cited(1, 2, "https://1")])]);
+}

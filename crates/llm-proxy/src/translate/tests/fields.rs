@@ -119,7 +119,11 @@ fn chat_to_anthropic() {
             (json!({"modalities": ["text", "audio"]}), Refused("modalities")),
             (json!({"audio": {"voice": "x"}}), Refused("audio")),
             (json!({"moderation": {}}), Refused("moderation")),
-            (json!({"web_search_options": {}}), Refused("web_search_options")),
+            (json!({"web_search_options": {"search_context_size": "low"}}), Told("/tools/0/name")),
+            (
+                json!({"web_search_options": {"user_location": {"type": "approximate"}}}),
+                Refused("web_search_options.user_location"),
+            ),
             (json!({"functions": []}), Refused("functions")),
             (json!({"function_call": "auto"}), Refused("function_call")),
             (json!({"of_tomorrow": 1}), Refused("of_tomorrow")),

@@ -48,7 +48,7 @@ fn reply() -> impl Strategy<Value = Reply> {
     let calls = prop::collection::vec(call(), 0..3);
     (thoughts, prop::option::of(text()), calls, any::<bool>()).prop_map(
         |(mut blocks, text, calls, cut)| {
-            blocks.extend(text.map(Block::Text));
+            blocks.extend(text.map(|text| Block::Text(text, Vec::new())));
             let calls = calls.into_iter().enumerate().map(|(at, mut call)| {
                 if let Block::Call { id, .. } = &mut call {
                     id.push_str(&at.to_string());
@@ -164,4 +164,41 @@ fn a_seal_of_openais_comes_back_by_way_of_anthropics_wire() {
     let read = whole(Operation::Messages, body(Operation::Messages, &reply).as_bytes()).unwrap();
     assert_eq!(read.blocks, reply.blocks);
     assert_eq!(streamed(Operation::Messages, reply.clone()).blocks, reply.blocks);
+}
+
+#[test]
+fn where_a_whole_reply_has_its_text_from_is_told_on_openais_wires() {
+    let claude = serde_json::json!({"id": "msg_1", "content": [
+        {"type": "text", "text": "Łódź: "},
+        {"type": "text", "text": "650,000", "citations": [
+            {"type": "web_search_result_location", "url": "https://e.com", "title": null,
+             "cited_text": "x", "encrypted_index": "y"},
+            {"type": "char_location", "document_index": 0, "cited_text": "x"}]}]});
+    let reply = whole(Operation::Messages, claude.to_string().as_bytes()).unwrap();
+    let told = |wire, pointer: &str| {
+        let value: serde_json::Value = serde_json::from_str(&body(wire, &reply)).unwrap();
+        value.pointer(pointer).unwrap().clone()
+    };
+    assert_eq!(
+        told(Operation::Chat, "/choices/0/message/annotations"),
+        serde_json::json!([{"type": "url_citation", "url_citation":
+            {"start_index": 6, "end_index": 13, "url": "https://e.com", "title": ""}}])
+    );
+    assert_eq!(
+        told(Operation::Responses, "/output/0/content/1/annotations"),
+        serde_json::json!([{"type": "url_citation", "start_index": 0, "end_index": 7,
+            "url": "https://e.com", "title": ""}])
+    );
+    let mut again = Reply::default();
+    for event in reply.clone().events() {
+        again.take(&event);
+    }
+    assert_eq!(again, reply);
+
+    let gemini = serde_json::json!({"candidates": [{"finishReason": "STOP",
+        "content": {"parts": [{"text": "650,000"}]},
+        "groundingMetadata": {"groundingChunks": [{"web": {"uri": "https://e.com"}}, {}]}}]});
+    let reply = whole(Operation::GenerateContent, gemini.to_string().as_bytes()).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&body(Operation::Chat, &reply)).unwrap();
+    assert_eq!(value["choices"][0]["message"]["annotations"][0]["url_citation"]["end_index"], 7);
 }

@@ -45,6 +45,8 @@ transcripts! {
     "gemini_malformed_call" of GenerateContent,
     "gemini_max_tokens" of GenerateContent,
     "gemini_unavailable" of GenerateContent,
+    "gemini_grounded" of GenerateContent,
+    "chat_citations" of Chat,
 }
 
 #[test]
@@ -100,6 +102,8 @@ fn what_they_cost_is_by_the_providers_own_count() {
         ("gemini_malformed_call", Some(20), Some(100), (None, None), None, None),
         ("gemini_max_tokens", Some(5), None, (None, None), Some(2), None),
         ("gemini_unavailable", Some(20), Some(100), (None, None), Some(1), None),
+        ("gemini_grounded", Some(20), None, (None, None), Some(12), None),
+        ("chat_citations", Some(12), None, (None, None), Some(9), None),
     ];
     assert_eq!(counts, expected);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loom_testkit::{Answer, Setup, TestApp, User, eventually};
+use loom_testkit::{Answer, Setup, TestApp, User, app::UPSTREAM_KEY, eventually};
 use serde_json::{Value, json};
 
 use super::{GPT, Op, post, stream};
@@ -72,6 +72,7 @@ async fn the_same_question_gets_the_same_reply_which_costs_nothing_and_says_so()
         let again = user.post(path, body).await.expect(200);
         assert_eq!((told(&again), &again.text), (Some("hit"), &first.text), "{path}");
         assert_eq!(again.header("content-type"), first.header("content-type"), "{path}");
+        assert_eq!(again.header("x-loom-cost-usd"), Some("0"), "{path}");
         assert_eq!(app.mock.requests().len(), asked + 1, "{path} {body}");
         app.clock.advance(Duration::from_secs(7));
         // On every replica.
@@ -83,6 +84,13 @@ async fn the_same_question_gets_the_same_reply_which_costs_nothing_and_says_so()
         assert_eq!((&there.text, there.header("age")), (&first.text, Some("7")), "{path}");
     }
     other.shut_down().await;
+    let log = user.get("/api/llm/requests?limit=200").await.expect(200).json();
+    let from = |place: &Value| {
+        let of = log["requests"].as_array().unwrap().iter();
+        of.filter(|row| row["served_from"] == *place).count()
+    };
+    assert!(from(&json!("cache")) >= 2 * asks.len(), "{log}");
+    assert_eq!(from(&Value::Null), asks.len(), "{log}");
     let database = app.stop().await;
     let rows: Vec<Value> =
         sqlx::query_scalar("SELECT to_jsonb(r) FROM llm_requests r WHERE served_from IS NOT NULL")
@@ -94,6 +102,7 @@ async fn the_same_question_gets_the_same_reply_which_costs_nothing_and_says_so()
     assert!(rows.iter().any(|row| row["provider"] == "anthropic"));
     for row in rows {
         assert_eq!((&row["served_from"], &row["cost_nanousd"]), (&json!("cache"), &json!(0)));
+        assert_eq!(row["usage_complete"], true);
         assert_eq!((&row["input_tokens"], &row["outcome"]), (&json!(null), &json!("succeeded")));
         assert_eq!(row["usage_complete"], true, "nothing of it was used: {row}");
     }
@@ -150,7 +159,7 @@ async fn a_client_may_ask_past_the_cache() {
     let (path, body) = (Op::Chat.path(), certain(Op::Chat.body(GPT)));
     for _ in 0..2 {
         let answer = user.with("cache-control", "max-age=0, no-store").post(path, &body).await;
-        assert_eq!(told(&answer.expect(200)), None);
+        assert_eq!(told(&answer.expect(200)), Some("bypass"));
     }
     assert_eq!(told(&user.post(path, &body).await), Some("miss"));
     hit(&user, path, &body).await;
@@ -240,4 +249,19 @@ async fn settings_have_bounds_and_their_changes_are_audited() {
     let acts = app.rows("SELECT * FROM audit_log WHERE action = 'llm_settings.change'").await;
     assert_eq!(acts.len(), 1, "what was refused is no change");
     assert_eq!(acts[0]["details"]["from"]["capture"]["retention_days"], 30);
+}
+
+#[tokio::test]
+async fn what_a_callers_own_token_got_is_nobody_elses() {
+    let app = Setup::default().set("LOOM_SERVER_LLM_CALLER_TOKENS", "openai").start().await;
+    let user = app.user("ada@example.com").await;
+    turn_on(&user, json!({"enabled": true})).await;
+    let (path, body) = (Op::Chat.path(), certain(Op::Chat.body(GPT)));
+    let own = user.with("x-loom-provider-token", UPSTREAM_KEY);
+    assert_eq!(told(&own.post(path, &body).await.expect(200)), None);
+    assert_eq!(told(&user.post(path, &body).await.expect(200)), Some("miss"));
+    hit(&user, path, &body).await;
+    // Nor does it get what others paid for, for a token that may not be good.
+    let bad = user.with("x-loom-provider-token", "sk-of-the-caller-31337");
+    bad.post(path, &body).await.expect(401);
 }

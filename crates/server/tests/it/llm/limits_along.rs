@@ -1,13 +1,13 @@
 //! Limits and accounts where a request does not go the plain way: by another target of its route, counted
 //! and not answered, under a key, out of the cache, and left by its client while limits are asked.
 
-
 use loom_testkit::{Setup, TestApp, User, eventually, llm::Script};
 use serde_json::{Value, json};
 
 use super::{
     GPT, Op, SONNET, ask, begin_stream,
-    limits::{counted, estimate, limit, spent, tight}, receive, stream,
+    limits::{counted, estimate, limit, spent, tight},
+    receive, stream,
 };
 
 /// A route `fast`: first GPT, then Sonnet.

@@ -132,9 +132,18 @@ async fn a_refused_credential_is_disabled_with_the_reason_and_another_one_serves
     assert!(alerts.text.contains("llm.credential_disabled"), "{}", alerts.text);
 
     // The last one too.
-    app.mock
-        .enqueue(Reply::json(403, &json!({"error": {"message": "not from here", "code": "x"}})));
+    let message = format!("not from here: {UPSTREAM_KEY}");
+    app.mock.enqueue(Reply::json(403, &json!({"error": {"message": message, "code": "x"}})));
     ask(&admin, Op::Chat, GPT).await.expect(403);
+    // What it repeats of the key is written nowhere.
+    let reasons = eventually(async || {
+        let all = list(&admin).await.iter().map(ToString::to_string).collect::<String>();
+        (all.matches("\"disabled_by\":\"provider\"").count() == 2).then_some(all)
+    })
+    .await;
+    let alerts = admin.get("/api/admin/deliveries").await.expect(200).text;
+    assert!(reasons.contains("not from here") && !reasons.contains(UPSTREAM_KEY), "{reasons}");
+    assert!(!alerts.contains(UPSTREAM_KEY), "{alerts}");
     let refused = ask(&admin, Op::Chat, GPT).await.expect(503);
     assert_eq!(Op::Chat.error_of(&refused.json()).1, "credentials_disabled");
     let health = admin.get("/api/admin/health").await.json();

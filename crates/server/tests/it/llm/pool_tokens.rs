@@ -132,11 +132,11 @@ async fn a_replica_that_died_while_it_refreshed_holds_nobody_up_for_long() {
 #[tokio::test]
 async fn a_refused_refresh_token_disables_its_credential_and_the_admins_hear_of_it() {
     let world = World::new(Setup::default()).await;
-    let one = world.oauth("r1").await;
+    let one = world.oauth("a-long-refresh-token-of-ours").await;
     world.tokens.enqueue(
         400,
         None,
-        r#"{"error": "invalid_grant", "error_description": "revoked"}"#,
+        r#"{"error": "invalid_grant", "error_description": "revoked a-long-refresh-token-of-ours"}"#,
     );
     let refused = ask(&world.admin, Op::Chat, GPT).await.expect(503);
     assert_eq!(Op::Chat.error_of(&refused.json()).1, "credentials_disabled");
@@ -146,6 +146,7 @@ async fn a_refused_refresh_token_disables_its_credential_and_the_admins_hear_of_
         (Some("disabled"), Some("token_endpoint"))
     );
     assert!(view["disabled_reason"].as_str().unwrap().contains("invalid_grant revoked"), "{view}");
+    assert!(!view.to_string().contains("a-long-refresh-token-of-ours"), "{view}");
     let told = world.admin.get("/api/admin/deliveries").await.expect(200);
     assert!(told.text.contains("llm.credential_disabled"), "{}", told.text);
     ask(&world.admin, Op::Chat, GPT).await.expect(503);

@@ -85,7 +85,7 @@ async fn work(callers: &[Caller], rounds: usize) {
                 match round % 4 {
                     0 => drop(ask(&caller, op, op.priced_model()).await.expect(200)),
                     1 => drop(stream(&caller, op, "model-of-tomorrow").await),
-                    2 => drop(ask(&caller, op, "mock-error-429").await.expect(429)),
+                    2 => drop(ask(&caller, op, "mock-error-400").await.expect(400)),
                     _ => drop(stream(&caller, op, "mock-cut").await),
                 }
             }
