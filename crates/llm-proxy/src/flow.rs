@@ -299,12 +299,12 @@ impl Flow {
                         pause = (pause * 2).min(LONGEST_PAUSE);
                         continue;
                     }
+                    // That nobody else is left tells less than why those who were asked refused.
+                    Err(why) if !tried.is_empty() && why.code() == "upstream_unavailable" => {
+                        return None;
+                    }
                     Err(why) => {
-                        // That none is left tells less than what became of those that were tried.
-                        let is_news = why.status() != http::StatusCode::SERVICE_UNAVAILABLE;
-                        if tried.is_empty() || is_news {
-                            self.note(Refusal::ours(provider, &prepared, why));
-                        }
+                        self.note(Refusal::ours(provider, &prepared, why));
                         return None;
                     }
                 }
