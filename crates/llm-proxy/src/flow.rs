@@ -304,11 +304,7 @@ impl Flow {
                         return None;
                     }
                     Err(why) => {
-                        // That none is left tells less than what became of those that were tried.
-                        let is_news = why.status() != http::StatusCode::SERVICE_UNAVAILABLE;
-                        if tried.is_empty() || is_news {
-                            self.note(Refusal::ours(provider, &prepared, why));
-                        }
+                        self.note(Refusal::ours(provider, &prepared, why));
                         return None;
                     }
                 }
