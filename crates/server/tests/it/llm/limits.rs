@@ -95,6 +95,11 @@ async fn native_requests_come_under_the_same_limits_with_a_problem_document() {
     assert_eq!(refused.header("x-ratelimit-remaining-requests"), Some("0"));
     assert_eq!(refused.header("retry-after"), Some("30"));
     assert_eq!(refused.json()["limit"]["measure"], "requests");
+    limit(&user, "organisation/all", json!({"usd_per_day": 0.000_5})).await;
+    app.clock.advance(Duration::from_secs(60));
+    let refused = user.post("/proxy/anthropic/complete", &body).await.expect(429);
+    assert_eq!(refused.code(), "quota_exceeded");
+    assert_eq!(refused.json()["limit"]["limit_usd"], 0.000_5, "{}", refused.text);
 }
 
 #[tokio::test]
