@@ -1,4 +1,4 @@
-//! The load bench: what Loom's LLM proxy costs, beside the bare minimum of being in between.
+//! The load bench: what Loom costs, beside the bare minimum.
 
 mod forwarder;
 mod load;
@@ -12,6 +12,7 @@ mod report;
 mod response;
 mod run;
 mod stats;
+mod threads;
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -35,6 +36,8 @@ enum Command {
     Logs(logs::Options),
     /// Measure the memory of open streams and of large bodies
     Memory(memory::Options),
+    /// Measure the search over threads, and appends to short and long ones
+    Threads(threads::Options),
     /// The mock upstream alone; prints its address
     Mock {
         #[arg(long, default_value_t = 0)]
@@ -56,6 +59,7 @@ async fn main() -> Result<()> {
         Command::Run(options) => run::run(&options).await,
         Command::Logs(options) => logs::run(&options).await,
         Command::Memory(options) => memory::run(&options).await,
+        Command::Threads(options) => threads::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {
             forwarder::serve(listen(port).await?, &upstream).await

@@ -1,13 +1,21 @@
-//! Server-sent events: headers and keep-alive.
+//! Server-sent events: headers, keep-alive, and what ends a stream.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, future::Future, time::Duration};
 
-use axum::response::{
-    IntoResponse, Response, Sse,
-    sse::{Event, KeepAlive},
+use axum::{
+    body::Body,
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
 };
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::{HeaderValue, header};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::port::BoxFuture;
 
 /// A comment line is sent after this long without an event.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -30,4 +38,88 @@ pub fn response_every(
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
+}
+
+/// The response for a stream that writes its events, and its comments, itself.
+pub fn raw_response(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    let body = Body::from_stream(pieces.map(Ok::<_, Infallible>));
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (headers, body).into_response()
+}
+
+/// May the watcher go on watching? True also while that cannot be known.
+pub type Recheck = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+
+/// Why a stream ends before its client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bye {
+    MaxDuration,
+    Revoked,
+    Shutdown,
+}
+
+impl Bye {
+    /// The last event of the stream.
+    pub fn event(self) -> &'static str {
+        match self {
+            Self::MaxDuration => "event: bye\ndata: {\"reason\":\"max_duration\"}\n\n",
+            Self::Revoked => "event: bye\ndata: {\"reason\":\"revoked\"}\n\n",
+            Self::Shutdown => "event: bye\ndata: {\"reason\":\"shutdown\"}\n\n",
+        }
+    }
+}
+
+/// What ends a stream, whatever goes on in it.
+pub struct Leash {
+    stop: CancellationToken,
+    recheck: Recheck,
+    every: Duration,
+    end: Instant,
+    checked: Instant,
+}
+
+impl Leash {
+    /// `recheck` is asked after each `every`; the stream ends after `longest` in any case.
+    pub fn new(
+        stop: CancellationToken,
+        recheck: Recheck,
+        every: Duration,
+        longest: Duration,
+    ) -> Self {
+        let now = Instant::now();
+        Self { stop, recheck, every, end: now + longest, checked: now }
+    }
+
+    /// # Errors
+    /// When the stream is to end first.
+    pub async fn unless_ended<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Bye> {
+        let mut waiting = std::pin::pin!(waiting);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Bye::Shutdown),
+                () = sleep_until(self.end) => return Err(Bye::MaxDuration),
+                () = sleep_until(self.checked + self.every) => {
+                    self.check_again(Duration::ZERO).await?;
+                }
+                done = &mut waiting => return Ok(done),
+            }
+        }
+    }
+
+    /// Asks now, unless it was asked within `age`.
+    ///
+    /// # Errors
+    /// When the watcher may no more.
+    pub async fn check_again(&mut self, age: Duration) -> Result<(), Bye> {
+        if self.checked.elapsed() < age {
+            return Ok(());
+        }
+        self.checked = Instant::now();
+        if (self.recheck)().await { Ok(()) } else { Err(Bye::Revoked) }
+    }
 }

@@ -58,6 +58,11 @@ impl Operation {
         }
     }
 
+    /// It counts the tokens of a request, and uses none.
+    pub(crate) fn only_counts(self) -> bool {
+        matches!(self, Self::CountTokens | Self::CountInput | Self::CountContents)
+    }
+
     /// Behind the provider's base URL; what Vertex is asked has the model in its address.
     pub(crate) fn path(self) -> &'static str {
         match self {

@@ -22,6 +22,7 @@ use crate::{
     exchange::along,
     frames::Surface,
     ledger::Opening,
+    limits::Need,
     live::Account,
     native,
     observe::Observer,
@@ -156,6 +157,9 @@ impl LlmProxy {
             max_output,
             input_estimate,
         } = asking;
+        if headers.contains_key(CALLERS) {
+            candidates = candidates.of_whom_a_token_is()?;
+        }
         let now = self.clock.now().timestamp();
         let forming = Forming { model: &model, streamed, request_id: &info.id, now };
         let (first, prepared) = candidates.prepare(|target| ask.prepare(&forming, target))?;
@@ -169,14 +173,16 @@ impl LlmProxy {
                 principal: &principal,
                 info: &info,
                 headers: &headers,
-                operation: prepared.operation,
                 provider: &first.provider,
                 model: first.routed().unwrap_or(&model),
                 streamed,
                 request_bytes,
-                surface: surface.into(),
-                max_output,
-                input_estimate,
+                need: Need {
+                    operation: prepared.operation,
+                    surface: surface.into(),
+                    max_output,
+                    input_estimate,
+                },
             })
             .await?;
         let account = Account::new(meter, model.clone(), Observer::json(prepared.operation));
@@ -225,17 +231,27 @@ impl Flow {
                 Some(Err(refusal)) => return self.refused(refusal),
                 None => {}
             }
-            next = self.next();
+            next = self.next().await;
         }
         let refusal = self.worst.take().unwrap_or(nobody);
         self.refused(refusal)
     }
 
-    /// The next that can be told the request.
-    fn next(&mut self) -> Option<(Target, Prepared)> {
-        if self.attempts >= MAX_ATTEMPTS || Instant::now() >= self.deadline {
-            return None;
+    /// The next that can be told the request, and that it may be told to.
+    async fn next(&mut self) -> Option<(Target, Prepared)> {
+        loop {
+            if self.attempts >= MAX_ATTEMPTS || Instant::now() >= self.deadline {
+                return None;
+            }
+            let (target, prepared) = self.prepared()?;
+            match self.admit(&target, &prepared).await {
+                Ok(()) => return Some((target, prepared)),
+                Err(refusal) => self.note(refusal),
+            }
         }
+    }
+
+    fn prepared(&mut self) -> Option<(Target, Prepared)> {
         let now = self.proxy.clock.now().timestamp();
         let forming =
             Forming { model: &self.model, streamed: self.streamed, request_id: &self.info.id, now };
@@ -245,6 +261,16 @@ impl Flow {
             self.ask = Ask::Spent;
         }
         next
+    }
+
+    /// Limits of models, and prices, are others there.
+    async fn admit(&mut self, target: &Target, prepared: &Prepared) -> Result<(), Refusal> {
+        self.account.served_by(&target.provider, prepared.operation, target.routed(), None);
+        self.account.admit(&self.proxy.limits).await.map_err(|error| {
+            let mut refusal = Refusal::ours(&target.provider, prepared, error);
+            refusal.model = target.routed().map(str::to_owned);
+            refusal
+        })
     }
 
     /// One candidate, with its credentials in turn. None: another may do better.
@@ -272,6 +298,10 @@ impl Flow {
                         }
                         pause = (pause * 2).min(LONGEST_PAUSE);
                         continue;
+                    }
+                    // That nobody else is left tells less than why those who were asked refused.
+                    Err(why) if !tried.is_empty() && why.code() == "upstream_unavailable" => {
+                        return None;
                     }
                     Err(why) => {
                         self.note(Refusal::ours(provider, &prepared, why));

@@ -18,7 +18,7 @@ use crate::{
     LlmProxy,
     dialect::Operation,
     drain::Drains,
-    limits::{Limits as Budgets, Reservation, Surface},
+    limits::{Limits as Budgets, Need, Reservation, bare},
     measures::Measures,
     observe::Seen,
     price::Overrides,
@@ -149,17 +149,8 @@ impl Ledger {
     /// # Errors
     /// 400 for an attribution header that is none.
     pub(crate) fn open(&self, request: &Opening<'_>) -> Result<Meter> {
-        let Opening {
-            principal,
-            info,
-            headers,
-            operation,
-            provider,
-            model,
-            streamed,
-            request_bytes,
-            ..
-        } = request;
+        let Opening { principal, info, headers, provider, model, streamed, request_bytes, need } =
+            request;
         let now = self.clock.now();
         let weaver = match principal.actor {
             Actor::Weaver(id) => Some(id),
@@ -177,7 +168,7 @@ impl Ledger {
             weaver_id: weaver.map(|id| id.0),
             tags: tags(headers)?,
             request_id: Arc::clone(&info.id),
-            operation: operation.name(),
+            operation: need.operation.name(),
             provider: Arc::clone(&provider.name),
             credential_id: None,
             model: loom_core::text::cut(model, MAX_NAME).to_owned(),
@@ -213,6 +204,7 @@ impl Ledger {
             prices: Arc::clone(&self.prices),
             drains: self.drains.clone(),
             writer: self.writer.clone(),
+            need: request.need,
             reservation: None,
         })
     }
@@ -225,13 +217,9 @@ impl LlmProxy {
     /// 400 for an attribution header that is none, 429 for what a limit has no room for.
     pub(crate) async fn open_account(&self, request: &Opening<'_>) -> Result<Meter> {
         let mut meter = self.ledger.open(request)?;
-        let Some(row) = &meter.row else { return Ok(meter) };
-        match self.limits.reserve(request, row).await {
-            Ok(reservation) => meter.reservation = reservation,
-            Err(error) => {
-                meter.fail(error.status(), error.code());
-                return Err(error);
-            }
+        if let Err(error) = meter.admit(&self.limits).await {
+            meter.fail(error.status(), error.code());
+            return Err(error);
         }
         Ok(meter)
     }
@@ -242,17 +230,11 @@ pub(crate) struct Opening<'a> {
     pub(crate) principal: &'a Principal,
     pub(crate) info: &'a RequestInfo,
     pub(crate) headers: &'a HeaderMap,
-    pub(crate) operation: Operation,
     pub(crate) provider: &'a Provider,
     pub(crate) model: &'a str,
     pub(crate) streamed: bool,
     pub(crate) request_bytes: usize,
-    /// How the client speaks to us.
-    pub(crate) surface: Surface,
-    /// The most tokens that the client lets the model answer with.
-    pub(crate) max_output: Option<u64>,
-    /// See [`crate::limits::input_estimate`].
-    pub(crate) input_estimate: u64,
+    pub(crate) need: Need,
 }
 
 fn attribution<T: std::str::FromStr>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>> {
@@ -293,7 +275,9 @@ pub(crate) struct Meter {
     prices: Arc<Overrides>,
     drains: Drains,
     writer: Writer<Row>,
-    /// What it may use, of the limits that it counts against.
+    /// What it may use where it is asked now.
+    need: Need,
+    /// That, of the limits that it counts against.
     reservation: Option<Reservation>,
 }
 
@@ -309,6 +293,16 @@ impl Meter {
         LlmRequestId(self.row.as_ref().map(|row| row.id).unwrap_or_default())
     }
 
+    /// Reserves what it may use where it is asked now, in place of what was reserved for another place:
+    /// limits may be of one model only, and prices differ.
+    ///
+    /// # Errors
+    /// As of [`Budgets::reserve`]; what was reserved before stays.
+    pub(crate) async fn admit(&mut self, limits: &Budgets) -> Result<()> {
+        let Some(row) = &self.row else { return Ok(()) };
+        limits.reserve(&mut self.reservation, self.need, row).await
+    }
+
     /// Who answers in the end. `model`: its name there, where a route chose it.
     pub(crate) fn served_by(
         &mut self,
@@ -316,6 +310,7 @@ impl Meter {
         operation: Operation,
         model: Option<&str>,
     ) {
+        self.need.operation = operation;
         self.change(|row| {
             row.operation = operation.name();
             if let Some(model) = model
@@ -341,6 +336,7 @@ impl Meter {
         self.change(|row| {
             row.served_from = Some(place);
             row.cost_nanousd = Some(0);
+            row.usage_complete = true;
         });
     }
 
@@ -382,7 +378,8 @@ impl Meter {
         self.finish.clone_from(&seen.finish);
         let price = |model: &str| self.prices.of(row.org_id, &row.provider, model);
         let model = row.response_model.as_deref();
-        let price = model.and_then(price).or_else(|| price(&row.model));
+        // Prices go by the model's name alone.
+        let price = model.and_then(price).or_else(|| price(bare(&row.provider, &row.model)));
         row.cost_nanousd = price.and_then(|price| price.cost_nanousd(&row.usage));
         row.cost_nanousd
     }

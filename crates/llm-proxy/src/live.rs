@@ -44,6 +44,14 @@ impl Account {
         Self { id: meter.id(), meter: Some(meter), observer, asked, cost: None }
     }
 
+    /// [`Meter::admit`].
+    pub(crate) async fn admit(&mut self, limits: &crate::limits::Limits) -> loom_core::Result<()> {
+        match &mut self.meter {
+            Some(meter) => meter.admit(limits).await,
+            None => Ok(()),
+        }
+    }
+
     /// [`Meter::tell`].
     pub(crate) fn tell(&self, headers: &mut http::HeaderMap) {
         if let Some(meter) = &self.meter {

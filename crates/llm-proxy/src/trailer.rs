@@ -38,6 +38,14 @@ pub(crate) fn wanted() -> Option<Told> {
     WANTED.try_with(Clone::clone).ok()
 }
 
+/// The same place for what goes on in another task.
+pub(crate) async fn within<F: Future>(told: Option<Told>, work: F) -> F::Output {
+    match told {
+        Some(told) => WANTED.scope(told, work).await,
+        None => work.await,
+    }
+}
+
 /// US dollars, as far as there are digits.
 pub(crate) fn usd(nanousd: i64) -> Option<HeaderValue> {
     let nano = u64::try_from(nanousd).ok()?;

@@ -4,22 +4,20 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    body::Body,
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::{Stream, StreamExt};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts};
+use http::{HeaderMap, StatusCode, Uri, header, request::Parts};
 use loom_core::{
     Error, Json, Principal, Query, Result,
     authorize::{Action, authorize},
     error::Problem,
     port::{Audit, Reauthenticate},
     principal::{Actor, Authentication, RequestInfo, Scope, required},
+    sse::{self, Recheck},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -38,7 +36,7 @@ use crate::{
         peer,
         store::{self, ReplicaRow},
     },
-    watch::{self, Leash, Recheck},
+    watch::{self, Leash},
 };
 
 const LINES: &str = "/internal/logs";
@@ -144,11 +142,11 @@ async fn stream_log_lines(
         if answer.status() != StatusCode::OK {
             return peer::pass_on(answer).await;
         }
-        return Ok(events(leash.hold(peer::pieces(answer))));
+        return Ok(sse::raw_response(leash.hold(peer::pieces(answer))));
     }
     let seat = logs.watchers.sit(holder(&principal))?;
     admin.record(&principal, &info, "logs.watch", &query).await?;
-    Ok(events(watch::events(&logs.buffer, filter, seat, leash)))
+    Ok(sse::raw_response(watch::events(&logs.buffer, filter, seat, leash)))
 }
 
 /// A server of this installation.
@@ -220,7 +218,7 @@ async fn peer_stream(
     let seat = logs.watchers.sit(user)?;
     // The server that the user asked looks whether they still may.
     let leash = Leash::new(logs.stop.clone(), Box::new(|| Box::pin(std::future::ready(true))));
-    Ok(events(watch::events(&logs.buffer, filter, seat, leash)))
+    Ok(sse::raw_response(watch::events(&logs.buffer, filter, seat, leash)))
 }
 
 fn question(uri: &Uri) -> String {
@@ -234,16 +232,6 @@ async fn lines(logs: &Logs, filter: Filter) -> Result<Response> {
         .await
         .map_err(Error::internal)?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(lines)).into_response())
-}
-
-fn events(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Response {
-    let body = Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>));
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-    ];
-    (headers, body).into_response()
 }
 
 /// Whose streams are counted together.

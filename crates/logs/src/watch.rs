@@ -10,7 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use loom_core::{Error, Result, port::BoxFuture};
+use loom_core::{
+    Error, Result,
+    sse::{self, Bye, Recheck},
+};
 use metrics::gauge;
 use tokio::{
     sync::watch,
@@ -87,47 +90,19 @@ impl Drop for Seat {
     }
 }
 
-/// May the watcher go on watching? Also while that cannot be known, within the longest time.
-pub(crate) type Recheck = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
-
-/// Why a stream ends.
-enum Bye {
-    TooLong,
-    Refused,
-    GoingDown,
-}
-
-/// What ends a stream, whatever goes on in it.
+/// What ends a stream, and whether it has.
 pub(crate) struct Leash {
-    stop: CancellationToken,
-    recheck: Recheck,
-    end: Instant,
-    next_recheck: Instant,
+    leash: sse::Leash,
     ended: bool,
 }
 
 impl Leash {
     pub(crate) fn new(stop: CancellationToken, recheck: Recheck) -> Self {
-        let now = Instant::now();
-        Self { stop, recheck, end: now + LONGEST, next_recheck: now + RECHECK, ended: false }
+        Self { leash: sse::Leash::new(stop, recheck, RECHECK, LONGEST), ended: false }
     }
 
     async fn unless_ended<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Bye> {
-        let mut waiting = std::pin::pin!(waiting);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(Bye::GoingDown),
-                () = sleep_until(self.end) => return Err(Bye::TooLong),
-                () = sleep_until(self.next_recheck) => {
-                    self.next_recheck = Instant::now() + RECHECK;
-                    if !(self.recheck)().await {
-                        return Err(Bye::Refused);
-                    }
-                }
-                done = &mut waiting => return Ok(done),
-            }
-        }
+        self.leash.unless_ended(waiting).await
     }
 
     /// The piece, or the last word.
@@ -137,11 +112,7 @@ impl Leash {
             Err(bye) => bye,
         };
         self.ended = true;
-        Bytes::from_static(match bye {
-            Bye::TooLong => b"event: bye\ndata: {\"reason\":\"max_duration\"}\n\n",
-            Bye::Refused => b"event: bye\ndata: {\"reason\":\"revoked\"}\n\n",
-            Bye::GoingDown => b"event: bye\ndata: {\"reason\":\"shutdown\"}\n\n",
-        })
+        Bytes::from_static(bye.event().as_bytes())
     }
 
     /// Another server's pieces, as long as we let them pass.

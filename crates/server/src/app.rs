@@ -80,6 +80,7 @@ impl Features {
         let mut features = Self::new(pool, config, clock, vault, stop_streams, hub)?;
         features.auth = features.auth.start(&features.hub).await?;
         features.llm = features.llm.start(features.hub.subscribe(loom_auth::REVOKED)).await?;
+        features.threads.start();
         Ok(features)
     }
 
@@ -136,9 +137,9 @@ impl Features {
             pool: pool.clone(),
             clock: clock.clone(),
             hub: hub.clone(),
-            vault,
             audit: auth.audit(),
             orgs: Arc::new(auth.clone()),
+            who: Arc::new(ByKeys(auth.clone())),
             stop: stop_streams.clone(),
         };
         let threads = Threads::new(threads, config.threads.clone());
@@ -177,6 +178,7 @@ impl Features {
             health::memory(thresholds),
             health::configuration(config),
             self.llm.health(),
+            self.threads.health(),
             self.auth.health(),
             self.jobs.health_through(database.probes()),
             self.docs.health(),
@@ -190,6 +192,7 @@ impl Features {
     pub async fn close(&self, grace: Duration) {
         self.jobs.shutdown(grace).await;
         self.scm.close().await;
+        self.threads.close().await;
         // After the jobs, which may have something to say.
         self.notify.close(grace).await;
         self.logs.close().await;
@@ -321,7 +324,6 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
             }
         };
     features.notify.start(&features.hub);
-    features.threads.start();
     let health = Health::new(clock.clone(), features.checks(&database, config, &clock));
     let gauges = Gauges::new(&features, &health, &database);
     let (exporter, sampler) = otlp::start(&config.otlp, gauges, &clock)?.unzip();
@@ -352,6 +354,7 @@ impl Running {
     pub async fn shut_down(self) {
         self.health.drain();
         self.features.logs.end_streams();
+        self.features.threads.end_streams();
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop ended badly");

@@ -70,6 +70,7 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
         loom_logs::METRICS,
         loom_notify::health::METRICS,
         loom_scm::health::METRICS,
+        loom_threads::METRICS,
     ]
     .into_iter()
     .flatten()

@@ -12,6 +12,7 @@ pub(crate) struct StoredMessage {
     pub(crate) seq: i64,
     pub(crate) id: String,
     pub(crate) digest: Vec<u8>,
+    pub(crate) bytes: i32,
     pub(crate) created_at: DateTime<Utc>,
 }
 
@@ -55,7 +56,11 @@ impl Diff {
             let is_unchanged =
                 new.digest == old.digest && new.created_at.is_none_or(|at| at == old.created_at);
             kept_to = old.seq;
-            let placed = new.place(old.seq, Some(old.id), Some(old.created_at), now);
+            let mut placed = new.place(old.seq, Some(old.id), Some(old.created_at), now);
+            if is_unchanged {
+                // Of what came truncated these are not the bytes.
+                placed.bytes = old.bytes;
+            }
             if is_unchanged { same.push(placed) } else { changed.push(placed) }
         }
         let removed: HashMap<String, DateTime<Utc>> =
@@ -76,6 +81,19 @@ impl Diff {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.changed.is_empty() && self.added.is_empty() && self.remove_after.is_none()
+    }
+
+    /// A message that came without its content and is not one that stays where and as it is.
+    pub(crate) fn lacking_content(&self) -> Option<&str> {
+        self.written()
+            .map(|placed| &placed.message)
+            .find(|message| message.content_truncated.is_some())
+            .map(|message| message.id.as_str())
+    }
+
+    /// What is to be written.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &PlacedMessage> {
+        self.changed.iter().chain(&self.added)
     }
 
     pub(crate) fn bytes(&self) -> i64 {

@@ -19,7 +19,12 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// The most messages of a thread.
 pub(crate) const MAX_MESSAGES: usize = 100_000;
 
-const MAX_ID_BYTES: usize = 200;
+/// A longer content is kept beside its message, which keeps the beginning.
+pub(crate) const MAX_INLINE_BYTES: usize = 64 * 1024;
+/// Of the text of a content that is shown in its place.
+const PREVIEW_BYTES: usize = 2048;
+
+pub(crate) const MAX_ID_BYTES: usize = 200;
 const MAX_NAME_BYTES: usize = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema, sqlx::Type)]
@@ -54,6 +59,9 @@ pub struct Message {
     /// A string or a list of parts, as the client sent it. Null only beside `tool_calls`.
     #[schema(value_type = serde_json::Value)]
     pub content: Json<Raw>,
+    /// There when `content` is only the beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_truncated: Option<ContentTruncated>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     pub tool_calls: Option<Json<Raw>>,
@@ -68,6 +76,16 @@ pub struct Message {
     pub usage: Option<Json<Raw>>,
 }
 
+/// A content that is larger than what is shown of it. Sent back in a `PUT` as it came, it stands for
+/// the whole content, which stays.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct ContentTruncated {
+    /// Of the whole content, as JSON.
+    pub bytes: i64,
+    /// SHA-256 of the whole message, as the server computes it.
+    pub digest: String,
+}
+
 /// A message as a client sends it.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct MessageDraft {
@@ -78,6 +96,8 @@ pub struct MessageDraft {
     /// A string or a list of parts; may be absent beside `tool_calls`. Kept as it comes.
     #[schema(value_type = Option<serde_json::Value>)]
     pub content: Option<Raw>,
+    /// As the server gave it: leave the stored content of this message as it is.
+    pub content_truncated: Option<ContentTruncated>,
     /// The calls that an assistant asks for, in the provider's shape. Kept as they come.
     #[schema(value_type = Option<Vec<Object>>)]
     pub tool_calls: Option<Raw>,
@@ -104,6 +124,8 @@ pub(crate) struct CheckedMessage {
     usage: Option<Raw>,
     pub(crate) bytes: i32,
     pub(crate) digest: Vec<u8>,
+    /// The digest is that of a stored message, whose content is meant: what came is its beginning.
+    pub(crate) truncated: Option<ContentTruncated>,
 }
 
 /// A message with its place, and what the store keeps beside it.
@@ -112,6 +134,13 @@ pub(crate) struct PlacedMessage {
     pub(crate) message: Message,
     pub(crate) bytes: i32,
     pub(crate) digest: Vec<u8>,
+}
+
+impl PlacedMessage {
+    /// With what tells this content from another.
+    pub(crate) fn indexed(&self) -> (&Message, &[u8]) {
+        (&self.message, &self.digest)
+    }
 }
 
 impl CheckedMessage {
@@ -128,6 +157,7 @@ impl CheckedMessage {
             id: self.id.or(known_id).unwrap_or_else(|| new_uuid(now).to_string()),
             role: self.role,
             content: Json(self.content),
+            content_truncated: self.truncated,
             tool_calls: self.tool_calls.map(Json),
             tool_call_id: self.tool_call_id,
             tool_name: self.tool_name,
@@ -160,6 +190,13 @@ pub(crate) fn check_all(check: &mut Check, drafts: Vec<MessageDraft>) -> Vec<Che
         }
     }
     drafts.into_iter().enumerate().map(|(index, draft)| draft.check(check, index)).collect()
+}
+
+/// Checks one message that we made of what a client sent.
+pub(crate) fn check_one(draft: MessageDraft) -> loom_core::Result<CheckedMessage> {
+    let mut check = Check::default();
+    let message = draft.check(&mut check, 0);
+    check.finish(message)
 }
 
 impl MessageDraft {
@@ -208,8 +245,15 @@ impl MessageDraft {
                 "messages[{index}] has {bytes} bytes; a message has at most 4 MiB"
             ));
         }
-        let digest = digest(&parts);
+        let digest = match &self.content_truncated {
+            None => digest(&parts),
+            Some(truncated) => unhex(&truncated.digest).unwrap_or_else(|| {
+                check.wrong(path("content_truncated.digest"), "is 64 hex digits");
+                Vec::new()
+            }),
+        };
         CheckedMessage {
+            truncated: self.content_truncated,
             id: self.id,
             created_at,
             role: self.role,
@@ -222,6 +266,50 @@ impl MessageDraft {
             digest,
         }
     }
+}
+
+impl PlacedMessage {
+    /// What stands in the message's own row in place of a large content.
+    pub(crate) fn preview(&self) -> Option<Raw> {
+        let content = &self.message.content;
+        (content.get().len() > MAX_INLINE_BYTES).then(|| preview(content))
+    }
+}
+
+/// The beginning of a content: of its text, or of what it is made of.
+fn preview(content: &Raw) -> Raw {
+    #[derive(Deserialize)]
+    struct Part<'a> {
+        #[serde(borrow)]
+        text: Option<std::borrow::Cow<'a, str>>,
+    }
+    let text = match content.kind() {
+        Kind::String => serde_json::from_str::<String>(content.get()).ok(),
+        _ => serde_json::from_str::<Vec<Part<'_>>>(content.get())
+            .ok()
+            .map(|parts| parts.into_iter().filter_map(|part| part.text).collect::<String>())
+            .filter(|text| !text.is_empty()),
+    };
+    let text = text.as_deref().unwrap_or(content.get());
+    serde_json::to_string(cut(text, PREVIEW_BYTES))
+        .ok()
+        .and_then(|json| Raw::try_from(json).ok())
+        .unwrap_or_else(Raw::null)
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    (0..64).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }
 
 fn digest(parts: &[Option<&str>]) -> Vec<u8> {

@@ -143,6 +143,11 @@ pub enum AgentStateKind {
 }
 
 impl AgentStateKind {
+    /// Is somebody to be heard of before long?
+    pub(crate) fn is_working(self) -> bool {
+        matches!(self, Self::CallingLlm | Self::ProcessingLlmResponse | Self::ExecutingTools)
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::WaitingForUserInput => "waiting_for_user_input",

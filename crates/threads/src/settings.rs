@@ -82,7 +82,7 @@ impl Threads {
         tokio::spawn(async move {
             loop {
                 let signal = tokio::select! {
-                    () = threads.stop.cancelled() => return,
+                    () = threads.feed.leaving.cancelled() => return,
                     signal = said.next() => signal,
                 };
                 match signal {

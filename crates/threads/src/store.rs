@@ -1,7 +1,12 @@
 //! The SQL of threads and their commits. Each statement names the organisation.
 
+pub(crate) mod drift;
+pub(crate) mod events;
+pub(crate) mod index;
+pub(crate) mod lease;
 pub(crate) mod list;
 pub(crate) mod messages;
+pub(crate) mod search;
 pub(crate) mod sharing;
 
 use chrono::{DateTime, Utc};
@@ -16,6 +21,7 @@ use crate::{
     git::Commits,
     model::{AgentState, Client, Git, ThreadHead, Workspace},
     raw::Raw,
+    search::PREPARATION,
 };
 
 /// Lets all reads of a transaction that has just begun see the same moment.
@@ -48,6 +54,10 @@ pub(crate) async fn find(
 }
 
 /// A thread of `org`, deleted or not, held against other writers until the transaction ends.
+///
+/// Writers queue up at the advisory lock, not at the row: of several who wait for a row each may have
+/// been given its transaction's number before it is its turn, and the events of a thread, which are in
+/// the order of these numbers, would not be in that of its versions.
 pub(crate) async fn lock(
     db: &mut PgConnection,
     org: OrgId,
@@ -55,15 +65,16 @@ pub(crate) async fn lock(
 ) -> Result<Option<ThreadHead>> {
     Ok(sqlx::query_as!(
         ThreadHead,
-        r#"SELECT id AS "id: ThreadId", version, last_seq, message_count, created_at, updated_at,
+        r#"WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 0)))
+           SELECT id AS "id: ThreadId", version, last_seq, message_count, created_at, updated_at,
                last_activity_at, title, tags, is_pinned, visibility AS "visibility: Visibility",
                org_id AS "org_id: OrgId", owner_user_id AS "owner_user_id: UserId",
                workspace AS "workspace: Json<Workspace>", client AS "client: Json<Client>", provider, model,
                git AS "git: Json<Git>", agent_state AS "agent_state: Json<AgentState>",
                extra AS "extra?: Json<Raw>", message_bytes, deleted_at
-           FROM threads
+           FROM turn, threads
            WHERE id = $1 AND org_id = $2
-           FOR UPDATE"#,
+           FOR UPDATE OF threads"#,
         id.0,
         org.0,
     )
@@ -80,9 +91,9 @@ pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<b
         "INSERT INTO threads (
              id, org_id, owner_user_id, version, last_seq, message_count, message_bytes, title, tags, is_pinned,
              visibility, workspace, client, provider, model, git, agent_state, extra, created_at, updated_at,
-             last_activity_at)
+             last_activity_at, search_preparation)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17::text::json,
-             $18::text::json, $19, $20, $21)
+             $18::text::json, $19, $20, $21, $22)
          ON CONFLICT DO NOTHING",
         head.id.0,
         head.org_id.0,
@@ -105,14 +116,18 @@ pub(crate) async fn insert(db: &mut PgConnection, head: &ThreadHead) -> Result<b
         head.created_at,
         head.updated_at,
         head.last_activity_at,
+        PREPARATION,
     )
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes back a thread that [`lock`] gave.
+/// Writes back a thread that [`lock`] gave. An agent that works and has no lease by name gets one until
+/// its next write is overdue.
 pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<()> {
+    let works = head.deleted_at.is_none() && head.agent_state.kind.is_working();
+    let silent_until = works.then(|| head.updated_at + lease::SILENCE);
     let agent_state = serde_json::to_string(&head.agent_state).map_err(Error::internal)?;
     sqlx::query!(
         "UPDATE threads
@@ -120,7 +135,9 @@ pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<(
              is_pinned = $9, visibility = $10, workspace = $11, client = $12, provider = $13, model = $14,
              git = $15, agent_state = $16::text::json,
              extra = $17::text::json, updated_at = $18, last_activity_at = $19,
-             deleted_at = $20
+             deleted_at = $20,
+             lease_holder = CASE WHEN lease_until > $18 THEN lease_holder END,
+             lease_until = CASE WHEN lease_holder IS NOT NULL AND lease_until > $18 THEN lease_until ELSE $21 END
          WHERE id = $1 AND org_id = $2",
         head.id.0,
         head.org_id.0,
@@ -142,6 +159,7 @@ pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<(
         head.updated_at,
         head.last_activity_at,
         head.deleted_at,
+        silent_until,
     )
     .execute(db)
     .await?;

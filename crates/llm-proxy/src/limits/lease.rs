@@ -58,7 +58,11 @@ impl Limits {
         if self.is_away() {
             return Err(away());
         }
-        let fetched = tokio::time::timeout(PATIENCE, self.try_fetch(lacking, now)).await;
+        // In a task of its own: when the client leaves meanwhile, what the database gives is still ours.
+        let (limits, lacking) = (self.clone(), lacking.to_vec());
+        let fetching =
+            async move { tokio::time::timeout(PATIENCE, limits.try_fetch(&lacking, now)).await };
+        let fetched = tokio::spawn(fetching).await.map_err(Error::internal)?;
         match fetched {
             Ok(Ok(fetched)) => Ok(fetched),
             failed => {

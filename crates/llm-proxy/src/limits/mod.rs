@@ -30,8 +30,11 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 pub(crate) use estimate::{input_estimate, max_output};
-pub(crate) use headers::{Surface, of_native, tell_refusal};
-pub(crate) use reservation::Reservation;
+#[cfg(test)]
+pub(crate) use headers::Surface;
+pub(crate) use headers::{of_native, tell_refusal};
+pub(crate) use model::bare;
+pub(crate) use reservation::{Need, Reservation};
 
 use crate::{ledger::Row, price::Overrides};
 use gauge::{Gauge, Key, Kind, Measure};

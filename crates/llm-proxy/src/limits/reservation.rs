@@ -14,12 +14,7 @@ use super::{
     lease::{Fetched, away},
     model,
 };
-use crate::{
-    dialect::Operation,
-    ledger::{Opening, Row},
-    price,
-    usage::Usage,
-};
+use crate::{dialect::Operation, ledger::Row, price, usage::Usage};
 
 /// How long to wait for what others give back, before each further try.
 const PAUSES: [Duration; 3] =
@@ -28,6 +23,19 @@ const PAUSES: [Duration; 3] =
 const IN_LINE: Duration = Duration::from_secs(10);
 
 type Entries = Vec<(Arc<Gauge>, Entry)>;
+
+/// What a request may use, as far as it is known before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need {
+    /// What the provider is asked.
+    pub(crate) operation: Operation,
+    /// How the client speaks to us.
+    pub(crate) surface: Surface,
+    /// The most tokens that the client lets the model answer with.
+    pub(crate) max_output: Option<u64>,
+    /// See [`super::input_estimate`].
+    pub(crate) input_estimate: u64,
+}
 
 /// What a request has reserved. Dropped unsettled, all of it is free again.
 pub(crate) struct Reservation {
@@ -39,23 +47,26 @@ pub(crate) struct Reservation {
 }
 
 impl Limits {
-    /// Reserves what a request may use. None where nothing is limited.
+    /// Reserves what a request may use, in place of what is `held` for it already. None where nothing is
+    /// limited.
     ///
     /// # Errors
-    /// 429 for what is used up, 503 when that cannot be known.
+    /// 429 for what is used up, 503 when that cannot be known; what is held stays.
     pub(crate) async fn reserve(
         &self,
-        opening: &Opening<'_>,
+        held: &mut Option<Reservation>,
+        asked: Need,
         row: &Row,
-    ) -> Result<Option<Reservation>> {
+    ) -> Result<()> {
         let (gauges, strict) = self.gauges_of(row).await?;
         if gauges.is_empty() && !strict {
-            return Ok(None);
+            *held = None;
+            return Ok(());
         }
         let now = self.clock.now();
         let provider = &*row.provider;
         let model = model::bare(provider, &row.model);
-        let costs = opening.operation != Operation::CountTokens;
+        let costs = !asked.operation.only_counts();
         let price = self.prices.of(row.org_id, provider, model).filter(|_| costs);
         if strict && costs && price.is_none() {
             return Err(Error::new(
@@ -66,18 +77,19 @@ impl Limits {
                 ),
             ));
         }
-        let output = match opening.operation {
-            Operation::CountTokens | Operation::Embeddings => 0,
+        let output = match asked.operation {
+            Operation::Embeddings => 0,
+            _ if !costs => 0,
             _ => {
                 let most = price::max_output(provider, model);
-                let asked = opening.max_output.unwrap_or(u64::MAX);
-                asked.min(most.unwrap_or(u64::MAX)).min(match (opening.max_output, most) {
+                let wanted = asked.max_output.unwrap_or(u64::MAX);
+                wanted.min(most.unwrap_or(u64::MAX)).min(match (asked.max_output, most) {
                     (None, None) => price::DEFAULT_MAX_OUTPUT,
                     _ => u64::MAX,
                 })
             }
         };
-        let input = if costs { opening.input_estimate } else { 0 };
+        let input = if costs { asked.input_estimate } else { 0 };
         let usage = Usage { input: Some(input), output: Some(output), ..Usage::default() };
         let money = price.and_then(|price| price.cost_nanousd(&usage)).unwrap_or_default();
         let tokens = i64::try_from(input.saturating_add(output)).unwrap_or(i64::MAX);
@@ -101,11 +113,21 @@ impl Limits {
                 }
             }
         }
-        let entries = self.admit(&needs, now).await?;
+        let has = |gauge: &Arc<Gauge>| held.as_ref().map_or(0, |held| held.of(gauge, now));
+        let more = needs.iter().filter_map(|(gauge, need)| {
+            let more = need - has(gauge);
+            (more > 0).then(|| (Arc::clone(gauge), more))
+        });
+        let more: Vec<_> = more.collect();
+        let mut entries = self.admit(&more, now).await?;
+        if let Some(before) = held.take() {
+            before.pass_on(&needs, &mut entries);
+        }
         let quotas = Quota::of(&entries, now);
-        let input_estimate = opening.input_estimate;
-        let surface = opening.surface;
-        Ok(Some(Reservation { entries, input_estimate, quotas, surface, at: now }))
+        let input_estimate = asked.input_estimate;
+        let surface = asked.surface;
+        *held = Some(Reservation { entries, input_estimate, quotas, surface, at: now });
+        Ok(())
     }
 
     async fn admit(&self, needs: &[(Arc<Gauge>, i64)], now: DateTime<Utc>) -> Result<Entries> {
@@ -184,6 +206,34 @@ impl Limits {
 }
 
 impl Reservation {
+    /// What is reserved of this gauge.
+    fn of(&self, gauge: &Arc<Gauge>, now: DateTime<Utc>) -> i64 {
+        let entry = self.entries.iter().find(|(of, _)| Arc::ptr_eq(of, gauge));
+        let window = gauge.state(now).window;
+        entry.filter(|(_, entry)| entry.window == window).map_or(0, |(_, entry)| entry.amount)
+    }
+
+    /// Leaves to another what that one still needs, and the rest is free again.
+    fn pass_on(mut self, needs: &[(Arc<Gauge>, i64)], to: &mut Entries) {
+        for (gauge, mut entry) in self.entries.drain(..) {
+            let need = needs.iter().find(|(of, _)| Arc::ptr_eq(of, &gauge)).map_or(0, |(_, n)| *n);
+            let there = to.iter_mut().find(|(of, _)| Arc::ptr_eq(of, &gauge));
+            let kept = match &there {
+                // Its window is over.
+                Some((_, more)) if more.window != entry.window => 0,
+                _ => entry.amount.min(need),
+            };
+            entry.amount -= kept;
+            gauge.settle(entry, 0);
+            entry.amount = kept;
+            match there {
+                Some((_, more)) => more.amount += kept,
+                None if kept > 0 => to.push((gauge, entry)),
+                None => {}
+            }
+        }
+    }
+
     /// Ends it with what the request has really used.
     pub(crate) fn settle(mut self, row: &Row) {
         let usage = &row.usage;

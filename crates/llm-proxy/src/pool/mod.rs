@@ -147,6 +147,10 @@ impl Pool {
         }
     }
 
+    pub(crate) fn takes_callers(&self) -> bool {
+        self.takes_callers
+    }
+
     /// The caller's own token, if one came along.
     ///
     /// # Errors

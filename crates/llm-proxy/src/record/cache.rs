@@ -21,6 +21,8 @@ use crate::{
     LlmProxy,
     dialect::Operation,
     ledger::{Opening, Outcome},
+    limits::Need,
+    pool::CALLERS,
 };
 
 /// By which a client sees where its reply came from.
@@ -45,7 +47,8 @@ impl LlmProxy {
             return None;
         }
         let wishes = Wishes::of(&call.headers);
-        if wishes.no_store {
+        // What somebody's own token may ask, and has paid for, is nobody else's.
+        if wishes.no_store || call.headers.contains_key(CALLERS) {
             return None;
         }
         let Value::Object(body) = serde_json::from_slice::<Value>(&call.body).ok()? else {
@@ -103,14 +106,16 @@ impl LlmProxy {
             principal: &call.principal,
             info: &call.info,
             headers: &call.headers,
-            operation: question.operation,
             provider,
             model: &found.model,
             streamed: question.streamed,
             request_bytes: call.body.len(),
-            surface: question.operation.dialect().into(),
-            max_output: None,
-            input_estimate: 0,
+            need: Need {
+                operation: question.operation,
+                surface: question.operation.dialect().into(),
+                max_output: None,
+                input_estimate: 0,
+            },
         })?;
         meter.served_from("cache");
         let size = kept.body.len();

@@ -20,7 +20,7 @@ use super::{
     kept::{Kept, is_sound},
     store,
 };
-use crate::LlmProxy;
+use crate::{LlmProxy, trailer};
 
 /// How long a finished reply is there for its repeats.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
@@ -75,7 +75,8 @@ impl LlmProxy {
                 let attempt = new_uuid(self.clock.now());
                 let run = Run { proxy: self.clone(), call, key: digest, attempt, flight };
                 let span = loom_core::telemetry::current();
-                let run = loom_core::telemetry::within(span, run.run(answer));
+                let run = trailer::within(trailer::wanted(), run.run(answer));
+                let run = loom_core::telemetry::within(span, run);
                 let log = tracing::Instrument::instrument(run, tracing::Span::current());
                 self.record.tasks.spawn(log);
                 (seat, false)

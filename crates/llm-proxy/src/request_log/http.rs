@@ -27,8 +27,10 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
 }
 
 fn seen_by(principal: &Principal) -> Seen {
+    // An admin's key that is only for models is in many hands that are no admin's.
+    let is_admin = principal.role >= OrgRole::Admin && principal.scopes.contains(Scope::AdminRead);
     match principal.user_id() {
-        _ if principal.role >= OrgRole::Admin => Seen::All,
+        _ if is_admin => Seen::All,
         Some(user) => Seen::Of(user.0),
         None => Seen::Nobodys,
     }
@@ -36,8 +38,8 @@ fn seen_by(principal: &Principal) -> Seen {
 
 /// Requests to models, newest first
 ///
-/// Admins see all of their organisation, other members their own, service keys and weavers those that are
-/// no user's. What was said is not in it.
+/// Admins (with `admin:read`) see all of their organisation, other members their own, service keys and
+/// weavers those that are no user's. What was said is not in it.
 #[utoipa::path(get, path = "/api/llm/requests", tag = "llm", security(("api_key" = [])), params(RequestsQuery),
     responses((status = 200, body = LoggedPage),
         (status = 422, body = Problem, content_type = "application/problem+json")))]

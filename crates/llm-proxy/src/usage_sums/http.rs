@@ -25,8 +25,8 @@ pub(crate) fn routes(proxy: LlmProxy) -> OpenApiRouter {
 
 /// What models were used for, and what it cost
 ///
-/// Up to the last request that has ended. Admins see all of their organisation, other members what is
-/// their own, and service keys and weavers what is nobody's own.
+/// Up to the last request that has ended. Admins (with `admin:read`) see all of their organisation, other
+/// members what is their own, and service keys and weavers what is nobody's own.
 #[utoipa::path(get, path = "/api/llm/usage", tag = "llm", security(("api_key" = [])), params(UsageQuery),
     responses((status = 200, body = Answer),
         (status = 422, body = Problem, content_type = "application/problem+json")))]
@@ -37,8 +37,9 @@ async fn llm_usage(
 ) -> Result<Json<Answer>> {
     authorize(&principal, Action::Use(Scope::LlmUse))?;
     let question = query.check(proxy.clock.now())?;
+    let is_admin = principal.role >= OrgRole::Admin && principal.scopes.contains(Scope::AdminRead);
     let whose = match principal.user_id() {
-        _ if principal.role >= OrgRole::Admin => Whose::Everybodys,
+        _ if is_admin => Whose::Everybodys,
         Some(user) => Whose::Of(user.0),
         None => Whose::Nobodys,
     };

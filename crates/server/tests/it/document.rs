@@ -49,6 +49,7 @@ impl Operation {
             .replace("{provider}", "openai")
             .replace("{name}", "none")
             .replace("{kind}/{subject}", "organisation/all")
+            .replace("{seq}", "1")
             // A page of the guide: what is public answers.
             .replace("{path}", "operations");
         assert!(!path.contains('{'), "say here what `{path}` is to be filled with");

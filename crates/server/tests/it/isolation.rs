@@ -166,6 +166,8 @@ impl World {
             ("threads", "org_id"),
             ("thread_messages", "org_id"),
             ("thread_commits", "org_id"),
+            ("thread_events", "org_id"),
+            ("thread_blobs", "org_id"),
             ("repositories", "org_id"),
             ("repository_maintenance", "org_id"),
             ("llm_org_settings", "org_id"),
@@ -230,6 +232,15 @@ type Case = for<'a> fn(&'a World, &'a Stranger) -> BoxFuture<'a, ()>;
 async fn org_case(world: &World, stranger: &Stranger, method: Method, path: &str, body: Value) {
     for org in world.orgs() {
         let path = format!("/api/orgs/{org}{path}");
+        let request = stranger.caller.request(method.clone(), &path).json(&body);
+        world.assert_silent(&stranger.caller.send(request).await.expect(404));
+    }
+}
+
+/// Her threads are not there.
+async fn thread_case(world: &World, stranger: &Stranger, method: Method, path: &str, body: Value) {
+    for thread in &world.threads {
+        let path = format!("/api/threads/{thread}{path}");
         let request = stranger.caller.request(method.clone(), &path).json(&body);
         world.assert_silent(&stranger.caller.send(request).await.expect(404));
     }
@@ -571,6 +582,26 @@ const CASES: &[(&str, Case)] = &[
             }
         })
     }),
+    ("GET /api/threads/search", |world, stranger| {
+        Box::pin(async move {
+            for query in [
+                "q=plans".to_owned(),
+                "q=planz".to_owned(),
+                "q=ada%20or%20engine".to_owned(),
+                format!("q=plans&owner={}", world.ada.id),
+            ] {
+                let page = stranger.caller.get(&format!("/api/threads/search?{query}")).await;
+                let page = page.expect(200);
+                assert_eq!(page.json()["hits"], json!([]), "{query}");
+                assert_eq!(page.json()["total"], 0, "{query}");
+                assert_eq!(page.json()["corrected"], json!(null), "{query}");
+                for (facet, values) in page.json()["facets"].as_object().unwrap() {
+                    assert_eq!(*values, json!([]), "{query} {facet}");
+                }
+                world.assert_silent(&page);
+            }
+        })
+    }),
     ("GET /api/threads/{id}", |world, stranger| {
         Box::pin(async move {
             for thread in &world.threads {
@@ -624,6 +655,33 @@ const CASES: &[(&str, Case)] = &[
                     world.assert_silent(&answer.expect(404));
                 }
             }
+        })
+    }),
+    ("GET /api/threads/{id}/messages/{seq}", |world, stranger| {
+        Box::pin(async move {
+            thread_case(world, stranger, Method::GET, "/messages/1", json!({})).await;
+        })
+    }),
+    ("GET /api/threads/{id}/events", |world, stranger| {
+        Box::pin(async move {
+            thread_case(world, stranger, Method::GET, "/events", json!({})).await;
+        })
+    }),
+    ("POST /api/threads/{id}/deltas", |world, stranger| {
+        Box::pin(async move {
+            let piece = json!({"id": "m9", "offset": 0, "text": "psst"});
+            thread_case(world, stranger, Method::POST, "/deltas", piece).await;
+        })
+    }),
+    ("PUT /api/threads/{id}/lease", |world, stranger| {
+        Box::pin(async move {
+            let lease = json!({"ttl_secs": 60, "holder": "psst"});
+            thread_case(world, stranger, Method::PUT, "/lease", lease).await;
+        })
+    }),
+    ("DELETE /api/threads/{id}/lease", |world, stranger| {
+        Box::pin(async move {
+            thread_case(world, stranger, Method::DELETE, "/lease", json!({})).await;
         })
     }),
     ("POST /api/threads/{id}/restore", |world, stranger| {
@@ -850,6 +908,7 @@ const EXEMPT: &[(&str, &str)] = &[
         "starts a job of the installation; tells of no repository",
     ),
     ("GET /api/admin/logs", "the log of the installation, for its admins; see logs.rs"),
+    ("GET /api/threads/events", "a stream: the tests of the crate read it (nobody_is_told_of_…)"),
     ("GET /api/admin/logs/stream", "as /api/admin/logs"),
     ("GET /api/admin/replicas", "the servers of the installation, for its admins; see logs.rs"),
 ];

@@ -40,4 +40,6 @@ mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod sign_in;
+mod thread_search;
 mod thread_sync;
+mod thread_whole;

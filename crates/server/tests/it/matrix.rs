@@ -165,10 +165,18 @@ const ROWS: &[Row] = &[
     // Threads: what nobody has made; whose they are is the matter of isolation.rs and of the crate.
     ("GET /api/threads", ALL, None),
     ("GET /api/threads/{id}", ALL, None),
+    ("GET /api/threads/search", ALL, None),
     ("PUT /api/threads/{id}", ALL, Some(r#"{"messages": 7}"#)),
     ("PATCH /api/threads/{id}", ALL, Some("{}")),
     ("DELETE /api/threads/{id}", ALL, None),
     ("POST /api/threads/{id}/messages", ALL, Some(r#"{"messages": []}"#)),
+    ("GET /api/threads/{id}/messages/{seq}", ALL, None),
+    ("GET /api/threads/{id}/events", ALL, None),
+    // With a question that is none, instead of a stream without end.
+    ("GET /api/threads/events", ALL, None),
+    ("POST /api/threads/{id}/deltas", ALL, Some(r#"{"id": "", "offset": 0, "text": ""}"#)),
+    ("PUT /api/threads/{id}/lease", ALL, Some(r#"{"ttl_secs": 0, "holder": ""}"#)),
+    ("DELETE /api/threads/{id}/lease", ALL, None),
     ("POST /api/threads/{id}/restore", ALL, None),
     ("GET /api/threads/{id}/share", ALL, None),
     ("POST /api/threads/{id}/share", ALL, Some("{}")),
@@ -299,6 +307,7 @@ async fn every_documented_operation_lets_through_whom_its_row_says() {
             operation.some_path()
         };
         let path = path.replace("/logs/stream", "/logs/stream?level=loud");
+        let path = path.replace("/threads/events", "/threads/events?after=1&after=2");
         // Of those who can be asked for it, one that is configured.
         let path = path.replace("/identities/openai/", "/identities/github/");
         let (mut found, mut statuses) = (String::new(), Vec::new());

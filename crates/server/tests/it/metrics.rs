@@ -253,7 +253,11 @@ fn the_guide_tells_of_every_code_of_health() {
             word.len() > 3 && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
         };
         // The first argument of `Component::code`, and what is chosen for it beforehand.
-        for call in text.split(".code(").skip(1).chain(text.split("let code = ").skip(1)) {
+        for call in text.split(".code(").skip(1).chain(text.split("let code = if").skip(1)) {
+            // What is only read has no argument.
+            if call.starts_with(')') {
+                continue;
+            }
             let end = if call.trim_start().starts_with('"') { 2 } else { 4 };
             let words = call.split('"').take(end).skip(1).step_by(2);
             codes.extend(words.filter(is_code).map(str::to_owned));

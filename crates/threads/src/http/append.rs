@@ -15,7 +15,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{lock_for_change, touch, versioned};
+use super::{lock_for_change, missing_range, touch, versioned, with_missing_range};
 use crate::{
     MAX_THREAD_BYTES, Threads,
     draft::Append,
@@ -23,7 +23,7 @@ use crate::{
     model::ThreadHead,
     precondition::IfMatch,
     redaction::Masker,
-    store,
+    store::{self, messages::Outputs},
 };
 
 /// How many of the messages that an appender lacks a 409 carries.
@@ -66,7 +66,7 @@ pub(crate) struct AppendedMessage {
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`version_conflict` with `server_version`, `last_seq` and, after `expected_last_seq`, the first of the `missing` messages and `missing_truncated`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`version_conflict` with `server_version`, `last_seq`, `missing_range` and, after `expected_last_seq`, the first of the `missing` messages and `missing_truncated`", body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -103,9 +103,14 @@ pub(crate) async fn append_messages(
     let conflict = if_match.require(before.version).err();
     let expected = append.expected_last_seq.filter(|seq| !is_current(*seq, &before, &known));
     if conflict.is_some() || expected.is_some() {
-        return Err(
-            conflict_with_missing(&mut tx, &before, conflict, append.expected_last_seq).await?
-        );
+        return Err(conflict_with_missing(
+            &mut tx,
+            &before,
+            conflict,
+            if_match,
+            append.expected_last_seq,
+        )
+        .await?);
     }
 
     let mut head = before.clone();
@@ -113,6 +118,9 @@ pub(crate) async fn append_messages(
     let mut placed = Vec::with_capacity(sent);
     for message in append.messages {
         let seq = message.id.as_ref().and_then(|id| known.get(id)).copied();
+        if seq.is_none() && message.truncated.is_some() {
+            return Err(lacks_content());
+        }
         if let (Some(seq), Some(id)) = (seq, &message.id) {
             placed.push(AppendedMessage { id: id.clone(), seq });
             continue;
@@ -123,14 +131,17 @@ pub(crate) async fn append_messages(
         added.push(message);
     }
     grow(&mut head, &added)?;
-    store::messages::insert(&mut tx, head.org_id, id, &added).await?;
+    store::messages::insert(&mut tx, head.org_id, id, before.version + 1, &added).await?;
     let got_commits = store::add_commits(&mut tx, head.org_id, id, &append.patch.1, now).await?;
     append.patch.apply(&mut head);
     if got_commits || head != before {
         touch(&mut head, &before, now);
         store::update(&mut tx, &head).await?;
+        threads.tell_messages(&mut tx, Some(&before), &head, added.iter(), false).await?;
+        store::index::follow(&mut tx, Some(&before), &head).await?;
     }
     tx.commit().await?;
+    threads.feed.wrote();
     let (version, last_seq) = (head.version, head.last_seq);
     Ok(versioned(version, Appended { version, last_seq, messages: placed }))
 }
@@ -139,6 +150,14 @@ pub(crate) async fn append_messages(
 fn is_current(expected: i64, head: &ThreadHead, known: &HashMap<String, i64>) -> bool {
     let mine = known.values().filter(|seq| **seq > expected).count();
     expected <= head.last_seq && i64::try_from(mine) == Ok(head.last_seq - expected)
+}
+
+/// A new message came with the beginning of its content alone.
+pub(super) fn lacks_content() -> Error {
+    Error::invalid(
+        "messages",
+        "a message with `content_truncated` is not one that is stored at this place; send its whole content",
+    )
 }
 
 /// The thread with more messages, within its limits.
@@ -180,6 +199,7 @@ async fn conflict_with_missing(
     db: &mut PgConnection,
     head: &ThreadHead,
     conflict: Option<Error>,
+    if_match: IfMatch,
     expected: Option<i64>,
 ) -> Result<Error> {
     let conflict = conflict.unwrap_or_else(|| {
@@ -193,10 +213,18 @@ async fn conflict_with_missing(
         )
         .with("server_version", head.version)
     });
+    let Some(expected) = expected else {
+        return with_missing_range(db, conflict, if_match, head).await;
+    };
     let conflict = conflict.with("last_seq", head.last_seq);
-    let Some(expected) = expected else { return Ok(conflict) };
+    let conflict = if expected < head.last_seq {
+        conflict.with("missing_range", missing_range(head, expected + 1, head.last_seq))
+    } else {
+        conflict
+    };
     let limit = i64::try_from(MAX_MISSING + 1).ok();
-    let found = store::messages::after(db, head.org_id, head.id, expected, limit).await?;
+    let found =
+        store::messages::after(db, head.org_id, head.id, expected, limit, Outputs::Preview).await?;
     let count = found.len();
     let mut bytes = 0;
     let mut missing = Vec::new();

@@ -10,7 +10,7 @@ use loom_core::{
     principal::Scope,
 };
 
-use super::{lock_for_change, not_found, touch, versioned};
+use super::{lock_for_change, not_found, require_version, touch, versioned};
 use crate::{
     Threads, check::Check, jobs, model::ThreadHead, patch::ThreadPatch, precondition::IfMatch,
     redaction::Masker, store,
@@ -33,7 +33,7 @@ use crate::{
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`version_conflict` with `server_version` and `client_version`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`version_conflict` with `server_version`, `client_version`, `last_seq` and `missing_range`", body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -58,7 +58,7 @@ pub(crate) async fn patch_thread(
     let now = threads.now();
     let mut tx = loom_db::begin(&threads.pool).await?;
     let before = lock_for_change(&mut tx, &principal, id).await?;
-    if_match.require(before.version)?;
+    require_version(&mut tx, if_match, &before).await?;
 
     let mut head = before.clone();
     let got_commits = store::add_commits(&mut tx, head.org_id, id, &patch.1, now).await?;
@@ -66,9 +66,12 @@ pub(crate) async fn patch_thread(
     if got_commits || head != before {
         touch(&mut head, &before, now);
         store::update(&mut tx, &head).await?;
+        threads.tell(&mut tx, Some(&before), &head).await?;
+        store::index::follow(&mut tx, Some(&before), &head).await?;
     }
     head.git.commits = Some(store::commits(&mut tx, head.org_id, id).await?);
     tx.commit().await?;
+    threads.feed.wrote();
     Ok(versioned(head.version, head))
 }
 
@@ -88,7 +91,7 @@ pub(crate) async fn patch_thread(
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`version_conflict` with `server_version` and `client_version`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`version_conflict` with `server_version`, `client_version`, `last_seq` and `missing_range`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = [])),
 )]
@@ -103,12 +106,16 @@ pub(crate) async fn delete_thread(
     let now = threads.now();
     let mut tx = loom_db::begin(&threads.pool).await?;
     let before = lock_for_change(&mut tx, &principal, id).await?;
-    if_match.require(before.version)?;
+    require_version(&mut tx, if_match, &before).await?;
     let mut head = before.clone();
     head.deleted_at = Some(now);
     touch(&mut head, &before, now);
     store::update(&mut tx, &head).await?;
+    threads.tell(&mut tx, Some(&before), &head).await?;
+    store::index::follow(&mut tx, Some(&before), &head).await?;
     tx.commit().await?;
+    threads.feed.wrote();
+    threads.cache.forget(id).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -147,8 +154,12 @@ pub(crate) async fn restore_thread(
         }
         touch(&mut head, &before, now);
         store::update(&mut tx, &head).await?;
+        // The index of the search has nothing of a deleted thread.
+        store::drift::mend(&mut tx, head.org_id, id, true).await?;
+        threads.tell(&mut tx, Some(&before), &head).await?;
     }
     head.git.commits = Some(store::commits(&mut tx, head.org_id, id).await?);
     tx.commit().await?;
+    threads.feed.wrote();
     Ok(versioned(head.version, head))
 }

@@ -4,6 +4,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use loom_core::{
@@ -15,7 +16,7 @@ use loom_core::{
 };
 use sqlx::PgConnection;
 
-use super::{GetQuery, not_found, touch, versioned};
+use super::{GetQuery, append::lacks_content, not_found, require_version, touch, versioned};
 use crate::{
     MAX_THREAD_BYTES, Threads,
     diff::Diff,
@@ -24,7 +25,7 @@ use crate::{
     precondition::{self, IfMatch, etag},
     raw::Raw,
     redaction::Masker,
-    store,
+    store::{self, messages::Outputs},
 };
 
 /// Read a thread.
@@ -55,20 +56,50 @@ pub(crate) async fn get_thread(
     headers: HeaderMap,
 ) -> Result<Response> {
     authorize(&principal, Action::Use(Scope::ThreadsRead))?;
+    let is_whole = query.messages_after.is_none() && query.outputs == Outputs::Full;
+    if threads.config.cache_bytes > 0 && is_whole {
+        let mut db = threads.pool.acquire().await?;
+        let head = visible(&mut db, &principal, id).await?;
+        if precondition::is_known(&headers, head.version) {
+            return Ok(not_modified(head.version));
+        }
+        if let Some(body) = threads.cache.get(id, head.version).await {
+            return Ok(whole(head.version, body));
+        }
+    }
     // One snapshot, or the head could be of one version and the messages of the next.
     let mut tx = loom_db::begin(&threads.pool).await?;
     store::take_snapshot(&mut tx).await?;
-    let head = store::find(&mut tx, principal.org, id).await?;
-    let mut head =
-        head.filter(|head| head.ownership().visible_to(&principal)).ok_or_else(not_found)?;
+    let mut head = visible(&mut tx, &principal, id).await?;
     if precondition::is_known(&headers, head.version) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag(head.version))]).into_response());
+        return Ok(not_modified(head.version));
     }
     let after = query.messages_after.unwrap_or(0);
-    let messages = store::messages::after(&mut tx, head.org_id, id, after, None).await?;
+    let messages =
+        store::messages::after(&mut tx, head.org_id, id, after, None, query.outputs).await?;
     head.git.commits = Some(store::commits(&mut tx, head.org_id, id).await?);
     tx.commit().await?;
-    Ok(versioned(head.version, Thread { head, messages }))
+    let version = head.version;
+    let body = serde_json::to_vec(&Thread { head, messages }).map_err(Error::internal)?;
+    let body = Bytes::from(body);
+    if is_whole {
+        threads.cache.put(id, version, body.clone()).await;
+    }
+    Ok(whole(version, body))
+}
+
+async fn visible(db: &mut PgConnection, principal: &Principal, id: ThreadId) -> Result<ThreadHead> {
+    let head = store::find(db, principal.org, id).await?;
+    head.filter(|head| head.ownership().visible_to(principal)).ok_or_else(not_found)
+}
+
+fn not_modified(version: i64) -> Response {
+    (StatusCode::NOT_MODIFIED, [(header::ETAG, etag(version))]).into_response()
+}
+
+fn whole(version: i64, body: Bytes) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json), (header::ETAG, etag(version))], body).into_response()
 }
 
 /// Write a whole thread: create it, or replace the version that `If-Match` names.
@@ -93,7 +124,7 @@ pub(crate) async fn get_thread(
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "The id is not yours, or `If-Match` names a version of a thread that is not there", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`version_conflict` with `server_version` and `client_version`, or `thread_deleted`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`version_conflict` with `server_version`, `client_version`, `last_seq` and `missing_range`, or `thread_deleted`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`precondition_failed`: it exists, and `If-None-Match: *` was sent", body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
@@ -124,7 +155,13 @@ pub(crate) async fn put_thread(
         None => {
             let is_new =
                 store::insert(&mut tx, &empty(&principal, id, draft.created_at, now)).await?;
-            // Somebody was faster, or the id is another organisation's.
+            if !is_new {
+                // Somebody was faster, or the id is another organisation's. A transaction that began
+                // to write before theirs ended must not write to their thread: its events would come
+                // before theirs.
+                tx.rollback().await?;
+                tx = loom_db::begin(&threads.pool).await?;
+            }
             stored = store::lock(&mut tx, principal.org, id).await?;
             is_new
         }
@@ -141,10 +178,11 @@ pub(crate) async fn put_thread(
         if if_match == IfMatch::Absent {
             return Err(precondition::required(before.version));
         }
-        if_match.require(before.version)?;
+        require_version(&mut tx, if_match, &before).await?;
     }
-    let thread = replace(&mut tx, &before, is_new, draft, now).await?;
+    let thread = replace(&threads, &mut tx, &before, is_new, draft, now).await?;
     tx.commit().await?;
+    threads.feed.wrote();
 
     let location = HeaderValue::try_from(format!("/api/threads/{id}")).map_err(Error::internal)?;
     let answer = versioned(thread.head.version, thread);
@@ -157,6 +195,7 @@ pub(crate) async fn put_thread(
 
 /// A thread that is not there yet; none when its id is taken.
 pub(super) async fn create(
+    threads: &Threads,
     db: &mut PgConnection,
     principal: &Principal,
     id: ThreadId,
@@ -167,7 +206,7 @@ pub(super) async fn create(
     if !store::insert(&mut *db, &before).await? {
         return Ok(None);
     }
-    replace(db, &before, true, draft, now).await.map(Some)
+    replace(threads, db, &before, true, draft, now).await.map(Some)
 }
 
 impl Threads {
@@ -186,6 +225,7 @@ impl Threads {
 
 /// Brings the stored thread to what the draft says.
 async fn replace(
+    threads: &Threads,
     db: &mut PgConnection,
     before: &ThreadHead,
     is_new: bool,
@@ -198,6 +238,10 @@ async fn replace(
     let diff = Diff::between(stored, draft.messages, before.last_seq, now);
     if diff.bytes() > MAX_THREAD_BYTES as i64 {
         return Err(Error::too_large("the messages of a thread have at most 32 MiB together"));
+    }
+    if let Some(id) = diff.lacking_content() {
+        tracing::debug!(id, "a message came without its content");
+        return Err(lacks_content());
     }
     let mut head = before.clone();
     let got_commits = store::add_commits(&mut *db, org, id, &draft.patch.1, now).await?;
@@ -216,9 +260,12 @@ async fn replace(
         if let Some(seq) = diff.remove_after {
             store::messages::remove_after(&mut *db, org, id, seq).await?;
         }
-        store::messages::update(&mut *db, org, id, &diff.changed).await?;
-        store::messages::insert(&mut *db, org, id, &diff.added).await?;
+        store::messages::update(&mut *db, org, id, head.version, &diff.changed).await?;
+        store::messages::insert(&mut *db, org, id, head.version, &diff.added).await?;
         store::update(&mut *db, &head).await?;
+        let (known, removed) = ((!is_new).then_some(before), diff.remove_after.is_some());
+        threads.tell_messages(&mut *db, known, &head, diff.written(), removed).await?;
+        store::index::follow(&mut *db, (!is_new).then_some(before), &head).await?;
     }
     head.git.commits = Some(store::commits(db, org, id).await?);
     Ok(Thread { head, messages: diff.into_messages() })

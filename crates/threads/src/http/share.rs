@@ -21,7 +21,7 @@ use crate::{
     redaction::Masker,
     share::{self, Finding, MAX_FINDINGS, NewShare, Share, SharePreview, SharedThread},
     share_page,
-    store::{self, sharing::ShareRow},
+    store::{self, messages::Outputs, sharing::ShareRow},
 };
 
 /// Make a link
@@ -138,7 +138,7 @@ pub(crate) async fn preview_share(
     store::take_snapshot(&mut tx).await?;
     let head = store::find(&mut tx, principal.org, id).await?.ok_or_else(not_found)?;
     head.ownership().require_change(&principal, "thread")?;
-    let messages = store::messages::after(&mut tx, head.org_id, id, 0, None).await?;
+    let messages = store::messages::after(&mut tx, head.org_id, id, 0, None, Outputs::Full).await?;
     let share = store::sharing::get(&mut *tx, head.org_id, id).await?;
     tx.commit().await?;
     // Up to 32 MiB are searched: not where requests are served.
@@ -218,7 +218,8 @@ pub(crate) async fn get_shared_thread(
     store::take_snapshot(&mut tx).await?;
     let found = store::sharing::by_token(&mut tx, &hash, threads.clock.now()).await?;
     let (share, head) = found.ok_or_else(share::no_such_link)?;
-    let mut messages = store::messages::after(&mut tx, head.org_id, head.id, 0, None).await?;
+    let mut messages =
+        store::messages::after(&mut tx, head.org_id, head.id, 0, None, Outputs::Full).await?;
     tx.commit().await?;
     if let Some(last) = share.through_seq {
         messages.retain(|message| message.seq <= last);

@@ -17,7 +17,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{document, not_found};
-use crate::{Threads, model::Thread, redaction::Masker, store, transfer::Format};
+use crate::{
+    Threads,
+    model::Thread,
+    redaction::Masker,
+    store::{self, messages::Outputs},
+    transfer::Format,
+};
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -58,7 +64,7 @@ pub(crate) async fn export_thread(
     let head = store::find(&mut tx, principal.org, id).await?;
     let mut head =
         head.filter(|head| head.ownership().visible_to(&principal)).ok_or_else(not_found)?;
-    let messages = store::messages::after(&mut tx, head.org_id, id, 0, None).await?;
+    let messages = store::messages::after(&mut tx, head.org_id, id, 0, None, Outputs::Full).await?;
     head.git.commits = Some(store::commits(&mut tx, head.org_id, id).await?);
     tx.commit().await?;
     let format = query.format;
@@ -139,9 +145,8 @@ pub(crate) async fn import_threads(
     let drafts = format.read(text)?;
     let redacts = threads.redacts(principal.org).await?;
     let now = threads.now();
-    let mut imported = Vec::with_capacity(drafts.len());
-    let mut tx = loom_db::begin(&threads.pool).await?;
-    for mut draft in drafts {
+    let mut checked = Vec::with_capacity(drafts.len());
+    for (place, mut draft) in drafts.into_iter().enumerate() {
         let known = draft.id.take().filter(|_| !query.new_ids);
         let id = known.unwrap_or_else(|| ThreadId(loom_core::id::new_uuid(now)));
         // Nobody works on it here, and who saw it there is not who may see it here.
@@ -150,21 +155,34 @@ pub(crate) async fn import_threads(
         if redacts {
             Masker::new().draft(&mut draft);
         }
-        let draft = draft.check(id)?;
-        let thread = document::create(&mut tx, &principal, id, draft, now).await?;
-        let head = thread
-            .ok_or_else(|| {
-                let detail =
-                    format!("there is a thread {id} already; `?new_ids=true` makes another");
-                Error::conflict("thread_exists", detail)
-            })?
-            .head;
-        imported.push(ImportedThread {
-            id,
-            version: head.version,
-            message_count: head.message_count,
-        });
+        checked.push((id, place, draft.check(id)?));
+    }
+    // All or nothing is one transaction over several threads. It waits for its turn at each before it
+    // writes the first, so that its events come behind those of whoever had the turn; and in the order of
+    // the ids, so that no two imports wait for each other.
+    checked.sort_unstable_by_key(|(id, place, _)| (id.0, *place));
+    let mut tx = loom_db::begin(&threads.pool).await?;
+    for (id, ..) in &checked {
+        if store::lock(&mut tx, principal.org, *id).await?.is_some() {
+            return Err(exists(*id));
+        }
+    }
+    let mut imported = Vec::with_capacity(checked.len());
+    for (id, place, draft) in checked {
+        let thread = document::create(&threads, &mut tx, &principal, id, draft, now).await?;
+        let head = thread.ok_or_else(|| exists(id))?.head;
+        let thread =
+            ImportedThread { id, version: head.version, message_count: head.message_count };
+        imported.push((place, thread));
     }
     tx.commit().await?;
+    threads.feed.wrote();
+    imported.sort_unstable_by_key(|(place, _)| *place);
+    let imported = imported.into_iter().map(|(_, thread)| thread).collect();
     Ok((StatusCode::CREATED, Json(Imported { threads: imported })))
+}
+
+fn exists(id: ThreadId) -> Error {
+    let detail = format!("there is a thread {id} already; `?new_ids=true` makes another");
+    Error::conflict("thread_exists", detail)
 }

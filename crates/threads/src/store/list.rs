@@ -15,6 +15,11 @@ use crate::{list::Filter, model::ThreadHead};
 /// Where a page ends: the last thread's activity and id.
 pub(crate) type Position = (DateTime<Utc>, Uuid);
 
+/// A thread as lists show it.
+pub(super) const COLUMNS: &str = "id, version, last_seq, message_count, created_at, updated_at, last_activity_at,
+    title, tags, is_pinned, visibility, org_id, owner_user_id, workspace, client, provider, model, git,
+    agent_state, NULL::json AS extra, message_bytes, deleted_at";
+
 /// Whose threads.
 enum Source {
     Owned(UserId),
@@ -40,12 +45,7 @@ pub(crate) async fn list(
     let mut sql = QueryBuilder::<Postgres>::new("SELECT * FROM (");
     for (index, source) in sources.iter().enumerate() {
         sql.push(if index == 0 { "(" } else { " UNION ALL (" });
-        sql.push(
-            "SELECT id, version, last_seq, message_count, created_at, updated_at, last_activity_at, title, tags,
-                 is_pinned, visibility, org_id, owner_user_id, workspace, client, provider, model, git,
-                 agent_state, NULL::json AS extra, message_bytes, deleted_at
-             FROM threads WHERE ",
-        );
+        sql.push("SELECT ").push(COLUMNS).push(" FROM threads WHERE ");
         sql.push(if filter.deleted { "deleted_at IS NOT NULL" } else { "deleted_at IS NULL" });
         sql.push(" AND org_id = ");
         sql.push_bind(principal.org);
@@ -78,12 +78,8 @@ pub(crate) async fn list(
     Ok(sql.build_query_as().fetch_all(db).await?)
 }
 
-fn push_filter(sql: &mut QueryBuilder<Postgres>, org: OrgId, filter: &Filter) {
-    let texts = [
-        (" AND workspace_root = ", &filter.workspace),
-        (" AND repo = ", &filter.repo),
-        (" AND branch = ", &filter.branch),
-    ];
+pub(super) fn push_filter(sql: &mut QueryBuilder<Postgres>, org: OrgId, filter: &Filter) {
+    let texts = [(" AND workspace_root = ", &filter.workspace), (" AND repo = ", &filter.repo)];
     for (condition, text) in texts {
         if let Some(text) = text {
             sql.push(condition).push_bind(text.clone());
@@ -104,6 +100,12 @@ fn push_filter(sql: &mut QueryBuilder<Postgres>, org: OrgId, filter: &Filter) {
     }
     if let Some(at) = filter.updated_after {
         sql.push(" AND updated_at > ").push_bind(at);
+    }
+    if let Some(branch) = &filter.branch {
+        // Also those that have left it since.
+        sql.push(" AND id IN (SELECT thread_id FROM thread_branches WHERE org_id = ")
+            .push_bind(org);
+        sql.push(" AND branch = ").push_bind(branch.clone()).push(")");
     }
     if let Some(commit) = &filter.commit {
         // All that begins with these digits: 'g' comes after the last of them.

@@ -12,17 +12,16 @@ use axum::{
     response::Response,
 };
 use chrono::DateTime;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, request::Parts};
 use loom_core::{
     Clock, Principal, Result,
     id::{ApiKeyId, OrgId, ThreadId, UserId, new_uuid},
-    port::{Act, Audit, BoxFuture, OrgDirectory},
+    port::{Act, Audit, BoxFuture, OrgDirectory, Reauthenticate},
     principal::{Actor, Authentication, OrgRole, RequestInfo, Scope, Scopes, Via},
 };
 use loom_db::Hub;
 use loom_testkit::TestDatabase;
 use loom_threads::{Deps, Threads};
-use loom_vault::Vault;
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio_util::sync::CancellationToken;
@@ -74,17 +73,25 @@ impl OrgDirectory for Nobody {
     }
 }
 
+impl Reauthenticate for Nobody {
+    fn again<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Authentication> {
+        Box::pin(std::future::ready(Authentication::Anonymous))
+    }
+}
+
 pub(crate) fn threads(pool: PgPool, clock: Clock) -> Threads {
     let deps = Deps {
         pool,
         clock,
         hub: Hub::silent(&[loom_threads::CHANNEL]),
-        vault: Arc::new(Vault::ephemeral().unwrap()),
         audit: Arc::new(Nobody),
         orgs: Arc::new(Nobody),
+        who: Arc::new(Nobody),
         stop: CancellationToken::new(),
     };
-    Threads::new(deps, loom_threads::Config::default())
+    let mut config = loom_threads::Config::default();
+    config.cache_bytes = 1 << 20;
+    Threads::new(deps, config)
 }
 
 impl App {

@@ -143,3 +143,94 @@ async fn nobody_gets_in_without_a_credential() {
         read.await.expect_problem(StatusCode::UNAUTHORIZED, "unauthenticated");
     }
 }
+
+/// What a search tells of the word: hits, their number, and how many values the facets have.
+async fn found(person: &Person<'_>, q: &str) -> (usize, u64, usize) {
+    let page = person.search(q, "").await;
+    let facets = page.body["facets"].as_object().unwrap();
+    let values = facets.values().map(|values| values.as_array().unwrap().len()).sum();
+    (page.body["hits"].as_array().unwrap().len(), page.body["total"].as_u64().unwrap(), values)
+}
+
+#[tokio::test]
+async fn a_search_tells_only_what_one_may_see() {
+    let app = App::start().await;
+    let ann = app.somebody().await;
+    let colleague = app.member(ann.org(), OrgRole::Member).await;
+    let admin = app.member(ann.org(), OrgRole::Admin).await;
+    let service = app.service(ann.org());
+    let elsewhere = app.somebody().await;
+    let everybody = [&ann, &colleague, &admin, &service, &elsewhere];
+    let thread = |visibility: &str, word: &str| {
+        json!({
+            "visibility": visibility, "title": format!("{word}title"), "tags": [format!("{word}tag")],
+            "git": { "branch": format!("{word}branch"), "remote_url": format!("git.example.com/o/{word}repo"),
+                     "commits": ["abcdef0123456789"] },
+            "messages": [{ "role": "user", "content": format!("the {word} word, {word}_identifier") }],
+        })
+    };
+    let private = ann.creates(&thread("private", "yew")).await;
+    ann.creates(&thread("organization", "oak")).await;
+    ann.creates(&thread("public", "elm")).await;
+    service.creates(&thread("private", "ash")).await;
+    for (words, who) in [
+        (
+            ["yew", "yewtitle", "yewtag", "yewbranch", "yewrepo", "yewtitel"],
+            [true, false, false, false, false],
+        ),
+        (
+            ["oak", "oaktitle", "oaktag", "oakbranch", "oakrepo", "oaktitel"],
+            [true, true, true, true, false],
+        ),
+        (
+            ["elm", "elmtitle", "elmtag", "elmbranch", "elmrepo", "elmtitel"],
+            [true, true, true, true, false],
+        ),
+        (
+            ["ash", "ashtitle", "ashtag", "ashbranch", "ashrepo", "ashtitel"],
+            [false, false, true, true, false],
+        ),
+    ] {
+        for word in words {
+            for (person, sees) in everybody.iter().zip(who) {
+                let (hits, total, values) = found(person, word).await;
+                assert_eq!(
+                    (hits, total, values > 0),
+                    (usize::from(sees), u64::from(sees), sees),
+                    "{word}"
+                );
+            }
+        }
+    }
+    // A commit is no way around it.
+    for (person, threads) in everybody.iter().zip([3, 2, 3, 3, 0]) {
+        assert_eq!(found(person, "abcdef0").await.0, threads);
+    }
+    // Nor what was private when it was written, and the other way about.
+    ann.patch(&private, &json!({ "visibility": "organization" })).await.expect(StatusCode::OK);
+    assert_eq!(found(&colleague, "yew").await.0, 1);
+    ann.patch(&private, &json!({ "visibility": "private" })).await.expect(StatusCode::OK);
+    assert_eq!(found(&colleague, "yew").await, (0, 0, 0));
+    ann.get("/api/threads/search?q=yew&owner=me").await.expect(StatusCode::OK);
+    let writer = ann.with_scopes(&[Scope::ThreadsWrite]);
+    writer
+        .get("/api/threads/search?q=yew")
+        .await
+        .expect_problem(StatusCode::FORBIDDEN, "forbidden");
+}
+
+#[tokio::test]
+async fn what_one_may_not_see_takes_no_place_among_what_is_looked_at() {
+    let app = App::start().await;
+    let ann = app.somebody().await;
+    let bob = app.member(ann.org(), OrgRole::Member).await;
+    let mine = bob.creates(&thread(&["the common word"])).await;
+    app.advance(1_000);
+    let many: Vec<Value> = (0..2_100)
+        .map(|n| json!({ "role": "user", "content": format!("text common {n}") }))
+        .collect();
+    ann.creates(&json!({ "messages": many })).await;
+    let page = bob.search("common ", "").await;
+    assert_eq!(page.body["hits"][0]["thread"]["id"], mine.as_str());
+    assert_eq!((&page.body["total"], &page.body["total_is_partial"]), (&json!(1), &json!(false)));
+}

@@ -9,15 +9,24 @@
 
 mod append;
 mod bad_input;
+mod cache;
 mod concurrency;
+mod events;
+mod feed;
+mod follow;
 mod get;
 mod harness;
 mod isolation;
+mod lease;
 mod limits;
 mod list;
+mod live;
 mod model;
 mod openapi;
+mod outputs;
 mod patch;
 mod put;
+mod relevance;
+mod search;
 mod share;
 mod transfer;

@@ -22,6 +22,7 @@ use crate::{
     demo,
     dialect::Operation,
     ledger::{Ledger, Opening, Row},
+    limits::{Need, Surface},
     live::{Account, Live},
     native::stream::events,
     observe::Observer,
@@ -65,14 +66,16 @@ impl Rig {
                 principal: &principal,
                 info: &info,
                 headers: &HeaderMap::new(),
-                operation: Operation::Chat,
                 provider,
                 model: "m",
                 streamed: true,
                 request_bytes: 1,
-                surface: crate::limits::Surface::Native,
-                max_output: None,
-                input_estimate: 1,
+                need: Need {
+                    operation: Operation::Chat,
+                    surface: Surface::Native,
+                    max_output: None,
+                    input_estimate: 1,
+                },
             })
             .unwrap();
         meter.answered(StatusCode::OK, None);

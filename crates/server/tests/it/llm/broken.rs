@@ -122,7 +122,13 @@ async fn a_break_inside_of_an_event_breaks_the_connection_so_that_no_half_passes
         assert!(!received.text().contains("error"), "{}", received.text());
     }
     for row in app.llm_requests(3).await {
-        failed(&row, "upstream_error");
+        assert_eq!(
+            (&row["outcome"], &row["error_code"]),
+            (&json!("failed"), &json!("upstream_error"))
+        );
+        // One piece was seen, and costs what it costs at least.
+        assert_eq!(row["usage_complete"], false);
+        assert!(row["cost_nanousd"].as_i64() > Some(0), "{row}");
     }
 }
 

@@ -95,6 +95,7 @@ async fn the_same_question_gets_the_same_reply_which_costs_nothing_and_says_so()
     for row in rows {
         assert_eq!((&row["served_from"], &row["cost_nanousd"]), (&json!("cache"), &json!(0)));
         assert_eq!((&row["input_tokens"], &row["outcome"]), (&json!(null), &json!("succeeded")));
+        assert_eq!(row["usage_complete"], true, "nothing of it was used: {row}");
     }
 }
 

@@ -325,7 +325,7 @@ async fn a_reply_on_another_wire_costs_what_its_provider_counts() {
 async fn a_request_that_is_refused_uses_nothing_and_one_that_is_left_is_not_complete() {
     let app = TestApp::start().await;
     let user = app.user("a@example.com").await;
-    super::ask(&user, Op::Chat, "mock-error-429").await.expect(429);
+    super::ask(&user, Op::Chat, "mock-error-400").await.expect(400);
     let row = &app.llm_requests(1).await[0];
     assert_eq!((&row["usage_complete"], &row["cost_nanousd"]), (&json!(true), &Value::Null));
     drop(begin_stream(&user, Op::Chat, "mock-stall").await);

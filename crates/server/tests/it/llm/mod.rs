@@ -15,6 +15,7 @@ mod failover;
 mod idempotency;
 mod left;
 mod limits;
+mod limits_along;
 mod limits_replicas;
 mod org_routes;
 mod passthrough;

@@ -112,12 +112,20 @@ async fn members_see_their_own_and_admins_all() {
         std::slice::from_ref(&robots)
     );
     assert_eq!(ids(&owner.get("/api/llm/requests").await.expect(200).json()).len(), 3);
+    // An admin's key that is only for models sees what is the admin's own.
+    let new = json!({"name": "models", "kind": "personal", "scopes": ["llm:use"]});
+    let made = owner.post(&format!("/api/orgs/{org}/api-keys"), &new).await.expect(201).json();
+    let narrow = owner.with_key(made["secret"].as_str().unwrap());
+    assert_eq!(
+        ids(&narrow.get("/api/llm/requests").await.expect(200).json()),
+        [find(json!(owner.id))]
+    );
     let path = format!("/api/llm/requests/{}", robots.as_str().unwrap());
     here.get(&path).await.expect(404);
     owner.get(&path).await.expect(200);
     // The same of usage, before it is summed and after.
     for _ in 0..2 {
-        for (caller, count) in [(&here, 1), (&robot, 1), (&owner.caller, 3)] {
+        for (caller, count) in [(&here, 1), (&robot, 1), (&narrow, 1), (&owner.caller, 3)] {
             for by in ["day", "model", "api_key", "tag"] {
                 let usage =
                     caller.get(&format!("/api/llm/usage?group_by={by}")).await.expect(200).json();

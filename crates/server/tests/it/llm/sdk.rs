@@ -70,6 +70,7 @@ async fn run_in_node(app: TestApp, script: &str) {
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/node"))
         .env("LOOM_URL", app.url())
         .env("LOOM_KEY", user.key.as_deref().unwrap())
+        .env("LOOM_PROVIDER_TOKEN", UPSTREAM_KEY)
         .env("LOOM_NODE_SDKS", &folder)
         .env("NO_PROXY", "*")
         .env_remove("NODE_OPTIONS")
@@ -85,12 +86,12 @@ async fn run_in_node(app: TestApp, script: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_anthropic_sdk_for_node_works_as_with_its_vendor() {
-    run_in_node(TestApp::start().await, "test_anthropic.mjs").await;
+    run_in_node(with_own_tokens(Setup::default()).await, "test_anthropic.mjs").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_openai_sdk_for_node_works_as_with_its_vendor() {
-    run_in_node(TestApp::start().await, "test_openai.mjs").await;
+    run_in_node(with_own_tokens(Setup::default()).await, "test_openai.mjs").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,9 +106,8 @@ async fn with_a_compatible_provider() -> (loom_testkit::llm::MockLlm, TestApp) {
     let app = Setup::default()
         .set("LOOM_SERVER_LLM_PROVIDERS", "other")
         .set("LOOM_SERVER_LLM_OTHER_BASE_URL", format!("{}/openai/v1", mock.url()))
-        .set("LOOM_SERVER_LLM_OTHER_API_KEY", "sk-compatible")
-        .start()
-        .await;
+        .set("LOOM_SERVER_LLM_OTHER_API_KEY", "sk-compatible");
+    let app = with_own_tokens(app).await;
     (mock, app)
 }
 
@@ -133,12 +133,7 @@ async fn both_sdks_work_with_the_demo() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sdks_work_with_the_models_of_other_wires() {
-    let mock = loom_testkit::llm::MockLlm::start("sk-compatible");
-    let app = Setup::default()
-        .set("LOOM_SERVER_LLM_PROVIDERS", "other")
-        .set("LOOM_SERVER_LLM_OTHER_BASE_URL", format!("{}/openai/v1", mock.url()))
-        .set("LOOM_SERVER_LLM_OTHER_API_KEY", "sk-compatible");
-    let app = with_own_tokens(app).await;
+    let (_mock, app) = with_a_compatible_provider().await;
     run(app, "test_translated").await;
 }
 

@@ -33,7 +33,7 @@ fn faults(answer: &Answer) -> Vec<(String, String)> {
 #[tokio::test]
 async fn an_unknown_provider_is_a_404_that_names_those_there_are() {
     let (app, user) = with_user().await;
-    for name in ["nobody", "demo", "vertex", "Anthropic", "anthropic%20", "a%2Fb"] {
+    for name in ["nobody", "demo", "vertexx", "Anthropic", "anthropic%20", "a%2Fb"] {
         for path in [format!("/proxy/{name}/complete"), format!("/proxy/{name}/stream")] {
             let answer = user.post(&path, &hi("m")).await.expect(404);
             assert_eq!(answer.code(), "not_found", "{path}");

@@ -26,6 +26,8 @@ export const SIGNATURE = "EqQBCgIYAhIkbW9jay1zaWduYXR1cmUvd2l0aCtiYXNlNjQ9PQ==";
 export const [OUTPUT_TEXT, OUTPUT_CALL, OUTPUT_THINKING] = [40, 60, 80];
 export const SCHEMA = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
 export const STATUSES = [400, 401, 403, 404, 413, 422, 429, 500, 503, 529];
+/** By which the upstream is asked: the server's own would rest, or be disabled, after the errors that are made. */
+export const OWN_TOKEN = { "x-loom-provider-token": process.env.LOOM_PROVIDER_TOKEN };
 export const OPTIONS = { maxRetries: 0, timeout: 30_000 };
 
 /** The class of an error with this status; both vendors' SDKs name them alike. */

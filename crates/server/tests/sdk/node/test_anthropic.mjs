@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import {
-  all, Anthropic, BEFORE_BREAK, caught, CITIES, CLAUDE, errorOf, KEY, OPTIONS, OUTPUT_CALL, OUTPUT_TEXT,
+  all, Anthropic, BEFORE_BREAK, caught, CITIES, CLAUDE, errorOf, KEY, OPTIONS, OUTPUT_CALL, OWN_TOKEN, OUTPUT_TEXT,
   OUTPUT_THINKING, PARALLEL, PIXEL, PROMPT, SCHEMA, SIGNATURE, SPLIT, STATUSES, TEXT, THINKING, URL,
 } from "./common.mjs";
 
@@ -21,9 +21,9 @@ const said = (events) => events.map(text).join("");
 for (const path of ["", "/anthropic"]) {
   describe(path || "/", { concurrency: true }, () => {
     const baseURL = URL + path;
-    const client = new Anthropic({ apiKey: KEY, baseURL, ...OPTIONS });
-    const bearer = new Anthropic({ apiKey: null, authToken: KEY, baseURL, ...OPTIONS });
-    const stranger = new Anthropic({ apiKey: "loom-wrong-key", baseURL, ...OPTIONS });
+    const client = new Anthropic({ apiKey: KEY, baseURL, ...OPTIONS, defaultHeaders: OWN_TOKEN });
+    const bearer = new Anthropic({ apiKey: null, authToken: KEY, baseURL, ...OPTIONS, defaultHeaders: OWN_TOKEN });
+    const stranger = new Anthropic({ apiKey: "loom-wrong-key", baseURL, ...OPTIONS, defaultHeaders: OWN_TOKEN });
     const asked = (more) => ({ model: CLAUDE, messages: PROMPT, max_tokens: 4096, ...more });
     const create = (more) => client.messages.create(asked(more));
 

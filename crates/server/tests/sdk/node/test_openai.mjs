@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import {
-  all, BEFORE_BREAK, caught, CITIES, errorOf, GPT, KEY, OpenAI, OPTIONS, OUTPUT_CALL, OUTPUT_TEXT, OUTPUT_THINKING,
+  all, BEFORE_BREAK, caught, CITIES, errorOf, GPT, KEY, OpenAI, OPTIONS, OUTPUT_CALL, OWN_TOKEN, OUTPUT_TEXT, OUTPUT_THINKING,
   PARALLEL, PIXEL, PROMPT, SCHEMA, SPLIT, STATUSES, TEXT, THINKING, URL,
 } from "./common.mjs";
 
@@ -15,8 +15,8 @@ const said = (chunks) => chunks.map((chunk) => chunk.choices[0]?.delta.content ?
 
 for (const path of ["/v1", "/openai/v1"]) {
   describe(path, { concurrency: true }, () => {
-    const client = new OpenAI({ apiKey: KEY, baseURL: URL + path, ...OPTIONS });
-    const stranger = new OpenAI({ apiKey: "loom-wrong-key", baseURL: URL + path, ...OPTIONS });
+    const client = new OpenAI({ apiKey: KEY, baseURL: URL + path, ...OPTIONS, defaultHeaders: OWN_TOKEN });
+    const stranger = new OpenAI({ apiKey: "loom-wrong-key", baseURL: URL + path, ...OPTIONS, defaultHeaders: OWN_TOKEN });
     const chat = (more) => client.chat.completions.create({ model: GPT, messages: PROMPT, ...more });
 
     test("chat", async () => {

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 
 import {
-  all, Anthropic, caught, CITIES, CLAUDE, GPT, KEY, OpenAI, OPTIONS, OTHER, OUTPUT_TEXT, PARALLEL, PIXEL, PROMPT,
+  all, Anthropic, caught, CITIES, CLAUDE, GPT, KEY, OpenAI, OPTIONS, OTHER, OUTPUT_TEXT, OWN_TOKEN, PARALLEL, PIXEL, PROMPT,
   SCHEMA, SIGNATURE, TEXT, THINKING, URL,
 } from "./common.mjs";
 
@@ -15,7 +15,7 @@ const anthropic = new Anthropic({ apiKey: KEY, baseURL: URL, ...OPTIONS });
 describe("chat with Claude", { concurrency: true }, () => {
   const tools = [{ type: "function", function: { name: "weather", parameters: SCHEMA } }];
   const asked = (more) => ({ model: CLAUDE, messages: PROMPT, ...more });
-  const chat = (more) => openai.chat.completions.create(asked(more));
+  const chat = (more, options) => openai.chat.completions.create(asked(more), options);
 
   test("whole and streamed", async () => {
     const answer = await chat();
@@ -53,7 +53,7 @@ describe("chat with Claude", { concurrency: true }, () => {
     const refused = await caught(chat({ logit_bias: { 50256: -100 } }));
     assert.ok(refused instanceof OpenAI.BadRequestError);
     assert.equal(refused.param, "logit_bias");
-    const limited = await caught(chat({ model: "anthropic/mock-error-429" }));
+    const limited = await caught(chat({ model: "anthropic/mock-error-429" }, { headers: OWN_TOKEN }));
     assert.ok(limited instanceof OpenAI.RateLimitError);
     assert.equal(limited.headers.get("retry-after"), "17");
     const broken = await caught(all(chat({ model: "anthropic/mock-midstream-error", stream: true })));
@@ -98,7 +98,7 @@ for (const model of [GPT, OTHER]) {
   describe(`messages with ${model}`, { concurrency: true }, () => {
     const tools = [{ name: "weather", input_schema: SCHEMA }];
     const asked = (more) => ({ model, messages: PROMPT, max_tokens: 4096, ...more });
-    const create = (more) => anthropic.messages.create(asked(more));
+    const create = (more, options) => anthropic.messages.create(asked(more), options);
 
     test("whole and streamed", async () => {
       const streamed = await anthropic.messages.stream(asked()).finalMessage();
@@ -130,7 +130,7 @@ for (const model of [GPT, OTHER]) {
       const refused = await caught(create({ top_k: 3 }));
       assert.ok(refused instanceof Anthropic.BadRequestError);
       assert.match(refused.message, /top_k/);
-      const limited = await caught(create({ model: "openai/mock-error-429" }));
+      const limited = await caught(create({ model: "openai/mock-error-429" }, { headers: OWN_TOKEN }));
       assert.ok(limited instanceof Anthropic.RateLimitError);
       assert.equal(limited.headers.get("retry-after"), "17");
       const broken = await caught(all(create({ model: "openai/mock-midstream-error", stream: true })));
