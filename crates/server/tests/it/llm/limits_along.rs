@@ -1,13 +1,13 @@
 //! Limits and accounts where a request does not go the plain way: by another target of its route, counted
 //! and not answered, under a key, out of the cache, and left by its client while limits are asked.
 
-
 use loom_testkit::{Setup, TestApp, User, eventually, llm::Script};
 use serde_json::{Value, json};
 
 use super::{
     GPT, Op, SONNET, ask, begin_stream,
-    limits::{counted, estimate, limit, spent, tight}, receive, stream,
+    limits::{counted, estimate, limit, spent, tight},
+    receive, stream,
 };
 
 /// A route `fast`: first GPT, then Sonnet.
@@ -180,7 +180,7 @@ async fn a_share_that_comes_when_its_client_has_left_is_not_lost() {
     let user = app.user("a@example.com").await;
     limit(&user, "organisation/all", json!({"concurrent": 1})).await;
     // The database gives no share until this ends.
-    let mut held = app.database.pool().begin().await.unwrap();
+    let mut held = loom_db::begin(app.database.pool()).await.unwrap();
     sqlx::query("LOCK TABLE llm_limit_uses IN EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
     let waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
                     AND wait_event_type = 'Lock' AND query LIKE '%llm_limit_take%'";
