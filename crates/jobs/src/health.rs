@@ -82,8 +82,8 @@ async fn look(inner: &Inner, pool: &PgPool) -> Component {
     let oldest = waiting
         .iter()
         .filter_map(|(id, taken)| {
-            let due = inner.jobs.get(id.as_str())?.next(*taken, now);
-            Some((id, now - due)).filter(|(_, late)| *late > TimeDelta::zero())
+            let late = now - inner.jobs.get(id.as_str())?.due_since(*taken, now)?;
+            Some((id, late)).filter(|(_, late)| *late > TimeDelta::zero())
         })
         .max_by_key(|(_, late)| *late);
     let late = oldest.filter(|(_, late)| *late > LATE);

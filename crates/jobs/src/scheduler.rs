@@ -89,6 +89,15 @@ impl Known {
         self.slots.next(taken, now, self.job.catch_up)
     }
 
+    /// Since when a slot is waiting to be taken: since the first that was not, whichever of them will be.
+    pub(crate) fn due_since(
+        &self,
+        taken: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
+        (self.next(taken, now) <= now).then(|| self.slots.after(taken))
+    }
+
     /// With the slots that nobody took between its own and the one before.
     pub(crate) fn counted(&self, run: RunRecord) -> RunRecord {
         let missed_slots = match run.previous_slot {

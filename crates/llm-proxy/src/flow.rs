@@ -358,7 +358,7 @@ impl Flow {
                     if refusal.next == Next::Nothing {
                         return Some(Err(refusal));
                     }
-                    may_pass = refusal.next == Next::Again;
+                    may_pass |= refusal.next == Next::Again;
                     let is_demo = provider.is_demo();
                     self.note(refusal);
                     let over = self.attempts >= MAX_ATTEMPTS || Instant::now() >= self.deadline;
@@ -410,6 +410,19 @@ impl Flow {
         }
     }
 
+    /// Of several credentials at their limits the answer is that of one; the client can come again when
+    /// the first of them is available.
+    fn tell_the_shortest(&self, refusal: &mut Refusal) {
+        if let What::Answer(parts, _) = &mut refusal.what
+            && parts.status == http::StatusCode::TOO_MANY_REQUESTS
+            && !self.headers.contains_key(CALLERS)
+            && let Some(secs) = refusal.provider.sooner(&parts.headers, self.proxy.clock.now())
+        {
+            parts.headers.remove("retry-after-ms");
+            parts.headers.insert(http::header::RETRY_AFTER, secs.into());
+        }
+    }
+
     fn note_out_of_time(&mut self) {
         if let Some(Refusal { what: What::Error(error), .. }) = &mut self.worst {
             *error = out_of_time(self.proxy.timeouts.total);
@@ -429,7 +442,8 @@ impl Flow {
         }
     }
 
-    fn refused(self, refusal: Refusal) -> Ended {
+    fn refused(self, mut refusal: Refusal) -> Ended {
+        self.tell_the_shortest(&mut refusal);
         let Self { proxy, info, mut account, surface, deadline, model: asked, .. } = self;
         let provider = Arc::clone(&refusal.provider);
         let model = refusal.model.as_deref();

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::{
     LlmProxy,
     dialect::Dialect,
+    exchange::upstream_id,
     pool::{CALLERS, Lease, Verdict, put_on},
     provider::Provider,
 };
@@ -275,7 +276,8 @@ pub(crate) fn concealed(
             provider.name
         )
     };
-    let body = provider.dialect.error_body(parts.status, "invalid_api_key", &message, "");
+    let id = upstream_id(&parts.headers).unwrap_or_default();
+    let body = provider.dialect.error_body(parts.status, "invalid_api_key", &message, &id);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     (parts, body.to_string().into())
 }

@@ -1,8 +1,11 @@
 //! The configured providers, their credentials, and which of them serves a model.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::http::HeaderMap;
@@ -16,7 +19,7 @@ use crate::{
     demo,
     dialect::{Dialect, Operation},
     measures::Measures,
-    pool::{CredentialKey, Keeper, Lease, Pool, Unavailable},
+    pool::{CredentialKey, Keeper, Lease, Pool, Unavailable, retry_after},
     vertex,
 };
 
@@ -203,6 +206,15 @@ impl Provider {
             Some(callers) => Ok(callers),
             None => self.lease(tried, now).map_err(|why| why.of(&self.name)),
         }
+    }
+
+    /// When its credentials all wait for rate limits: that of the first that will not, in whole seconds,
+    /// where this answer names a later time, or none.
+    pub(crate) fn sooner(&self, answer: &HeaderMap, now: DateTime<Utc>) -> Option<u64> {
+        let whole = |wait: Duration| wait.as_millis().div_ceil(1000);
+        let left = whole(self.pool.rests(now)?);
+        let is_sooner = retry_after(answer, now).is_none_or(|told| left < whole(told));
+        is_sooner.then(|| u64::try_from(left).unwrap_or(u64::MAX))
     }
 
     /// Where its own tokens come from, if it is Anthropic's API.

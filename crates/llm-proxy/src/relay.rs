@@ -201,13 +201,15 @@ impl HttpBody for Tap {
                     let is_last = !this.streams && has_ended(upstream);
                     this.since = None;
                     this.account.see(&data);
+                    let is_over = is_last || this.account.seen().last_word;
+                    if !is_over && Instant::now() >= this.deadline {
+                        return this.break_off(&OUT_OF_TIME);
+                    }
                     let data = this.pass(data);
                     // The connection asks for no more than the announced length: there may be no next
                     // time to notice the end.
                     if is_last {
                         this.conclude();
-                    } else if Instant::now() >= this.deadline {
-                        return this.break_off(&OUT_OF_TIME);
                     }
                     if !data.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(data))));

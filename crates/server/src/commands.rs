@@ -26,7 +26,7 @@ use crate::{
     config::{self, Config, Loaded, Overrides},
     console::{complain, say},
     health::Health,
-    logging,
+    logging::{self, Stream},
 };
 
 const WRONG_CONFIGURATION: u8 = 78;
@@ -132,7 +132,7 @@ fn look_at_config(command: &ConfigCommand, loaded: &Loaded) -> ExitCode {
 
 async fn serve(loaded: &Loaded, demo: bool) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
-    logging::start(&config.log);
+    logging::start(&config.log, Stream::Out);
     for name in &loaded.unknown {
         tracing::warn!(name, "nothing reads this setting; is it misspelt?");
     }
@@ -238,7 +238,7 @@ fn host_of(ip: IpAddr) -> String {
 }
 
 async fn migrate(config: &Config, check: bool) -> anyhow::Result<ExitCode> {
-    logging::start(&config.log);
+    logging::start(&config.log, Stream::Error);
     if !check {
         Database::join(&config.database, true).await?.close().await;
         say("the schema is that of this version");
@@ -306,7 +306,8 @@ async fn on_database(
     config: &Config,
     work: impl AsyncFnOnce(&Features) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
-    logging::start(&config::Log { filter: "warn".to_owned(), format: config.log.format });
+    let log = config::Log { filter: "warn".to_owned(), format: config.log.format };
+    logging::start(&log, Stream::Error);
     // The development user is the server's business.
     let mut config = config.clone();
     config.auth.dev_mode = false;

@@ -1,4 +1,4 @@
-//! The process's log: which lines, and standard output behind the layer that masks them.
+//! The process's log: which lines, and the standard stream behind the layer that masks them.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -18,8 +18,36 @@ use crate::config::{Log, LogFormat};
 /// A reader of our output that is this far behind loses what comes.
 const MAX_BEHIND: usize = 4 << 20;
 
+/// Where the log goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Stream {
+    #[default]
+    Out,
+    /// For a command whose answer is what is on standard output, a key for instance.
+    Error,
+}
+
+impl Stream {
+    fn is_terminal(self) -> bool {
+        match self {
+            Self::Out => io::stdout().is_terminal(),
+            Self::Error => io::stderr().is_terminal(),
+        }
+    }
+
+    fn write(self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Out => {
+                let mut out = io::stdout().lock();
+                out.write_all(lines).and_then(|()| out.flush())
+            }
+            Self::Error => io::stderr().lock().write_all(lines),
+        }
+    }
+}
+
 /// Sets the process's log up. A second call changes nothing.
-pub fn start(log: &Log) {
+pub fn start(log: &Log, stream: Stream) {
     static STARTED: OnceLock<()> = OnceLock::new();
     if STARTED.set(()).is_err() {
         return;
@@ -27,11 +55,11 @@ pub fn start(log: &Log) {
     let filter: Targets = log.filter.parse().unwrap_or_else(|_| Targets::new());
     let form = match log.format {
         LogFormat::Json => Form::Json,
-        LogFormat::Pretty => Form::Pretty {
-            colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        },
+        LogFormat::Pretty => {
+            Form::Pretty { colours: stream.is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+        }
     };
-    let output = Output::start();
+    let output = Output::start(stream);
     let write = Box::new(move |lines: &[u8]| output.put(lines));
     let (lines, flusher) = LogLayer::start(Buffer::of_process(), Clock::system(), form, write);
     let _ = FLUSHER.set(flusher);
@@ -53,12 +81,13 @@ pub(crate) fn flush() {
 static FLUSHER: OnceLock<Flusher> = OnceLock::new();
 static OUTPUT: OnceLock<Output> = OnceLock::new();
 
-/// Standard output behind a buffer that a thread empties: nobody waits for a write.
+/// A standard stream behind a buffer that a thread empties: nobody waits for a write.
 #[derive(Clone, Default)]
 struct Output(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
+    stream: Stream,
     waiting: Mutex<Vec<u8>>,
     some: Condvar,
     /// Held while writing, so that batches keep their order.
@@ -66,8 +95,9 @@ struct Shared {
 }
 
 impl Output {
-    fn start() -> Self {
-        let output = OUTPUT.get_or_init(Self::default).clone();
+    fn start(stream: Stream) -> Self {
+        let made = || Self(Arc::new(Shared { stream, ..Shared::default() }));
+        let output = OUTPUT.get_or_init(made).clone();
         let writer = output.clone();
         let spawned = thread::Builder::new().name("log-output".to_owned()).spawn(move || {
             loop {
@@ -85,9 +115,8 @@ impl Output {
         let _order = self.0.out.lock().unwrap_or_else(PoisonError::into_inner);
         let batch =
             std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut out = io::stdout().lock();
         // Nobody reads it: there is nobody to tell either.
-        let _ = out.write_all(&batch).and_then(|()| out.flush());
+        let _ = self.0.stream.write(&batch);
     }
 
     /// Takes whole lines.

@@ -11,6 +11,7 @@ use loom_core::{
 use loom_server::{
     app::{self, Running},
     config::{self, Config, Overrides},
+    logging::Stream,
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::Value;
@@ -115,7 +116,7 @@ impl TestApp {
         let loaded = config::load(vars, Overrides { demo: setup.demo, stdout_is_terminal: false });
         assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
         if setup.logs {
-            loom_server::logging::start(&loaded.config.log);
+            loom_server::logging::start(&loaded.config.log, Stream::Out);
         }
         let clock = setup.clock.clone().unwrap_or_else(Clock::system);
         let running = app::start(&loaded.config, clock.clone()).await.unwrap();

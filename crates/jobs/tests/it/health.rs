@@ -1,8 +1,11 @@
 //! The check `jobs`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use loom_core::{Error, health::Status};
@@ -47,6 +50,22 @@ async fn failures_in_a_row_make_it_worse_and_a_success_mends_it() {
     works.store(true, Ordering::SeqCst);
     scheduler.run_now("flaky").await.unwrap();
     assert_eq!((check.probe)().await.status, Status::Healthy);
+}
+
+#[tokio::test]
+async fn a_job_that_nobody_takes_is_late_since_its_first_slot_whatever_its_interval() {
+    for interval in [MINUTE, 24 * 60 * MINUTE] {
+        let (database, clock) = (TestDatabase::new().await, clock());
+        let jobs = vec![counting("left", interval).0];
+        let scheduler = scheduler(database.pool(), &clock, "a", jobs);
+        let check = scheduler.health();
+        scheduler.run_now("left").await.unwrap();
+        assert_eq!((check.probe)().await.status, Status::Healthy);
+        // Ten seconds after a midnight: the newest slot is not late yet.
+        clock.advance(Duration::from_secs(2 * 24 * 3600 + 13 * 3600 + 44 * 60 + 40));
+        let health = (check.probe)().await;
+        assert_eq!(health.status, Status::Degraded, "{interval:?}");
+    }
 }
 
 #[tokio::test]

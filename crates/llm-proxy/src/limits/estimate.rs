@@ -24,7 +24,9 @@ pub(crate) fn input_estimate(body: &[u8]) -> u64 {
         let string = body.get(before..quote).unwrap_or_default();
         before = quote + 1;
         let head = string.get(..BINARY).unwrap_or_default();
-        if !head.is_empty() && memchr::memchr3(b' ', b'\\', b'{', head).is_none() {
+        // Texts of some languages have no spaces either.
+        let is_binary = head.is_ascii() && memchr::memchr3(b' ', b'\\', b'{', head).is_none();
+        if !head.is_empty() && is_binary {
             binary += string.len();
             images += 1;
         }
@@ -51,6 +53,8 @@ mod tests {
         assert_eq!(input_estimate(text.as_bytes()), text.len() as u64 / 4 + 1);
         let image = format!("{{\"data\":\"{}\"}}", "iVBORw0KGgo".repeat(100_000));
         assert_eq!(input_estimate(image.as_bytes()), 11 / 4 + 1600 + 1);
+        let unspaced = format!("{{\"text\":\"{}\"}}", "天気はどうですか".repeat(4000));
+        assert_eq!(input_estimate(unspaced.as_bytes()), unspaced.len() as u64 / 4 + 1);
     }
 
     #[test]

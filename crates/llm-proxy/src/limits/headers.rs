@@ -165,15 +165,22 @@ pub(crate) fn refused(gauge: &Gauge, need: i64, now: DateTime<Utc>) -> Error {
     };
     let quota = Quota::now(gauge, now);
     let secs = wait.num_milliseconds().max(0) as u64;
+    let (kind, measure) = (key.kind.name(), key.measure.name());
+    let reset_after_ms = quota.reset.num_milliseconds();
+    let told = if key.measure.is_budget() {
+        json!({
+            "kind": kind, "measure": measure, "limit_usd": usd(quota.limit),
+            "remaining_usd": usd(quota.remaining), "reset_after_ms": reset_after_ms,
+        })
+    } else {
+        json!({
+            "kind": kind, "measure": measure, "limit": quota.limit,
+            "remaining": quota.remaining, "reset_after_ms": reset_after_ms,
+        })
+    };
     Error::new(StatusCode::TOO_MANY_REQUESTS, code, limit)
         .retry_after(Duration::from_millis(secs))
-        .with(
-            "limit",
-            json!({
-                "kind": key.kind.name(), "measure": key.measure.name(), "limit": quota.limit,
-                "remaining": quota.remaining, "reset_after_ms": quota.reset.num_milliseconds(),
-            }),
-        )
+        .with("limit", told)
 }
 
 /// The headers of a refusal by a limit, if it is one.

@@ -245,10 +245,10 @@ impl Reservation {
                 self.input_estimate
             }
         } else {
-            [usage.input, usage.output, usage.cache_read, usage.cache_write()]
-                .into_iter()
-                .flatten()
-                .fold(0_u64, u64::saturating_add)
+            // OpenAI tells of the input at the end only: of a stream that was left it was read all the same.
+            let read = [usage.input, usage.cache_read, usage.cache_write()];
+            let read = read.into_iter().flatten().reduce(u64::saturating_add);
+            read.unwrap_or(self.input_estimate).saturating_add(usage.output.unwrap_or_default())
         };
         let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
         let money = row.cost_nanousd.unwrap_or_default();

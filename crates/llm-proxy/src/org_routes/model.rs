@@ -1,7 +1,7 @@
 //! A route, as it is given and told.
 
 use chrono::{DateTime, Utc};
-use loom_core::{Error, Result, error::FieldError, text};
+use loom_core::{Error, Result, clock, error::FieldError, text};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -61,7 +61,9 @@ pub(crate) struct Route {
     pub(super) name: String,
     pub(super) enabled: bool,
     pub(super) targets: Vec<RouteTarget>,
+    #[serde(serialize_with = "clock::millis")]
     pub(super) created_at: DateTime<Utc>,
+    #[serde(serialize_with = "clock::millis")]
     pub(super) updated_at: DateTime<Utc>,
 }
 

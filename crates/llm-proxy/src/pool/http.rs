@@ -1,6 +1,10 @@
 //! The routes of providers and their credentials, for those who run this installation.
 
-use axum::{extract::State, http::StatusCode, middleware};
+use axum::{
+    extract::State,
+    http::{HeaderName, StatusCode, header},
+    middleware,
+};
 use loom_core::{
     Error, Json, Path, Principal, Result,
     authorize::{Action, authorize},
@@ -136,13 +140,14 @@ async fn add_llm_credential(
     info: RequestInfo,
     Path(provider): Path<String>,
     Json(new): Json<NewCredential>,
-) -> Result<(StatusCode, Json<CredentialView>)> {
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<CredentialView>)> {
     authorize(&principal, Action::ManageSystem(Scope::AdminWrite))?;
     let id = proxy.add_credential(&provider, &new).await?;
     let view = stored(&proxy, &provider, id).await?;
     let details = json!({"provider": provider, "name": view.name, "kind": view.kind});
     proxy.audit.done(&principal, &info, "llm_credential.create", id.to_string(), details).await?;
-    Ok((StatusCode::CREATED, Json(view)))
+    let location = format!("/api/admin/llm/providers/{provider}/credentials/{id}");
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)))
 }
 
 /// A credential, without its secret

@@ -304,8 +304,10 @@ impl Keeper {
                             reason,
                             "no token is given for this credential"
                         );
-                        self.disable(member, id, Some(row.generation), "token_endpoint", &reason)
-                            .await?;
+                        let of = Some(row.generation);
+                        if self.disable(member, id, of, "token_endpoint", &reason).await? {
+                            member.disable(&reason);
+                        }
                         return Err(disabled(&reason));
                     }
                 }

@@ -364,6 +364,11 @@ impl Member {
         }
     }
 
+    /// Its row says so; nobody here waits to hear of it.
+    pub(crate) fn disable(&self, reason: &str) {
+        self.state().disabled.get_or_insert_with(|| reason.to_owned());
+    }
+
     /// What the row says; of what is known here and not yet written, the row knows less.
     pub(crate) fn take_over(
         &self,

@@ -40,7 +40,7 @@ pub(crate) use lease::{CredentialKey, Lease, Unavailable, put_on};
 pub(crate) use member::{Member, Who};
 pub use model::{CredentialKind, CredentialView, NewCredential, SecretJson};
 pub use test::Tested;
-pub(crate) use verdict::Verdict;
+pub(crate) use verdict::{Verdict, retry_after};
 
 use crate::{config::ProviderConfig, dialect::Dialect};
 use grant::Grant;
@@ -137,6 +137,14 @@ impl Pool {
             }
         }
         Err(Self::why_not(&members, now))
+    }
+
+    /// The shortest time left when nobody can be asked because of rate limits.
+    pub(crate) fn rests(&self, now: DateTime<Utc>) -> Option<Duration> {
+        match Self::why_not(&self.members(), now) {
+            Unavailable::CoolingDown { shortest } => Some(shortest),
+            _ => None,
+        }
     }
 
     pub(crate) fn takes_callers(&self) -> bool {

@@ -232,6 +232,19 @@ async fn an_admin_and_keys_are_made_beside_a_running_server() {
 }
 
 #[tokio::test]
+async fn what_is_logged_on_the_way_is_not_in_the_answer_of_a_command() {
+    let database = TestDatabase::new().await;
+    // Worth a warning each time.
+    let cli = Cli::on(&database).set("LOOM_SERVER_BASE_URL", "http://loom.example.com");
+    let done = cli.run(&["admin", "create", "ada@example.com"]).await.exits(0);
+    assert!(done.err.contains("browsers keep no session over plain http"), "{done:?}");
+    assert!(done.out.starts_with("loom_pat_") && done.out.lines().count() == 1, "{done:?}");
+    let done =
+        cli.set("LOOM_SERVER_LOG_LEVEL", "debug").run(&["migrate", "--check"]).await.exits(0);
+    assert!(done.out.starts_with("nothing to do") && done.out.lines().count() == 1, "{done:?}");
+}
+
+#[tokio::test]
 async fn a_key_for_nobody_or_an_address_that_is_none_is_refused_clearly() {
     let database = TestDatabase::new().await;
     let cli = Cli::on(&database);

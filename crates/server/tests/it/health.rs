@@ -349,7 +349,8 @@ async fn a_job_that_fails_and_one_that_nobody_begins_are_told() {
         .await;
     let jobs = world.turns("jobs", "JOBS_LATE").await;
     assert_told(&jobs, "degraded");
-    assert!(jobs["lag_secs"].as_i64().unwrap() > 3600, "{jobs}");
+    // Since the first slot that nobody took, however new the newest is.
+    assert!(jobs["lag_secs"].as_i64().unwrap() >= 2 * 24 * 3600, "{jobs}");
 }
 
 #[tokio::test]

@@ -171,6 +171,10 @@ async fn a_401_of_the_provider_is_told_in_our_words() {
             let (message, _) = op.error_of(&answer.json());
             assert!(message.contains("refuses the credential that this server holds"), "{message}");
             assert!(!answer.text.contains(&UPSTREAM_KEY[..8]), "{}", answer.text);
+            if op == Op::Messages {
+                let id = answer.header("request-id").unwrap();
+                assert_eq!(answer.json()["request_id"], id, "{}", answer.text);
+            }
             let_rest(&app);
         }
     }

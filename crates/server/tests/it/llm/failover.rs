@@ -1,5 +1,7 @@
 //! Who is asked next when a provider fails: before anything of a reply, never after.
 
+use std::time::Duration;
+
 use loom_testkit::{
     Setup, TestApp, User,
     app::UPSTREAM_KEY,
@@ -193,6 +195,23 @@ async fn the_same_place_is_asked_again_where_there_is_no_other() {
     app.mock.enqueue(Reply::json(503, &json!({})).header("x-should-retry", "false"));
     ask(&user, Op::Chat, GPT).await.expect(503);
     assert_eq!(app.mock.requests().len(), 1);
+}
+
+/// Whichever of its credentials was the last to be tried.
+#[tokio::test]
+async fn what_may_pass_is_tried_again_also_when_another_credential_is_at_its_limit() {
+    let setup = Setup::default().manual_clock().set("LOOM_SERVER_LLM_RETRIES", "1");
+    let (app, user) = with_credentials(setup, 1).await;
+    for failures in [[429, 503], [503, 429]] {
+        for status in failures {
+            app.mock.enqueue(Script::error(status));
+        }
+        app.mock.clear();
+        ask(&user, Op::Messages, SONNET).await.expect(200);
+        assert_eq!(app.mock.requests().len(), 3);
+        // Both are at rest no more.
+        app.clock.advance(Duration::from_secs(60));
+    }
 }
 
 /// A route `fast`: first the wire's own vendor, then another provider, which speaks chat.

@@ -95,6 +95,11 @@ async fn native_requests_come_under_the_same_limits_with_a_problem_document() {
     assert_eq!(refused.header("x-ratelimit-remaining-requests"), Some("0"));
     assert_eq!(refused.header("retry-after"), Some("30"));
     assert_eq!(refused.json()["limit"]["measure"], "requests");
+    limit(&user, "organisation/all", json!({"usd_per_day": 0.000_5})).await;
+    app.clock.advance(Duration::from_secs(60));
+    let refused = user.post("/proxy/anthropic/complete", &body).await.expect(429);
+    assert_eq!(refused.code(), "quota_exceeded");
+    assert_eq!(refused.json()["limit"]["limit_usd"], 0.000_5, "{}", refused.text);
 }
 
 #[tokio::test]
@@ -115,6 +120,25 @@ async fn tokens_are_reserved_with_the_longest_answer_and_what_is_unused_comes_ba
     user.post("/v1/messages", &body).await.expect(200);
     // Another model is not under it.
     ask(&user, Op::Chat, GPT).await.expect(200);
+}
+
+#[tokio::test]
+async fn the_input_of_a_stream_that_is_left_counts_also_where_it_is_told_of_at_the_end() {
+    let app = Setup::default().manual_clock().start().await;
+    let user = app.user("a@example.com").await;
+    limit(&user, "organisation/all", json!({"tokens_per_minute": 20_000})).await;
+    let mut body = Op::Chat.stream_body("mock-paced-100");
+    body["messages"][0]["content"] = json!("and ".repeat(10_000));
+    body["max_completion_tokens"] = json!(5000);
+    let mut left = super::begin(&user, Op::Chat.path(), body.to_string()).await;
+    left.chunk().await.unwrap();
+    drop(left);
+    app.llm_requests(1).await;
+    let mut short = Op::Chat.body(GPT);
+    short["max_completion_tokens"] = json!(10);
+    let next = user.post(Op::Chat.path(), &short).await.expect(200);
+    let left: u32 = next.header("x-ratelimit-remaining-tokens").unwrap().parse().unwrap();
+    assert!(left < 10_000, "{left}");
 }
 
 #[tokio::test]

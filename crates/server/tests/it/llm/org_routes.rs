@@ -23,6 +23,8 @@ async fn a_route_is_made_listed_changed_and_deleted() {
     let made = user.put(&path(&user, "fast"), &to("openai", GPT)).await.expect(201).json();
     assert_eq!(made["name"], "fast");
     assert_eq!(made["enabled"], true);
+    let milliseconds = "2026-11-23T00:42:22.361Z".len();
+    assert_eq!(made["created_at"].as_str().unwrap().len(), milliseconds, "{made}");
     assert_eq!(
         made["targets"][0],
         json!({"provider": "openai", "model": GPT, "weight": 1, "priority": 0})

@@ -111,6 +111,26 @@ async fn when_all_rest_the_shortest_time_left_is_told() {
     ask(&admin, Op::Chat, GPT).await.expect(200);
 }
 
+/// The last of them may say more than that, or nothing.
+#[tokio::test]
+async fn the_request_that_finds_the_last_at_its_limit_is_told_the_shortest_time_too() {
+    let (app, admin) = start(Setup::default()).await;
+    for name in ["a", "b", "c"] {
+        add(&admin, name).await;
+    }
+    for (op, path) in [(Op::Chat, ""), (Op::Messages, ""), (Op::Chat, "/proxy/openai/complete")] {
+        let unknown = Reply::json(429, &json!({"error": {"message": "slow down"}}));
+        for limit in [limited("50"), limited("20"), unknown.header("retry-after-ms", "70000")] {
+            app.mock.enqueue(limit);
+        }
+        let path = if path.is_empty() { op.path() } else { path };
+        let refused = admin.post(path, &op.body(GPT)).await.expect(429);
+        assert_eq!(refused.header("retry-after"), Some("20"), "{path}: {}", refused.text);
+        assert_eq!(refused.header("retry-after-ms"), None);
+        app.clock.advance(Duration::from_secs(70));
+    }
+}
+
 #[tokio::test]
 async fn a_refused_credential_is_disabled_with_the_reason_and_another_one_serves() {
     let (app, admin) = start(Setup::default()).await;

@@ -34,10 +34,12 @@ async fn each_kind_is_stored_and_shown_without_what_is_secret() {
     for new in &kinds {
         let view = admin.post(&path, new).await.expect(201);
         told += &view.text;
+        let location = view.header("location").map(str::to_owned);
         let view = view.json();
         assert_eq!(view["name"], new["name"]);
         assert_eq!(view["kind"], new.get("kind").cloned().unwrap_or(json!("api_key")));
         let id = view["id"].as_str().unwrap();
+        assert_eq!(location, Some(format!("{path}/{id}")));
         told += &admin.get(&format!("{path}/{id}")).await.expect(200).text;
     }
     let list = admin.get(&path).await.expect(200);
