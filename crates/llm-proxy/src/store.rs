@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use loom_core::Result;
 use sqlx::PgPool;
 
-use crate::ledger::Row;
+use crate::{ledger::Row, usage::Tier};
 
 /// Stores a batch of request rows in one statement. Rows that are there already stay as they are.
 pub(crate) async fn insert_requests(
@@ -70,7 +70,7 @@ pub(crate) async fn insert_requests(
         &column(rows, |r| r.response_bytes),
         &column(rows, |r| r.served_from) as _,
         &tokens(rows, |r| r.usage.web_searches) as _,
-        &column(rows, |r| r.usage.tier.map(|tier| tier.name())) as _,
+        &column(rows, |r| r.usage.tier.map(Tier::name)) as _,
         &column(rows, |r| r.usage_complete)
     )
     .execute(db)
