@@ -4,14 +4,14 @@ use chrono::{DateTime, Utc};
 use loom_core::Result;
 use sqlx::PgPool;
 
-use crate::ledger::Row;
+use crate::{ledger::Row, usage::Tier};
 
 /// Stores a batch of request rows in one statement. Rows that are there already stay as they are.
 pub(crate) async fn insert_requests(
     db: impl sqlx::PgExecutor<'_>,
     rows: &[Row],
 ) -> Result<(), sqlx::Error> {
-    fn column<T>(rows: &[Row], get: impl Fn(&Row) -> T) -> Vec<T> {
+    fn column<'r, T>(rows: &'r [Row], get: impl Fn(&'r Row) -> T) -> Vec<T> {
         rows.iter().map(get).collect()
     }
     fn tokens(rows: &[Row], get: impl Fn(&Row) -> Option<u64>) -> Vec<Option<i64>> {
@@ -45,18 +45,18 @@ pub(crate) async fn insert_requests(
         &column(rows, |r| r.api_key_id) as _,
         &column(rows, |r| r.thread_id) as _,
         &column(rows, |r| r.weaver_id) as _,
-        &column(rows, |r| r.tags.clone()),
-        &column(rows, |r| r.request_id.to_string()),
-        &column(rows, |r| r.operation.to_owned()),
-        &column(rows, |r| r.provider.to_string()),
+        &column(rows, |r| r.tags.as_str()) as _,
+        &column(rows, |r| &*r.request_id) as _,
+        &column(rows, |r| r.operation) as _,
+        &column(rows, |r| &*r.provider) as _,
         &column(rows, |r| r.credential_id) as _,
-        &column(rows, |r| r.model.clone()),
-        &column(rows, |r| r.response_model.clone()) as _,
-        &column(rows, |r| r.upstream_request_id.clone()) as _,
+        &column(rows, |r| r.model.as_str()) as _,
+        &column(rows, |r| r.response_model.as_deref()) as _,
+        &column(rows, |r| r.upstream_request_id.as_deref()) as _,
         &column(rows, |r| r.streamed),
-        &column(rows, |r| r.outcome.to_owned()),
+        &column(rows, |r| r.outcome) as _,
         &column(rows, |r| r.status) as _,
-        &column(rows, |r| r.error_code.clone()) as _,
+        &column(rows, |r| r.error_code.as_deref()) as _,
         &tokens(rows, |r| r.usage.input) as _,
         &tokens(rows, |r| r.usage.output) as _,
         &tokens(rows, |r| r.usage.cache_read) as _,
@@ -68,9 +68,9 @@ pub(crate) async fn insert_requests(
         &column(rows, |r| r.first_token_ms) as _,
         &column(rows, |r| r.request_bytes),
         &column(rows, |r| r.response_bytes),
-        &column(rows, |r| r.served_from.map(str::to_owned)) as _,
+        &column(rows, |r| r.served_from) as _,
         &tokens(rows, |r| r.usage.web_searches) as _,
-        &column(rows, |r| r.usage.tier.map(|tier| tier.name().to_owned())) as _,
+        &column(rows, |r| r.usage.tier.map(Tier::name)) as _,
         &column(rows, |r| r.usage_complete)
     )
     .execute(db)

@@ -36,7 +36,10 @@ struct Tasks {
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
     fn execute(&self, task: F) {
-        let end = self.end.clone();
+        // A token of its own: each poll looks at it behind a lock, which all connections would share.
+        let end = self.end.child_token();
+        // On the heap, because every future around another has room for it twice.
+        let task = Box::pin(task);
         self.all.spawn(async move { end.run_until_cancelled_owned(task).await.map(drop) });
     }
 }
@@ -128,7 +131,7 @@ pub(crate) async fn serve(
             }
             let connection =
                 builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-            if let Err(error) = watcher.watch(connection).await {
+            if let Err(error) = Box::pin(watcher.watch(connection)).await {
                 tracing::debug!(%error, "a connection ended badly");
             }
         });

@@ -24,7 +24,7 @@ use loom_core::{
     principal::{Authentication, RequestInfo},
     telemetry,
 };
-use metrics::{Counter, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tracing::Instrument;
 
 use crate::{
@@ -142,14 +142,14 @@ struct InFlight;
 
 impl InFlight {
     fn new() -> Self {
-        gauge!("loom_http_requests_in_flight").increment(1);
+        IN_FLIGHT.with(|gauge| gauge.increment(1));
         Self
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        gauge!("loom_http_requests_in_flight").decrement(1);
+        IN_FLIGHT.with(|gauge| gauge.decrement(1));
     }
 }
 
@@ -247,6 +247,7 @@ impl Line<'_> {
 thread_local! {
     /// By route template. Looking a metric up by its labels costs more than all that is measured here.
     static MEASURES: RefCell<HashMap<String, Vec<Measure>>> = RefCell::default();
+    static IN_FLIGHT: Gauge = gauge!("loom_http_requests_in_flight");
 }
 
 struct Measure {

@@ -87,6 +87,21 @@ fn line_of(process: &Process, message: &str) -> Option<Value> {
         .find(|line| line["message"] == message)
 }
 
+/// They hold half again as much memory as is in use; nothing else would tell that they are back.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_has_no_huge_pages() {
+    let database = empty_database().await;
+    let dir = OpenDirectory::new();
+    let url = database.url().expose();
+    let mut server = Server::ready(Server::spawn(url, &dir.join("data"), &dir.join("log"))).await;
+    let status = fs::read_to_string(format!("/proc/{}/status", server.process.pid())).unwrap();
+    let huge = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    // A kernel before 5.0 does not tell.
+    assert_eq!(huge.map_or("0", str::trim), "0");
+    server.end().await;
+}
+
 #[tokio::test]
 async fn two_servers_started_together_on_an_empty_database_both_become_ready() {
     let database = empty_database().await;
