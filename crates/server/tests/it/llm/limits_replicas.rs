@@ -100,7 +100,8 @@ async fn a_limit_that_changes_on_one_server_counts_on_the_other() {
     limit(&user, "organisation/all", json!({"requests_per_minute": 1_000_000})).await;
     eventually(async || {
         let answer = ask(&callers[1], Op::Chat, GPT).await.expect(200);
-        answer.header("x-ratelimit-limit-requests").map(|limit| assert_eq!(limit, "1000000"))
+        // Until it has heard of the limit, the provider's own passes.
+        (answer.header("x-ratelimit-limit-requests") == Some("1000000")).then_some(())
     })
     .await;
     limit(&user, "organisation/all", json!({"requests_per_minute": 0})).await;
