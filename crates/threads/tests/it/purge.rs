@@ -28,7 +28,7 @@ async fn what_was_deleted_thirty_days_ago_is_removed_when_nobody_else_has_the_tu
     assert_eq!(purge(&app).await, 0);
     app.clock.advance(Duration::from_secs(30 * DAY + 1));
 
-    let mut other = app.database.pool().begin().await.unwrap();
+    let mut other = loom_db::begin(app.database.pool()).await.unwrap();
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 0))")
         .bind(id)
         .execute(&mut *other)
