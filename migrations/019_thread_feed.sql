@@ -3,9 +3,9 @@
 
 -- The outbox: written in the transaction of the change, read in the order (xid, id). The order of the
 -- ids alone is not that of the commits: whoever reads takes only what is below the oldest transaction
--- still open, and nothing can come in there any more. One transaction writes to one thread, and before
--- anything else takes its turn at it (an advisory lock): so the events of a thread are in the order of its
--- versions.
+-- still open, and nothing can come in there any more. A transaction takes its turn (an advisory lock)
+-- at all threads that it writes to before its first write, in the order of their ids: so the events of a
+-- thread are in the order of its versions.
 CREATE TABLE thread_events (
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     id bigint GENERATED ALWAYS AS IDENTITY,

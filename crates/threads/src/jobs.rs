@@ -115,11 +115,15 @@ async fn purge(threads: Threads, context: JobContext) -> Result<JobReport, JobEr
     let mut items_handled = 0;
     while !context.cancel.is_cancelled() {
         // One at a time: one alone may have a hundred thousand messages.
-        let mut db = threads.pool.acquire().await?;
-        if store::purge_one(&mut db, before).await?.is_none() {
-            break;
+        let mut tx = loom_db::begin(&threads.pool).await?;
+        let Some((org, id)) = store::purgeable(&mut tx, before).await? else { break };
+        // Who had the turn before may have restored it.
+        let head = store::lock(&mut tx, org, id).await?;
+        if head.and_then(|head| head.deleted_at).is_some_and(|at| at < before) {
+            store::purge(&mut tx, org, id).await?;
+            items_handled += 1;
         }
-        items_handled += 1;
+        tx.commit().await.map_err(Error::from)?;
     }
     Ok(JobReport { items_handled })
 }

@@ -73,11 +73,13 @@ impl Masker {
             let literal = json.get(start..end)?;
             at = end;
             let text: String = serde_json::from_str(literal).ok()?;
-            if json.get(end..)?.trim_start().starts_with(':') {
+            let masked = if json.get(end..)?.trim_start().starts_with(':') {
+                let masked = self.value(None, &text);
                 key = Some(text);
-                continue;
-            }
-            let masked = self.value(key.take().as_deref(), &text);
+                masked
+            } else {
+                self.value(key.take().as_deref(), &text)
+            };
             if let Some(masked) = masked {
                 out.push_str(json.get(copied..start)?);
                 out.push_str(&serde_json::to_string(&masked).ok()?);
@@ -123,6 +125,9 @@ impl Masker {
     pub(crate) fn append(&mut self, append: &mut Append) {
         if let Some(title) = &mut append.title {
             self.optional(title);
+        }
+        for tag in append.tags.iter_mut().flatten().flatten() {
+            self.text(tag);
         }
         if let Some(state) = &mut append.agent_state {
             self.state(state);
@@ -222,6 +227,13 @@ mod tests {
             !out.contains("tulip") && out.contains("print(1)") && out.contains("open"),
             "{out}"
         );
+        assert_eq!(found, 1);
+    }
+
+    #[test]
+    fn a_secret_that_is_the_name_of_a_member_is_found() {
+        let (out, found) = masked(&format!(r#"{{"by_token": {{"{TOKEN}": 1.0}}, "n":2}}"#));
+        assert_eq!(out, r#"{"by_token": {"[redacted:github-token]": 1.0}, "n":2}"#);
         assert_eq!(found, 1);
     }
 

@@ -166,21 +166,28 @@ pub(crate) async fn update(db: &mut PgConnection, head: &ThreadHead) -> Result<(
     Ok(())
 }
 
-/// Removes for good one thread that was deleted before then, with all that hangs on it; none when there
-/// is none left. Of all organisations: by age alone.
-pub(crate) async fn purge_one(
+/// The thread that has been deleted for longest, if that was before then. Of all organisations: by age
+/// alone.
+pub(crate) async fn purgeable(
     db: &mut PgConnection,
     deleted_before: DateTime<Utc>,
-) -> Result<Option<ThreadId>> {
-    Ok(sqlx::query_scalar!(
-        r#"DELETE FROM threads WHERE id = (
-               SELECT id FROM threads WHERE deleted_at < $1
-               ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-           RETURNING id AS "id: ThreadId""#,
+) -> Result<Option<(OrgId, ThreadId)>> {
+    let found = sqlx::query!(
+        r#"SELECT org_id AS "org_id: OrgId", id AS "id: ThreadId" FROM threads
+           WHERE deleted_at < $1 ORDER BY deleted_at LIMIT 1"#,
         deleted_before,
     )
     .fetch_optional(db)
-    .await?)
+    .await?;
+    Ok(found.map(|row| (row.org_id, row.id)))
+}
+
+/// Removes a thread that [`lock`] gave for good, with all that hangs on it.
+pub(crate) async fn purge(db: &mut PgConnection, org: OrgId, id: ThreadId) -> Result<()> {
+    sqlx::query!("DELETE FROM threads WHERE id = $1 AND org_id = $2", id.0, org.0)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// As text, because sqlx binds JSON as jsonb, which has an order of members and digits of its own.

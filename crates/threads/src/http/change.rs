@@ -111,6 +111,8 @@ pub(crate) async fn delete_thread(
     head.deleted_at = Some(now);
     touch(&mut head, &before, now);
     store::update(&mut tx, &head).await?;
+    // Who restores the thread does not publish it again.
+    store::sharing::remove(&mut *tx, head.org_id, id).await?;
     threads.tell(&mut tx, Some(&before), &head).await?;
     store::index::follow(&mut tx, Some(&before), &head).await?;
     tx.commit().await?;

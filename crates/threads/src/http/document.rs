@@ -63,7 +63,7 @@ pub(crate) async fn get_thread(
         if precondition::is_known(&headers, head.version) {
             return Ok(not_modified(head.version));
         }
-        if let Some(body) = threads.cache.get(id, head.version).await {
+        if let Some(body) = threads.cache.get(&head).await {
             return Ok(whole(head.version, body));
         }
     }
@@ -80,10 +80,10 @@ pub(crate) async fn get_thread(
     head.git.commits = Some(store::commits(&mut tx, head.org_id, id).await?);
     tx.commit().await?;
     let version = head.version;
-    let body = serde_json::to_vec(&Thread { head, messages }).map_err(Error::internal)?;
-    let body = Bytes::from(body);
+    let thread = Thread { head, messages };
+    let body = Bytes::from(serde_json::to_vec(&thread).map_err(Error::internal)?);
     if is_whole {
-        threads.cache.put(id, version, body.clone()).await;
+        threads.cache.put(&thread.head, body.clone()).await;
     }
     Ok(whole(version, body))
 }

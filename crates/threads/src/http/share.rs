@@ -155,6 +155,13 @@ fn preview(
     let mut all = Masker::new();
     let mut title = head.title.clone().unwrap_or_default();
     all.text(&mut title);
+    // Not in a link, but seen with a wider visibility.
+    for mut tag in head.tags.iter().cloned() {
+        all.text(&mut tag);
+    }
+    if let Some(mut extra) = head.extra.clone() {
+        all.raw(&mut extra);
+    }
     let count = messages.len();
     let tools = messages.iter().filter(|message| message.role == crate::Role::Tool).count();
     let mut findings = Vec::new();

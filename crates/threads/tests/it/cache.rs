@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use crate::harness::{App, thread};
+use crate::harness::{App, places, thread};
 
 #[tokio::test]
 async fn a_thread_that_is_at_hand_is_not_read_again_and_never_out_of_date() {
@@ -45,6 +45,21 @@ async fn a_thread_that_is_at_hand_is_given_to_nobody_who_may_not_see_it() {
     bob.read(&id).await.expect(StatusCode::OK);
     ann.patch(&id, &json!({ "visibility": "private" })).await.expect(StatusCode::OK);
     bob.read(&id).await.expect(StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_thread_that_was_purged_elsewhere_and_made_anew_is_not_the_old_one() {
+    let app = App::start().await;
+    let ann = app.somebody().await;
+    let id = ann.creates(&thread(&["old"])).await;
+    assert_eq!(ann.read(&id).await.places(), places(&[("old", 1)]));
+    // As another server's job does.
+    sqlx::query("DELETE FROM threads").execute(app.pool()).await.unwrap();
+    app.advance(1000);
+    let bob = app.somebody().await;
+    bob.put(&id, &thread(&["new"])).await.expect(StatusCode::CREATED);
+    let read = bob.read(&id).await.expect(StatusCode::OK);
+    assert_eq!((read.version(), read.places()), (1, places(&[("new", 1)])));
 }
 
 async fn messages_read(app: &App) -> i64 {

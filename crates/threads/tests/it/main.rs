@@ -25,6 +25,7 @@ mod model;
 mod openapi;
 mod outputs;
 mod patch;
+mod purge;
 mod put;
 mod relevance;
 mod search;

@@ -195,7 +195,8 @@ async fn an_organisation_may_have_secrets_masked_before_they_are_stored() {
     let mut document = json!({"messages": [secret("a")], "title": TOKEN, "tags": [TOKEN]});
     document["extra"] = json!({"api_key": "tulip-and-rose-42"});
     let id = ann.creates(&document).await;
-    ann.append(&id, &json!({"messages": [secret("b")]})).await.expect(StatusCode::OK);
+    let append = json!({"messages": [secret("b")], "tags": ["ci", TOKEN], "extra": {TOKEN: 1}});
+    ann.append(&id, &append).await.expect(StatusCode::OK);
     ann.patch(&id, &json!({"agent_state": {"kind": "error", "last_error": TOKEN}}))
         .await
         .expect(StatusCode::OK);
@@ -242,4 +243,29 @@ async fn a_deleted_thread_comes_back_within_thirty_days() {
     ann.delete(&id).await.expect(StatusCode::NO_CONTENT);
     app.advance(30 * 24 * 3_600_000);
     ann.request(http::Method::POST, &restore).await.expect(StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_link_ends_with_its_thread_and_does_not_come_back_with_it() {
+    let app = App::start().await;
+    let ann = app.somebody().await;
+    let id = ann.creates(&thread(&["a"])).await;
+    let (token, _) = share(&ann, &id, json!({})).await;
+    ann.delete(&id).await.expect(StatusCode::NO_CONTENT);
+    ann.get(&shared(&token)).await.expect(StatusCode::NOT_FOUND);
+    let restore = format!("/api/threads/{id}/restore");
+    ann.request(http::Method::POST, &restore).await.expect(StatusCode::OK);
+    ann.get(&shared(&token)).await.expect(StatusCode::NOT_FOUND);
+    let preview = ann.get(&format!("/api/threads/{id}/share")).await.expect(StatusCode::OK);
+    assert_eq!(preview.body["share"], Value::Null);
+}
+
+#[tokio::test]
+async fn the_preview_counts_secrets_that_only_a_wider_visibility_shows() {
+    let app = App::start().await;
+    let ann = app.somebody().await;
+    let document = json!({"messages": [], "tags": [TOKEN], "extra": {"note": TOKEN}});
+    let id = ann.creates(&document).await;
+    let preview = ann.get(&format!("/api/threads/{id}/share")).await.expect(StatusCode::OK);
+    assert_eq!(preview.body["secrets"], json!({"github-token": 2}));
 }
