@@ -29,7 +29,7 @@ fn the_page_that_answers_comes_first() {
         ("backup", "operations"),
         ("version conflict", "threads"),
         ("append messages", "threads"),
-        ("stream usage", "llm"),
+        ("stream usage", "llm-usage"),
         ("anthropic provider", "llm"),
         ("audit", "access"),
         ("isolation", "security"),
