@@ -43,18 +43,36 @@ macro_rules! ids {
 }
 
 ids! {
+    /// A rule by which crashes are told.
+    AlertRuleId,
     /// An API key (its secret is something else).
     ApiKeyId,
+    /// An uploaded source map, source or debug file.
+    ArtifactId,
+    /// One run of a monitored job, as it was told or missed.
+    CheckInId,
     /// A stored provider credential.
     CredentialId,
     /// Something sent by mail or to a webhook.
     DeliveryId,
+    /// An event of an application: an error, a crash, a message.
+    EventId,
+    /// Failures of a monitored job in a row.
+    IncidentId,
     /// An invitation to an organisation.
     InvitationId,
+    /// Events that are the same fault.
+    IssueId,
     /// One request to a model.
     LlmRequestId,
+    /// A monitored job.
+    MonitorId,
     /// An organisation: the tenant.
     OrgId,
+    /// What events, sessions and check-ins belong to.
+    ProjectId,
+    /// A key of a project: the public part of a DSN.
+    ProjectKeyId,
     /// A git repository.
     RepositoryId,
     /// One run of a job.

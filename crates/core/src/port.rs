@@ -1,6 +1,9 @@
 //! What one feature needs of another: small traits, implemented by the one and handed to the other
 //! by the server. The whole list of couplings is in docs/architecture.md.
 
+pub mod ingest;
+pub mod project;
+
 use std::{future::Future, pin::Pin};
 
 use chrono::{DateTime, Utc};
@@ -12,6 +15,14 @@ use crate::{
     Principal, Result,
     id::{ApiKeyId, OrgId, UserId, WeaverId},
     principal::{Authentication, RequestInfo, Scopes},
+};
+
+pub use ingest::{
+    Attachment, AttachmentSink, CheckInSink, Delivery, EventSink, OwnRun, SessionSink, Taken,
+};
+pub use project::{
+    CrashDirectory, DsnKey, Project, ProjectDirectory, RateLimit, ReleaseFacts, ReleaseHealth,
+    ReleaseRates, ThreadDirectory, ThreadRef, TracedEvent,
 };
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

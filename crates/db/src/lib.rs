@@ -1,11 +1,13 @@
 //! The PostgreSQL pool, migrations, and a private PostgreSQL.
 
+mod announce;
 pub mod config;
 pub mod embedded;
 mod error;
 pub mod health;
 pub mod listen;
 pub mod migrate;
+pub mod partitions;
 pub mod pool;
 
 use std::time::Duration;
@@ -16,6 +18,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub use announce::{Announcer, READ_AGAIN};
 pub use config::Config;
 use embedded::{PrivateError, PrivatePostgres};
 pub use error::OpenError;

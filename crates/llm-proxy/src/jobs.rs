@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use loom_db::partitions::Daily;
 use loom_jobs::{Job, JobReport};
 
-use crate::{LlmProxy, partitions, pool, record, usage_sums};
+use crate::{LlmProxy, pool, record, usage_sums};
 
+/// The log of requests.
+const REQUESTS: Daily = Daily { table: "llm_requests", column: "started_at" };
 const HOUR: Duration = Duration::from_secs(3600);
 /// What is not summed yet is read row by row whenever somebody asks for usage.
 const ROLL_UP_EVERY: Duration = Duration::from_secs(30);
@@ -32,7 +35,7 @@ pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
             HOUR / 4,
             move |context| {
                 let proxy = making.clone();
-                async move { Ok(partitions::make_ahead(&proxy.pool, context.clock.now()).await?.into()) }
+                async move { Ok(REQUESTS.make_ahead(&proxy.pool, context.clock.now()).await?.into()) }
             },
         ),
         Job::new(
@@ -47,7 +50,7 @@ pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
                     let before = context.clock.now() - proxy.retention;
                     // A row is not in the sums once it is gone.
                     usage_sums::roll_up(&proxy.pool, &context.cancel).await?;
-                    let dropped = partitions::drop_before(&proxy.pool, before).await?;
+                    let dropped = REQUESTS.drop_before(&proxy.pool, before).await?;
                     usage_sums::delete_before(&proxy.pool, before).await?;
                     let windows = proxy.limits.clean_up(context.clock.now()).await?;
                     Ok(JobReport { items_handled: dropped + windows })

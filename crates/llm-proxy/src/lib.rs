@@ -21,7 +21,6 @@ mod models;
 mod native;
 mod observe;
 mod org_routes;
-mod partitions;
 mod pool;
 mod price;
 mod provider;

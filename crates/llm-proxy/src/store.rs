@@ -1,8 +1,6 @@
 //! The SQL of the LLM proxy.
 
-use chrono::{DateTime, Utc};
 use loom_core::Result;
-use sqlx::PgPool;
 
 use crate::{ledger::Row, usage::Tier};
 
@@ -76,24 +74,4 @@ pub(crate) async fn insert_requests(
     .execute(db)
     .await?;
     Ok(())
-}
-
-/// Deletes what is older and in no partition of its day, in batches, so that no lock is held for long.
-/// Gives how many.
-pub(crate) async fn delete_astray_before(pool: &PgPool, before: DateTime<Utc>) -> Result<u64> {
-    let mut deleted = 0;
-    loop {
-        let batch = sqlx::query!(
-            "DELETE FROM llm_requests_default WHERE (id, started_at) IN
-               (SELECT id, started_at FROM llm_requests_default WHERE started_at < $1 LIMIT 10000)",
-            before
-        )
-        .execute(pool)
-        .await?
-        .rows_affected();
-        deleted += batch;
-        if batch < 10_000 {
-            return Ok(deleted);
-        }
-    }
 }

@@ -11,13 +11,17 @@ use loom_core::{
     port::{BoxFuture, Reauthenticate},
     principal::Authentication,
 };
+use loom_crashes::Crashes;
+use loom_crons::Crons;
 use loom_db::{Database, Hub};
 use loom_docs::Docs;
+use loom_ingest::Ingest;
 use loom_jobs::{Job, JobScheduler};
 use loom_llm_proxy::LlmProxy;
 use loom_logs::{Buffer, Logs};
 use loom_notify::Notify;
 use loom_scm::Scm;
+use loom_sessions::Sessions;
 use loom_threads::Threads;
 use loom_vault::Vault;
 use sqlx::PgPool;
@@ -48,6 +52,9 @@ const CHANNELS: &[&str] = &[
     loom_notify::CHANNEL,
     loom_llm_proxy::CHANNEL,
     loom_threads::CHANNEL,
+    loom_crashes::CHANNEL,
+    loom_crons::CHANNEL,
+    loom_sessions::CHANNEL,
 ];
 
 /// The features on one database.
@@ -55,6 +62,10 @@ pub struct Features {
     pub auth: Auth,
     pub llm: LlmProxy,
     pub threads: Threads,
+    pub crashes: Crashes,
+    pub crons: Crons,
+    pub sessions: Sessions,
+    pub ingest: Ingest,
     pub scm: Scm,
     pub docs: Docs,
     pub notify: Notify,
@@ -81,6 +92,9 @@ impl Features {
         features.auth = features.auth.start(&features.hub).await?;
         features.llm = features.llm.start(features.hub.subscribe(loom_auth::REVOKED)).await?;
         features.threads.start();
+        features.sessions.start();
+        features.crashes.start();
+        features.crons.start();
         Ok(features)
     }
 
@@ -143,6 +157,65 @@ impl Features {
             stop: stop_streams.clone(),
         };
         let threads = Threads::new(threads, config.threads.clone());
+        let directory = loom_crashes::Directory::new(pool.clone(), clock.clone(), hub.clone());
+        let sessions = loom_sessions::Deps {
+            pool: pool.clone(),
+            clock: clock.clone(),
+            hub: hub.clone(),
+            notify: notify.clone(),
+            audit: auth.audit(),
+            orgs: Arc::new(auth.clone()),
+            who: Arc::new(ByKeys(auth.clone())),
+            projects: Arc::new(directory.clone()),
+            crashes: Arc::new(directory.clone()),
+            threads: Arc::new(threads.clone()),
+            salt: vault.derive("app-sessions")?,
+            stop: stop_streams.clone(),
+        };
+        let sessions = Sessions::new(sessions, config.sessions.clone());
+        let crashes = loom_crashes::Deps {
+            pool: pool.clone(),
+            clock: clock.clone(),
+            hub: hub.clone(),
+            vault,
+            notify: notify.clone(),
+            audit: auth.audit(),
+            orgs: Arc::new(auth.clone()),
+            who: Arc::new(ByKeys(auth.clone())),
+            directory: directory.clone(),
+            sessions: Arc::new(sessions.clone()),
+            health: Arc::new(sessions.clone()),
+            threads: Arc::new(threads.clone()),
+            replica: loom_logs::replica_name(),
+            stop: stop_streams.clone(),
+        };
+        let crashes = Crashes::new(crashes, config.crashes.clone());
+        let crons = loom_crons::Deps {
+            pool: pool.clone(),
+            clock: clock.clone(),
+            hub: hub.clone(),
+            notify: notify.clone(),
+            audit: auth.audit(),
+            orgs: Arc::new(auth.clone()),
+            who: Arc::new(ByKeys(auth.clone())),
+            projects: Arc::new(directory.clone()),
+            crashes: Arc::new(directory.clone()),
+            events: Arc::new(crashes.clone()),
+            threads: Arc::new(threads.clone()),
+            stop: stop_streams.clone(),
+        };
+        let crons = Crons::new(crons, config.crons.clone());
+        let ingest = loom_ingest::Deps {
+            pool: pool.clone(),
+            clock: clock.clone(),
+            projects: Arc::new(directory),
+            events: Arc::new(crashes.clone()),
+            attachments: Arc::new(crashes.clone()),
+            sessions: Arc::new(sessions.clone()),
+            check_ins: Arc::new(crons.clone()),
+            stop: stop_streams.clone(),
+        };
+        let ingest = Ingest::new(ingest, config.ingest.clone());
         let scm = Scm::new(
             pool.clone(),
             clock.clone(),
@@ -151,9 +224,18 @@ impl Features {
             auth.audit(),
             stop_streams,
         );
-        let all_jobs =
-            [auth.jobs(), llm.jobs(), threads.jobs(), scm.jobs(), vec![delivery_cleanup(&notify)]]
-                .concat();
+        let all_jobs = [
+            auth.jobs(),
+            llm.jobs(),
+            threads.jobs(),
+            crashes.jobs(),
+            crons.jobs(),
+            sessions.jobs(),
+            ingest.jobs(),
+            scm.jobs(),
+            vec![delivery_cleanup(&notify)],
+        ]
+        .concat();
         let deps = loom_jobs::Deps {
             pool,
             clock,
@@ -163,7 +245,21 @@ impl Features {
             replica: loom_logs::replica_name(),
         };
         let jobs = JobScheduler::new(deps, all_jobs)?;
-        Ok(Self { auth, llm, threads, scm, docs: Docs::new(), notify, jobs, logs, hub })
+        Ok(Self {
+            auth,
+            llm,
+            threads,
+            crashes,
+            crons,
+            sessions,
+            ingest,
+            scm,
+            docs: Docs::new(),
+            notify,
+            jobs,
+            logs,
+            hub,
+        })
     }
 
     fn checks(&self, database: &Database, config: &Config, clock: &Clock) -> Vec<Check> {
@@ -179,6 +275,10 @@ impl Features {
             health::configuration(config),
             self.llm.health(),
             self.threads.health(),
+            self.crashes.health(),
+            self.crons.health(),
+            self.sessions.health(),
+            self.ingest.health(),
             self.auth.health(),
             self.jobs.health_through(database.probes()),
             self.docs.health(),
@@ -193,6 +293,11 @@ impl Features {
         self.jobs.shutdown(grace).await;
         self.scm.close().await;
         self.threads.close().await;
+        // What takes before what is given to.
+        self.ingest.close().await;
+        self.crons.close().await;
+        self.crashes.close().await;
+        self.sessions.close().await;
         // After the jobs, which may have something to say.
         self.notify.close(grace).await;
         self.logs.close().await;
@@ -242,6 +347,9 @@ pub fn routes(
         .merge(meta::metrics_routes(Gauges::new(features, health, database)))
         .merge(features.auth.routes())
         .merge(features.threads.routes())
+        .merge(features.crashes.routes())
+        .merge(features.crons.routes())
+        .merge(features.sessions.routes())
         .merge(features.scm.routes(features.jobs.clone()))
         .merge(features.docs.routes())
         .merge(features.notify.routes(features.auth.audit()))
@@ -267,6 +375,10 @@ pub fn routes(
         .fallback(layers::no_such_route)
         .method_not_allowed_fallback(layers::wrong_method)
         .layer(cors(&config.http))
+        // What applications send, from any page that their project allows: origins of its own.
+        .merge(features.ingest.routes())
+        .merge(features.crons.ping_routes())
+        .merge(features.sessions.capture_routes())
         .layer(middleware::from_fn_with_state(outermost, layers::observe));
     (router, document)
 }
@@ -355,6 +467,9 @@ impl Running {
         self.health.drain();
         self.features.logs.end_streams();
         self.features.threads.end_streams();
+        self.features.crashes.end_streams();
+        self.features.crons.end_streams();
+        self.features.sessions.end_streams();
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop ended badly");

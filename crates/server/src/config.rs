@@ -34,6 +34,10 @@ pub struct Config {
     pub notify: loom_notify::Config,
     pub threads: loom_threads::Config,
     pub scm: loom_scm::Config,
+    pub ingest: loom_ingest::Config,
+    pub crashes: loom_crashes::Config,
+    pub crons: loom_crons::Config,
+    pub sessions: loom_sessions::Config,
     pub jobs: loom_jobs::Config,
     pub logs: loom_logs::Config,
     /// Every secret of the environment, to be masked wherever it turns up.
@@ -47,6 +51,8 @@ impl Config {
             self.http.base_url = format!("http://localhost:{port}");
             self.auth.base_url.clone_from(&self.http.base_url);
             self.threads.base_url.clone_from(&self.http.base_url);
+            self.crashes.base_url.clone_from(&self.http.base_url);
+            self.crons.base_url.clone_from(&self.http.base_url);
         }
         self
     }
@@ -148,6 +154,10 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let notify = loom_notify::Config::load(env, &data_dir, production);
     let threads = loom_threads::Config::load(env, &http.base_url);
     let scm = loom_scm::Config::load(env, &data_dir, &http.base_url);
+    let ingest = loom_ingest::Config::load(env);
+    let crashes = loom_crashes::Config::load(env, &data_dir, &http.base_url);
+    let crons = loom_crons::Config::load(env, &http.base_url);
+    let sessions = loom_sessions::Config::load(env);
     let jobs = loom_jobs::Config::load(env);
     let logs = loom_logs::Config::load(env);
     auth.mail = notify.smtp.is_some() || !production;
@@ -180,6 +190,10 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
             notify,
             threads,
             scm,
+            ingest,
+            crashes,
+            crons,
+            sessions,
             jobs,
             logs,
             secrets: env.secrets().to_vec(),

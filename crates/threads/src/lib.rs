@@ -4,6 +4,7 @@ mod cache;
 mod check;
 mod config;
 mod diff;
+mod directory;
 mod draft;
 mod feed;
 mod git;

@@ -6,6 +6,7 @@ pub(crate) mod index;
 pub(crate) mod lease;
 pub(crate) mod list;
 pub(crate) mod messages;
+pub(crate) mod refs;
 pub(crate) mod search;
 pub(crate) mod sharing;
 

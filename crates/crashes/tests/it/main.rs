@@ -1,0 +1,1 @@
+//! Tests of crashes against a real database.

@@ -1,0 +1,1 @@
+//! Tests of crons against a real database.

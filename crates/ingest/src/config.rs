@@ -1,0 +1,12 @@
+//! Settings of the Sentry surface.
+
+use loom_core::config::Env;
+
+#[derive(Clone, Debug, Default)]
+pub struct Config {}
+
+impl Config {
+    pub fn load(_env: &mut Env) -> Self {
+        Self {}
+    }
+}

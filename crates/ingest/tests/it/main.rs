@@ -1,0 +1,1 @@
+//! Tests of ingest against a real database.

@@ -1,0 +1,75 @@
+//! Addresses and minified positions into functions, files and lines. Knows files, no database and no
+//! project: where the files are is the caller's matter ([`Files`]).
+
+use std::{path::PathBuf, sync::Arc};
+
+use loom_core::{
+    Result,
+    id::{ArtifactId, ProjectId},
+    port::BoxFuture,
+};
+
+/// Which file could know.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// A debug file of a native module; with symbols (true) or with what unwinds stacks (false).
+    Debug { debug_id: Option<String>, code_id: Option<String>, symbols: bool },
+    /// Sources of a native module.
+    SourceBundle { debug_id: String },
+    /// A ProGuard or R8 mapping.
+    Mapping { uuid: String },
+    /// A script with a debug id, or its source map.
+    ScriptById { debug_id: String, source_map: bool },
+    /// A script by its URL (`~/static/app.js` matches any origin), or the map that it names.
+    ScriptByUrl { release: String, dist: Option<String>, url: String, source_map: bool },
+}
+
+/// A file on this machine.
+#[derive(Clone, Debug)]
+pub struct File {
+    pub id: ArtifactId,
+    /// SHA-256 of the content, which derived files are kept under.
+    pub digest: [u8; 32],
+    pub name: String,
+    pub path: PathBuf,
+    /// Header `sourcemap` of a script in a bundle: where its map is, relative to the script.
+    pub source_map: Option<String>,
+}
+
+/// Where files are. Implemented by the owner of artifacts.
+pub trait Files: Send + Sync {
+    /// The best file of a project for what is wanted; fetched to this machine when it is elsewhere.
+    fn find<'a>(
+        &'a self,
+        project: ProjectId,
+        wanted: &'a Wanted,
+    ) -> BoxFuture<'a, Result<Option<File>>>;
+}
+
+/// Symbolicates, with caches of derived files on disk.
+#[derive(Clone)]
+pub struct Symbolicator {
+    files: Arc<dyn Files>,
+    config: Config,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Derived files lie here.
+    pub cache_dir: PathBuf,
+    /// Bytes of derived files; the least used go first.
+    pub cache_bytes: u64,
+    /// Files that are worked on at the same time.
+    pub parallel: usize,
+}
+
+impl Symbolicator {
+    pub fn new(files: Arc<dyn Files>, config: Config) -> Self {
+        Self { files, config }
+    }
+
+    /// Forgets that files of a project were not there: something was uploaded.
+    pub fn uploaded(&self, _project: ProjectId) {
+        let _ = (&self.files, &self.config);
+    }
+}
