@@ -10,6 +10,7 @@ mod exchange;
 mod flow;
 mod forward;
 mod frames;
+mod hear;
 mod http;
 mod jobs;
 mod ledger;
@@ -90,8 +91,6 @@ pub struct Inner {
     clock: Clock,
     vault: Arc<Vault>,
     hub: Hub,
-    #[expect(dead_code, reason = "for what follows")]
-    notify: Notify,
     audit: Arc<dyn Audit>,
     orgs: Arc<dyn OrgDirectory>,
     limits: limits::Limits,
@@ -133,8 +132,7 @@ impl LlmProxy {
             key_budgets,
             Arc::clone(&prices),
         );
-        let keeper =
-            pool::Keeper::new(pool.clone(), clock.clone(), Arc::clone(&vault), notify.clone());
+        let keeper = pool::Keeper::new(pool.clone(), clock.clone(), Arc::clone(&vault), notify);
         let keeper = Arc::new(keeper);
         let client = reqwest::Client::builder()
             .connect_timeout(config.timeouts.connect)
@@ -169,7 +167,6 @@ impl LlmProxy {
             clock,
             vault,
             hub,
-            notify,
             audit,
             orgs,
             client,
@@ -181,15 +178,16 @@ impl LlmProxy {
     /// keys have changed.
     pub async fn start(self, keys: Subscription) -> Result<Self> {
         let words = self.hub.subscribe(CHANNEL);
-        self.read_routes().await?;
+        self.read_routes(None).await?;
         let proxy = self.clone();
         tokio::spawn(async move {
-            let stop = proxy.stop.clone();
-            stop.run_until_cancelled(proxy.listen_for_routes(words)).await;
+            let read = |org| proxy.read_routes(org);
+            let following = hear::follow(words, &proxy.pool, org_routes::WORD, read);
+            proxy.stop.run_until_cancelled(following).await;
         });
         self.start_credentials().await?;
         self.follow_settings().await?;
-        self.limits.start(self.hub.subscribe(CHANNEL), keys).await?;
+        self.limits.start(&self.hub, keys).await?;
         Arc::clone(&self.prices).start(self.pool.clone(), &self.hub).await?;
         Ok(self)
     }

@@ -1,24 +1,50 @@
 //! A database of its own for each test, copied from a template that has been migrated once.
 
-use std::{sync::OnceLock, thread, time::Duration};
+use std::{
+    fs::Permissions, os::unix::fs::PermissionsExt as _, sync::OnceLock, thread, time::Duration,
+};
 
 use loom_common_secret::SecretString;
 use loom_core::{Clock, id::new_uuid};
-use loom_db::{migrate, pool::Limits};
+use loom_db::{
+    embedded::{Options, PrivatePostgres},
+    migrate,
+    pool::Limits,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 use tokio::sync::Mutex;
 
-use crate::chaos::{TcpProxy, Upstream};
+use crate::{
+    chaos::{TcpProxy, Upstream},
+    eventually,
+};
 
 const VARIABLE: &str = "LOOM_TEST_DATABASE_URL";
 /// Any number: the lock under which the template is made.
 const LOCK: i64 = 0x7465_7374;
+
+const LIMITS: Limits = Limits {
+    max_connections: 10,
+    statement_timeout: Duration::from_secs(30),
+    wait: Duration::from_secs(10),
+};
 
 /// Dropped when the test has passed; kept, and its name printed, when it panics.
 pub struct TestDatabase {
     name: String,
     url: SecretString,
     pool: PgPool,
+    own: Option<OwnPostgres>,
+}
+
+/// A PostgreSQL for one test.
+struct OwnPostgres {
+    dir: tempfile::TempDir,
+    running: Mutex<Option<PrivatePostgres>>,
 }
 
 impl TestDatabase {
@@ -28,13 +54,36 @@ impl TestDatabase {
         let name = format!("t_{}", new_uuid(Clock::system().now()).simple());
         execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         let url = url_of(&name);
-        let limits = Limits {
-            max_connections: 10,
-            statement_timeout: Duration::from_secs(30),
-            wait: Duration::from_secs(10),
-        };
-        let pool = loom_db::connect(&url, &limits).await.unwrap();
-        Self { name, url, pool }
+        let pool = loom_db::connect(&url, &LIMITS).await.unwrap();
+        Self { name, url, pool, own: None }
+    }
+
+    /// On a PostgreSQL of its own, which the test may [`TestDatabase::crash`].
+    pub async fn on_its_own() -> Self {
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        // PostgreSQL of root runs as another user.
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let running = PrivatePostgres::start(Options::new(dir.path())).await.unwrap();
+        let url = running.url();
+        migrate::run(&url, Duration::ZERO).await.unwrap();
+        let pool = loom_db::connect(&url, &LIMITS).await.unwrap();
+        let own = OwnPostgres { dir, running: Mutex::new(Some(running)) };
+        Self { name: "its own".to_owned(), url, pool, own: Some(own) }
+    }
+
+    /// Ends its own PostgreSQL in immediate mode - nothing is rolled back or written, everybody is thrown
+    /// out - and starts it again.
+    pub async fn crash(&self) {
+        let own = self.own.as_ref().expect("only one on a PostgreSQL of its own can be crashed");
+        let mut running = own.running.lock().await;
+        let file = own.dir.path().join("postgres/data/postmaster.pid");
+        let file = std::fs::read_to_string(file).unwrap();
+        let pid = Pid::from_raw(file.lines().next().unwrap().parse().unwrap());
+        kill(pid, Signal::SIGQUIT).unwrap();
+        // It is our child: gone when its handle has seen it.
+        drop(running.take());
+        eventually(async || kill(pid, None).is_err().then_some(())).await;
+        *running = Some(PrivatePostgres::start(Options::new(own.dir.path())).await.unwrap());
     }
 
     pub fn name(&self) -> &str {
@@ -73,6 +122,9 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
+        if self.own.is_some() {
+            return;
+        }
         if thread::panicking() {
             eprintln!("the database of this test is kept: {}", self.name);
             return;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use loom_core::{Result, id::OrgId};
+use loom_core::id::OrgId;
 use loom_db::Signal;
 
 use crate::{Threads, store};
@@ -19,7 +19,14 @@ const MAX_KEPT: usize = 10_000;
 const WORD: &str = "settings ";
 
 #[derive(Default)]
-pub(crate) struct Settings(Mutex<HashMap<OrgId, Known>>);
+pub(crate) struct Settings(Mutex<AllKnown>);
+
+#[derive(Default)]
+struct AllKnown {
+    orgs: HashMap<OrgId, Known>,
+    /// How often something was forgotten: what was read before is not kept after.
+    forgotten: u64,
+}
 
 #[derive(Clone, Copy)]
 struct Known {
@@ -28,46 +35,56 @@ struct Known {
 }
 
 impl Settings {
-    fn known(&self, org: OrgId, now: DateTime<Utc>) -> Option<bool> {
+    /// What is known, or else what [`Settings::keep`] wants to hear.
+    fn known(&self, org: OrgId, now: DateTime<Utc>) -> Result<bool, u64> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = all.get(&org)?;
         // One from the future is old: the clock went back.
-        let age = (now - known.read_at).to_std().ok()?;
-        (age < MAX_AGE).then_some(known.redact_secrets)
+        let fresh = |known: &&Known| (now - known.read_at).to_std().is_ok_and(|age| age < MAX_AGE);
+        let known = all.orgs.get(&org).filter(fresh);
+        known.map(|known| known.redact_secrets).ok_or(all.forgotten)
     }
 
-    fn keep(&self, org: OrgId, redact_secrets: bool, now: DateTime<Utc>) {
+    fn keep(&self, org: OrgId, redact_secrets: bool, now: DateTime<Utc>, forgotten: u64) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MAX_KEPT {
-            all.clear();
+        if all.forgotten != forgotten {
+            return;
         }
-        all.insert(org, Known { redact_secrets, read_at: now });
+        if all.orgs.len() >= MAX_KEPT {
+            all.orgs.clear();
+        }
+        all.orgs.insert(org, Known { redact_secrets, read_at: now });
     }
 
     fn forget(&self, org: Option<OrgId>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.forgotten += 1;
         match org {
             Some(org) => {
-                all.remove(&org);
+                all.orgs.remove(&org);
             }
-            None => all.clear(),
+            None => all.orgs.clear(),
         }
     }
 }
 
 impl Threads {
     /// Are secrets masked before anything of this organisation is stored?
-    pub(crate) async fn redacts(&self, org: OrgId) -> Result<bool> {
+    pub(crate) async fn redacts(&self, org: OrgId) -> loom_core::Result<bool> {
         let now = self.clock.now();
-        if let Some(known) = self.settings.known(org, now) {
-            return Ok(known);
-        }
+        let forgotten = match self.settings.known(org, now) {
+            Ok(known) => return Ok(known),
+            Err(forgotten) => forgotten,
+        };
         let found = store::sharing::redacts(&self.pool, org).await?;
-        self.settings.keep(org, found, now);
+        self.settings.keep(org, found, now, forgotten);
         Ok(found)
     }
 
-    pub(crate) async fn set_redacts(&self, org: OrgId, redact_secrets: bool) -> Result<()> {
+    pub(crate) async fn set_redacts(
+        &self,
+        org: OrgId,
+        redact_secrets: bool,
+    ) -> loom_core::Result<()> {
         store::sharing::set_redacts(&self.pool, org, redact_secrets, self.clock.now()).await?;
         self.settings.forget(Some(org));
         let word = format!("{WORD}{org}");

@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use loom_core::{Error, Result};
 
 use super::{
-    Limits,
+    Limits, SHARES,
     gauge::{Gauge, Measure, share_of},
     store::{self, Back, Took, Want},
 };
@@ -141,7 +141,7 @@ impl Limits {
         }
         if matches!(fetched, Fetched::Held) && self.replicas.load(Ordering::Relaxed) > 1 {
             for org in wanted {
-                store::say(&self.own, &format!("limits want {} {org}", self.id)).await?;
+                store::say(&self.own, &format!("{SHARES} {} {org}", self.id)).await?;
             }
         }
         Ok(fetched)

@@ -25,7 +25,7 @@ use loom_core::{
     id::{ApiKeyId, OrgId, new_uuid},
     port::KeyBudgets,
 };
-use loom_db::{Signal, Subscription};
+use loom_db::{Hub, Signal, Subscription};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -36,13 +36,18 @@ pub(crate) use headers::{of_native, tell_refusal};
 pub(crate) use model::bare;
 pub(crate) use reservation::{Need, Reservation};
 
-use crate::{ledger::Row, price::Overrides};
+use crate::{hear, ledger::Row, price::Overrides};
 use gauge::{Gauge, Key, Kind, Measure};
 use store::{Charge, LimitRow};
 
 /// Budgets of keys that are kept in memory.
 const MAX_KEYS: usize = 100_000;
 const WAIT: Duration = Duration::from_secs(5);
+/// What the channel's words about limits begin with; an organisation's id follows.
+const WORD: &str = "limits";
+/// What the word begins with that asks others for what is free of their shares; who asks and the
+/// organisation follow.
+const SHARES: &str = "shares";
 
 /// All limits of this installation; cheap to clone.
 #[derive(Clone)]
@@ -57,11 +62,13 @@ pub(crate) struct Inner {
     id: Uuid,
     name: String,
     orgs: RwLock<HashMap<Uuid, Arc<[Limit]>>>,
+    /// What was read earlier is not installed later.
+    reading: tokio::sync::Mutex<()>,
     /// All gauges that are in use, so that a limit that changes keeps what it has.
     gauges: Mutex<HashMap<Key, Arc<Gauge>>>,
     key_budgets: Arc<dyn KeyBudgets>,
     prices: Arc<Overrides>,
-    keys: RwLock<HashMap<Uuid, Option<Arc<Gauge>>>>,
+    keys: RwLock<KnownKeys>,
     /// Until when the shares are ours, in microseconds since 1970.
     lease_until: AtomicI64,
     /// It is not known what we hold: the last word from the database was lost.
@@ -79,6 +86,14 @@ impl std::ops::Deref for Limits {
     fn deref(&self) -> &Inner {
         &self.0
     }
+}
+
+/// The budgets of the API keys that were used, and how often they were forgotten: what was read before is
+/// not kept after.
+#[derive(Default)]
+struct KnownKeys {
+    budgets: HashMap<Uuid, Option<Arc<Gauge>>>,
+    forgotten: u64,
 }
 
 /// One limit, ready to be asked.
@@ -108,6 +123,7 @@ impl Limits {
             prices,
             name,
             orgs: RwLock::default(),
+            reading: tokio::sync::Mutex::default(),
             gauges: Mutex::default(),
             key_budgets,
             keys: RwLock::default(),
@@ -124,51 +140,51 @@ impl Limits {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub(crate) async fn start(&self, heard: Subscription, keys: Subscription) -> Result<()> {
+    pub(crate) async fn start(&self, hub: &Hub, keys: Subscription) -> Result<()> {
+        let (heard, asked) = (hub.subscribe(crate::CHANNEL), hub.subscribe(crate::CHANNEL));
         self.read(None).await?;
         tokio::spawn(self.clone().listen(heard));
+        tokio::spawn(self.clone().give_when_asked(asked));
         tokio::spawn(self.clone().follow_keys(keys));
         tokio::spawn(self.clone().keep_leases());
         Ok(())
     }
 
-    async fn listen(self, mut heard: Subscription) {
+    async fn listen(self, heard: Subscription) {
+        hear::follow(heard, &self.pool, WORD, |org| self.read(org.map(|org| org.0))).await;
+    }
+
+    /// Gives back what is free of the shares that another server asks for.
+    async fn give_when_asked(self, mut heard: Subscription) {
         while let Some(signal) = heard.next().await {
-            let org = match &signal {
-                Signal::ReadAgain => None,
-                Signal::Said(word) => {
-                    let mut words = word.split(' ');
-                    match (words.next(), words.next(), words.next()) {
-                        (Some("limits"), Some("want"), Some(asker)) => {
-                            let org = words.next().and_then(|org| org.parse::<Uuid>().ok());
-                            if asker != self.id.to_string() {
-                                let is_wanted = |gauge: &Gauge| Some(gauge.key.org) == org;
-                                self.give_back_free(|gauge| is_wanted(gauge).then_some(0)).await;
-                            }
-                            continue;
-                        }
-                        (Some("limits"), Some(org), _) => org.parse::<Uuid>().ok(),
-                        _ => continue,
-                    }
-                }
+            let Signal::Said(word) = signal else { continue };
+            let mut words = word.split(' ');
+            let (Some(SHARES), Some(asker), Some(org)) = (words.next(), words.next(), words.next())
+            else {
+                continue;
             };
-            // What cannot be read now is read again after the reconnect.
-            if let Err(error) = self.read(org).await {
-                tracing::warn!(?error, "the limits of requests to models could not be read");
+            if asker != self.id.to_string() {
+                let org = org.parse::<Uuid>().ok();
+                self.give_back_free(|gauge| (Some(gauge.key.org) == org).then_some(0)).await;
             }
         }
     }
 
     async fn follow_keys(self, mut heard: Subscription) {
         while heard.next().await.is_some() {
-            self.keys.write().unwrap_or_else(PoisonError::into_inner).clear();
+            let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+            keys.budgets.clear();
+            keys.forgotten += 1;
         }
     }
 
     /// Reads the limits of one organisation, or all.
     pub(crate) async fn read(&self, org: Option<Uuid>) -> Result<()> {
-        let rows = store::all(&self.pool, org).await?;
-        self.install(org, &rows);
+        {
+            let _one_at_a_time = self.reading.lock().await;
+            let rows = store::all(&self.pool, org).await?;
+            self.install(org, &rows);
+        }
         // A share of a limit that has become smaller may be more than the whole now is.
         let lowered = |gauge: &Gauge| std::mem::take(&mut gauge.plain().lowered).then_some(0);
         self.give_back_free(lowered).await;
@@ -235,18 +251,23 @@ impl Limits {
 
     /// The budget that an API key was made with; read once, and again after keys have changed.
     async fn budget_of(&self, key: Uuid) -> Result<Option<Arc<Gauge>>> {
-        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(known) = known {
-            return Ok(known);
-        }
+        let forgotten = {
+            let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = keys.budgets.get(&key) {
+                return Ok(known.clone());
+            }
+            keys.forgotten
+        };
         let read = tokio::time::timeout(WAIT, self.key_budgets.monthly_nanousd(ApiKeyId(key)));
         let budget = read.await.unwrap_or_else(|_| Err(lease::away()))?;
         let gauge = budget.map(|cap| self.gauge(key_budget(key), cap));
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() >= MAX_KEYS {
-            keys.clear();
+        if keys.budgets.len() >= MAX_KEYS {
+            keys.budgets.clear();
         }
-        keys.insert(key, gauge.clone());
+        if keys.forgotten == forgotten {
+            keys.budgets.insert(key, gauge.clone());
+        }
         Ok(gauge)
     }
 
@@ -288,7 +309,7 @@ impl Limits {
             if let Some(key) = row.api_key_id {
                 let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
                 // Of a key that is not known just now, the database knows whether its budget is kept.
-                if known.get(&key).is_none_or(Option::is_some) {
+                if known.budgets.get(&key).is_none_or(Option::is_some) {
                     add(&key_budget(key));
                 }
             }
@@ -332,7 +353,7 @@ impl Limits {
         let kept = Measure::ALL.into_iter().filter(|measure| caps.cap(*measure).is_some());
         let kept: Vec<String> = kept.map(|measure| measure.name().to_owned()).collect();
         store::forget_uses(&mut tx, org, kind, subject, &kept).await?;
-        store::say(&mut *tx, &format!("limits {org}")).await?;
+        store::say(&mut *tx, &format!("{WORD} {org}")).await?;
         tx.commit().await?;
         self.read(Some(org.0)).await?;
         // What was spent before is counted now, while nobody waits for an answer of a model.
@@ -353,7 +374,7 @@ impl Limits {
         let mut tx = loom_db::begin(&self.pool).await?;
         let gone = store::delete(&mut tx, org, kind, subject).await?;
         store::forget_uses(&mut tx, org, kind, subject, &[]).await?;
-        store::say(&mut *tx, &format!("limits {org}")).await?;
+        store::say(&mut *tx, &format!("{WORD} {org}")).await?;
         tx.commit().await?;
         self.read(Some(org.0)).await?;
         Ok(gone)

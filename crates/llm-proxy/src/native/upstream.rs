@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use chrono::{DateTime, Utc};
 use loom_core::{Error, text};
 use serde::Deserialize;
 
+use crate::pool::retry_after;
+
 /// When the provider does not say how long to wait.
 const WAIT: Duration = Duration::from_secs(5);
-const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Deserialize)]
 struct Body {
@@ -89,19 +90,6 @@ pub(crate) fn problem(
             &format!("answered with {}", status.as_u16()),
         ),
     }
-}
-
-/// Seconds, a date, or the milliseconds that both vendors' SDKs prefer.
-fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
-    let get = |name: &str| headers.get(name)?.to_str().ok();
-    let millis = get("retry-after-ms").and_then(|ms| ms.trim().parse::<f64>().ok());
-    let text = get(header::RETRY_AFTER.as_str()).unwrap_or_default().trim();
-    let secs = millis.map(|ms| ms / 1e3).or_else(|| text.parse::<f64>().ok());
-    let wait = match secs {
-        Some(secs) => Duration::try_from_secs_f64(secs).ok()?,
-        None => (DateTime::parse_from_rfc2822(text).ok()?.to_utc() - now).to_std().ok()?,
-    };
-    Some(wait.min(MAX_WAIT))
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ async fn put_llm_route(
     let mut db = loom_db::begin(&proxy.pool).await?;
     let (is_new, created_at) = store::put(&mut db, here.org, &name, &draft, now).await?;
     db.commit().await?;
-    proxy.read_routes_of(here.org).await?;
+    proxy.read_routes(Some(here.org)).await?;
     let details = json!({"enabled": draft.enabled, "targets": draft.targets});
     proxy.audit.done(&here, &info, "llm_route.put", name.clone(), details).await?;
     let RouteDraft { enabled, targets } = draft;
@@ -124,7 +124,7 @@ async fn delete_llm_route(
     if !was_there {
         return Err(not_found());
     }
-    proxy.read_routes_of(here.org).await?;
+    proxy.read_routes(Some(here.org)).await?;
     proxy.audit.done(&here, &info, "llm_route.delete", name, json!({})).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,21 +6,18 @@ mod http;
 mod model;
 mod store;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use axum::http::StatusCode;
 use loom_core::{Error, Result, id::OrgId};
-use loom_db::{Signal, Subscription};
 
 use self::choice::Choice;
 pub(crate) use self::http::routes;
 use crate::{LlmProxy, candidates::Candidates, dialect::Operation, provider::Target};
 
 /// How the word for other replicas begins; the organisation's id follows.
-const WORD: &str = "routes ";
-/// Before routes that could not be read are read again.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const WORD: &str = "routes";
 
 type OfOrg = Arc<HashMap<String, Choice>>;
 
@@ -44,16 +41,6 @@ impl OrgRoutes {
 
     pub(crate) fn has(&self, org: OrgId, name: &str) -> bool {
         self.known.load().get(&org).is_some_and(|routes| routes.contains_key(name))
-    }
-
-    fn set(&self, org: OrgId, routes: HashMap<String, Choice>) {
-        let mut all = HashMap::clone(&self.known.load());
-        if routes.is_empty() {
-            all.remove(&org);
-        } else {
-            all.insert(org, Arc::new(routes));
-        }
-        self.known.store(Arc::new(all));
     }
 }
 
@@ -91,49 +78,23 @@ impl LlmProxy {
         Ok(targets.into())
     }
 
-    pub(crate) async fn read_routes_of(&self, org: OrgId) -> Result<()> {
+    /// Reads the routes of an organisation, or of all.
+    pub(crate) async fn read_routes(&self, org: Option<OrgId>) -> Result<()> {
         let _one_at_a_time = self.org_routes.reading.lock().await;
-        let routes = store::list(&self.pool, org).await?;
-        let on = routes.into_iter().filter(|route| route.enabled);
-        let routes = on.map(|route| (route.name, Choice::new(route.targets))).collect();
-        self.org_routes.set(org, routes);
-        Ok(())
-    }
-
-    /// Reads the routes of all organisations.
-    pub(crate) async fn read_routes(&self) -> Result<()> {
-        let mut orgs = store::organisations(&self.pool).await?;
-        orgs.extend(self.org_routes.known.load().keys().copied());
-        orgs.sort_unstable();
-        orgs.dedup();
-        for org in orgs {
-            self.read_routes_of(org).await?;
+        let mut read: HashMap<OrgId, HashMap<String, Choice>> = HashMap::new();
+        for (org, name, targets) in store::in_force(&self.pool, org).await? {
+            read.entry(org).or_default().insert(name, Choice::new(targets));
         }
-        Ok(())
-    }
-
-    /// Goes on for as long as the process does.
-    pub(crate) async fn listen_for_routes(self, mut words: Subscription) {
-        while let Some(signal) = words.next().await {
-            let org = match &signal {
-                Signal::Said(said) => match said.strip_prefix(WORD) {
-                    Some(org) => org.parse::<OrgId>().ok(),
-                    None => continue,
-                },
-                Signal::ReadAgain => None,
-            };
-            loop {
-                let read = match org {
-                    Some(org) => self.read_routes_of(org).await,
-                    None => self.read_routes().await,
-                };
-                let Err(error) = read else { break };
-                if self.pool.is_closed() {
-                    return;
-                }
-                tracing::warn!(?error, "the routes of models could not be read; trying again");
-                tokio::time::sleep(PAUSE).await;
+        let mut known = match org {
+            None => HashMap::new(),
+            Some(org) => {
+                let mut known = HashMap::clone(&self.org_routes.known.load());
+                known.remove(&org);
+                known
             }
-        }
+        };
+        known.extend(read.into_iter().map(|(org, routes)| (org, Arc::new(routes))));
+        self.org_routes.known.store(Arc::new(known));
+        Ok(())
     }
 }

@@ -27,11 +27,19 @@ pub(super) async fn list(db: &PgPool, org: OrgId) -> Result<Vec<Route>> {
     Ok(route.collect())
 }
 
-/// The organisations that have any.
-pub(super) async fn organisations(db: &PgPool) -> Result<Vec<OrgId>> {
-    Ok(sqlx::query_scalar!(r#"SELECT DISTINCT org_id AS "org_id: OrgId" FROM llm_routes"#)
-        .fetch_all(db)
-        .await?)
+/// The routes that are switched on, of an organisation or of all.
+pub(super) async fn in_force(
+    db: &PgPool,
+    org: Option<OrgId>,
+) -> Result<Vec<(OrgId, String, Vec<RouteTarget>)>> {
+    let rows = sqlx::query!(
+        r#"SELECT org_id AS "org_id: OrgId", name, targets AS "targets: Json<Vec<RouteTarget>>"
+             FROM llm_routes WHERE enabled AND ($1::uuid IS NULL OR org_id = $1)"#,
+        org as Option<OrgId>
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.org_id, row.name, row.targets.0)).collect())
 }
 
 /// Creates or replaces one, and tells every replica when the transaction commits. Is it new, and when was
@@ -98,7 +106,7 @@ async fn tell(db: &mut PgConnection, org: OrgId) -> Result<()> {
     sqlx::query!(
         r#"SELECT pg_notify($1, $2) AS "said: ()""#,
         crate::CHANNEL,
-        format!("{}{org}", super::WORD)
+        format!("{} {org}", super::WORD)
     )
     .fetch_one(db)
     .await?;

@@ -4,24 +4,23 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use loom_core::{Result, id::OrgId};
-use loom_db::{Hub, Signal};
+use loom_db::Hub;
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Price, of, store, undated};
+use crate::hear;
 
 /// What the channel's words about prices begin with; an organisation's id follows.
 pub(super) const WORD: &str = "prices";
 /// Models that are told of as having no price, at most in this time.
 const WARN_EVERY: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 const MAX_WARNED: usize = 1000;
-const RETRY: Duration = Duration::from_secs(2);
 
 type OfOrg = HashMap<String, HashMap<String, Arc<Price>>>;
 
@@ -100,28 +99,10 @@ impl Overrides {
 
     /// Reads, and from then on follows what is said.
     pub(crate) async fn start(self: Arc<Self>, pool: PgPool, hub: &Hub) -> Result<()> {
-        let mut words = hub.subscribe(crate::CHANNEL);
+        let words = hub.subscribe(crate::CHANNEL);
         self.read(&pool, None).await?;
         tokio::spawn(async move {
-            while let Some(signal) = words.next().await {
-                let org = match signal {
-                    Signal::ReadAgain => None,
-                    Signal::Said(word) => match word.split_once(' ') {
-                        Some((WORD, org)) => org.parse().ok(),
-                        _ => continue,
-                    },
-                };
-                while let Err(error) = self.read(&pool, org).await {
-                    tracing::warn!(
-                        ?error,
-                        "the prices of organisations could not be read; trying again"
-                    );
-                    tokio::time::sleep(RETRY).await;
-                    if pool.is_closed() {
-                        return;
-                    }
-                }
-            }
+            hear::follow(words, &pool, WORD, |org| self.read(&pool, org)).await;
         });
         Ok(())
     }

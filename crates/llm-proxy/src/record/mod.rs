@@ -27,7 +27,7 @@ use metrics::counter;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{LlmProxy, http::Incoming};
+use crate::{LlmProxy, hear, http::Incoming};
 
 pub(crate) use call::Surface;
 pub(crate) use http::routes;
@@ -83,7 +83,9 @@ impl LlmProxy {
         self.record.settings.read(&self.pool).await?;
         let proxy = self.clone();
         tokio::spawn(async move {
-            let following = proxy.record.settings.follow(&proxy.pool, heard);
+            // Changes are rare, so that everything is read again.
+            let read = |_| proxy.record.settings.read(&proxy.pool);
+            let following = hear::follow(heard, &proxy.pool, settings::WORD, read);
             proxy.record.stop.run_until_cancelled(following).await;
         });
         Ok(())

@@ -8,12 +8,13 @@ use loom_core::{
     error::{Error, FieldError},
     id::OrgId,
 };
-use loom_db::{Signal, Subscription};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 use super::store;
 
+/// What the channel's words about settings begin with; an organisation's id follows.
+pub(super) const WORD: &str = "settings";
 /// Seconds of a week.
 const MOST_TTL: u32 = 7 * 24 * 3600;
 const MOST_RETENTION: u32 = 365;
@@ -144,18 +145,5 @@ impl Known {
         let all = store::all_settings(pool).await?;
         self.0.store(Arc::new(all.into_iter().collect()));
         Ok(())
-    }
-
-    /// Follows what other replicas say. Changes are rare, so that everything is read again.
-    pub(super) async fn follow(&self, pool: &PgPool, mut heard: Subscription) {
-        while let Some(signal) = heard.next().await {
-            let ours = match &signal {
-                Signal::Said(payload) => payload.starts_with("settings "),
-                Signal::ReadAgain => true,
-            };
-            if ours && let Err(error) = self.read(pool).await {
-                tracing::warn!(%error, "what organisations want to be kept of requests to models could not be read; the word before stays in force");
-            }
-        }
     }
 }

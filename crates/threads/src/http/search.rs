@@ -1,6 +1,9 @@
 //! The search over threads.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
@@ -27,11 +30,18 @@ use crate::{
         rank::{self, Facets, Ranked},
         snippet, typo,
     },
-    store::search::{self as store, Candidate},
+    store::search::{self as store, Candidate, Stretch},
 };
 
 /// Of one statement.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Of the statement that looks for all of a query in all texts. Words that are everywhere, in a row that is
+/// rare, would take far longer: then the newest texts are looked through until [`TIMEOUT`].
+const TIMEOUT_OF_ALL: Duration = Duration::from_millis(600);
+/// The same when identifiers were found as they stand already.
+const TIMEOUT_OF_MORE: Duration = Duration::from_millis(100);
+/// Texts that are looked through by one statement.
+const STRETCH: i64 = 2_000;
 /// Of the statement that looks for what a misspelt word may have meant.
 const TIMEOUT_OF_NAMES: Duration = Duration::from_millis(700);
 /// Until there is room for one more search.
@@ -148,12 +158,13 @@ impl Search<'_> {
             }
             _ => Vec::new(),
         };
-        rows.extend(self.candidates(db, &query).await?);
+        let (found, mut is_partial) = self.matches(db, &query).await?;
+        rows.extend(found);
         let mut corrected = None;
         if rows.is_empty()
             && let Some(meant) = self.meant(db, &query).await?
         {
-            rows = self.candidates(db, &meant).await?;
+            (rows, is_partial) = self.matches(db, &meant).await?;
             if !rows.is_empty() {
                 corrected = Some(said(&meant));
                 query = meant;
@@ -162,7 +173,7 @@ impl Search<'_> {
         Ok(Found {
             ranked: rank::by_thread(&rows, as_of),
             facets: rank::facets(&rows),
-            is_partial: i64::try_from(rows.len()).unwrap_or(i64::MAX) >= MAX_CANDIDATES,
+            is_partial,
             query,
             corrected,
             as_of,
@@ -170,8 +181,77 @@ impl Search<'_> {
         })
     }
 
-    async fn candidates(&self, db: &mut PgConnection, query: &Wanted) -> Result<Vec<Candidate>> {
-        store::candidates(db, self.principal, &query.to_tsquery(), self.filter, self.role).await
+    /// What matches, and whether there can be more for which there was no time.
+    async fn matches(
+        &self,
+        db: &mut PgConnection,
+        query: &Wanted,
+    ) -> Result<(Vec<Candidate>, bool)> {
+        let mut rows = match query.of_identifiers() {
+            Some(identifiers) => self.candidates(db, &identifiers, None).await?,
+            None => Vec::new(),
+        };
+        if is_full(&rows) {
+            return Ok((rows, true));
+        }
+        let limit = if rows.is_empty() { TIMEOUT_OF_ALL } else { TIMEOUT_OF_MORE };
+        store::try_for(db, millis(limit)).await?;
+        let tsquery = query.to_tsquery();
+        match self.candidates(db, &tsquery, None).await {
+            // They are among these, with a better rank.
+            Ok(all) => rows = all,
+            Err(error) if is_timeout(&error) => {
+                store::give_up(db).await?;
+                if rows.is_empty() {
+                    return self.look_through(db, &tsquery).await;
+                }
+                return Ok((rows, true));
+            }
+            Err(error) => return Err(error),
+        }
+        let is_partial = is_full(&rows);
+        Ok((rows, is_partial))
+    }
+
+    /// As [`Self::matches`], from the newest text backwards for as long as there is time.
+    ///
+    /// # Errors
+    /// 503 `search_timeout` when nothing was found until then.
+    async fn look_through(
+        &self,
+        db: &mut PgConnection,
+        tsquery: &str,
+    ) -> Result<(Vec<Candidate>, bool)> {
+        let end = Instant::now() + (TIMEOUT - TIMEOUT_OF_ALL);
+        let org = self.principal.org;
+        let mut before = DateTime::<Utc>::MAX_UTC;
+        let mut rows = Vec::new();
+        while let Some(stretch) = store::stretch(db, org, before, STRETCH).await? {
+            let left = end.saturating_duration_since(Instant::now());
+            store::try_for(db, millis(left).max(1)).await?;
+            match self.candidates(db, tsquery, Some(stretch)).await {
+                Ok(found) => rows.extend(found),
+                Err(error) if is_timeout(&error) && !rows.is_empty() => {
+                    store::give_up(db).await?;
+                    return Ok((rows, true));
+                }
+                Err(error) => return Err(error),
+            }
+            if is_full(&rows) {
+                return Ok((rows, true));
+            }
+            before = stretch.from;
+        }
+        Ok((rows, false))
+    }
+
+    async fn candidates(
+        &self,
+        db: &mut PgConnection,
+        tsquery: &str,
+        stretch: Option<Stretch>,
+    ) -> Result<Vec<Candidate>> {
+        store::candidates(db, self.principal, tsquery, self.filter, self.role, stretch).await
     }
 
     /// As [`Self::correct`]; that it took too long is no failure of a search that has found nothing. (The
@@ -217,6 +297,11 @@ impl Search<'_> {
         }
         Ok(is_other.then_some(meant))
     }
+}
+
+/// Are there as many as are ranked?
+fn is_full(rows: &[Candidate]) -> bool {
+    i64::try_from(rows.len()).unwrap_or(i64::MAX) >= MAX_CANDIDATES
 }
 
 /// The query as words.

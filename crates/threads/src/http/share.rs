@@ -225,12 +225,10 @@ pub(crate) async fn get_shared_thread(
     store::take_snapshot(&mut tx).await?;
     let found = store::sharing::by_token(&mut tx, &hash, threads.clock.now()).await?;
     let (share, head) = found.ok_or_else(share::no_such_link)?;
-    let mut messages =
-        store::messages::after(&mut tx, head.org_id, head.id, 0, None, Outputs::Full).await?;
+    let shown = 0..share.through_seq.unwrap_or(i64::MAX);
+    let messages =
+        store::messages::between(&mut tx, head.org_id, head.id, shown, None, Outputs::Full).await?;
     tx.commit().await?;
-    if let Some(last) = share.through_seq {
-        messages.retain(|message| message.seq <= last);
-    }
     let wants_page = wants_page(&headers);
     let build = move || {
         let thread = shared(head, messages, &share);

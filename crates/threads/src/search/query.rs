@@ -82,6 +82,18 @@ impl Query {
 
     /// In the form in which `tsquery` is read.
     pub(crate) fn to_tsquery(&self) -> String {
+        self.written(Term::write)
+    }
+
+    /// The same with identifiers as they stand, and not also as the words that they are made of: what is
+    /// found by an index alone, where words in a row must be looked up in each text that has them. None
+    /// when there is no identifier.
+    pub(crate) fn of_identifiers(&self) -> Option<String> {
+        let has_one = self.wanted().any(|term| term.whole.is_some());
+        has_one.then(|| self.written(Term::write_as_it_stands))
+    }
+
+    fn written(&self, write: impl Fn(&Term, &mut String)) -> String {
         let mut out = String::new();
         for (index, terms) in self.alternatives.iter().enumerate() {
             if index > 0 {
@@ -92,7 +104,7 @@ impl Query {
                 if index > 0 {
                     out.push('&');
                 }
-                term.write(&mut out);
+                write(term, &mut out);
             }
             out.push(')');
         }
@@ -197,6 +209,13 @@ impl Term {
         out.push(')');
     }
 
+    fn write_as_it_stands(&self, out: &mut String) {
+        match &self.whole {
+            Some(whole) if !self.negated => self.write_word(out, whole, true),
+            _ => self.write(out),
+        }
+    }
+
     fn write_word(&self, out: &mut String, word: &str, is_last: bool) {
         quote(out, word);
         if is_last && self.is_prefix {
@@ -256,6 +275,21 @@ mod tests {
         }
         let many = Query::parse(&"ab ".repeat(300)).unwrap();
         assert_eq!(many.wanted().count(), MAX_TERMS);
+    }
+
+    #[test]
+    fn identifiers_are_asked_for_as_they_stand() {
+        let asked = |q: &str| Query::parse(q).unwrap().of_identifiers();
+        for (q, expected) in [
+            ("parseInp", Some("('parseinp':*)")),
+            ("fix lib.rs ", Some("(('fix')&'librs')")),
+            ("lib.rs -mod.rs ", Some("('librs'&!('modrs'|'mod'<1>'rs'))")),
+            ("fix tests", None),
+            (r#""fix the" tests"#, None),
+            ("tests -lib.rs ", None),
+        ] {
+            assert_eq!(asked(q).as_deref(), expected, "{q}");
+        }
     }
 
     #[test]

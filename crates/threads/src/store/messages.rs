@@ -1,6 +1,6 @@
 //! The SQL of messages. Writes of any number of messages are one statement.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use chrono::{DateTime, Utc};
 use loom_core::{
@@ -37,6 +37,18 @@ pub(crate) async fn after(
     limit: Option<i64>,
     outputs: Outputs,
 ) -> Result<Vec<Message>> {
+    between(db, org, thread, seq..i64::MAX, limit, outputs).await
+}
+
+/// The messages after the start of `places` and up to its end, in order.
+pub(crate) async fn between(
+    db: &mut PgConnection,
+    org: OrgId,
+    thread: ThreadId,
+    places: Range<i64>,
+    limit: Option<i64>,
+    outputs: Outputs,
+) -> Result<Vec<Message>> {
     let rows = sqlx::query!(
         r#"SELECT seq, id, role AS "role: Role",
                CASE WHEN blob_bytes IS NULL OR $5 THEN content
@@ -48,14 +60,15 @@ pub(crate) async fn after(
                tool_calls AS "tool_calls: Json<Raw>", tool_call_id, tool_name, created_at,
                usage AS "usage: Json<Raw>"
            FROM thread_messages AS message
-           WHERE org_id = $1 AND thread_id = $2 AND seq > $3
+           WHERE org_id = $1 AND thread_id = $2 AND seq > $3 AND seq <= $6
            ORDER BY seq
            LIMIT $4"#,
         org.0,
         thread.0,
-        seq,
+        places.start,
         limit,
         outputs == Outputs::Preview,
+        places.end,
     )
     .fetch_all(db)
     .await?;

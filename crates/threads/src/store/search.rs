@@ -66,13 +66,56 @@ pub(crate) struct Candidate {
 
 const THREAD_COLUMNS: &str = "t.last_activity_at, t.repo, t.branch, t.state, t.owner_user_id";
 
-/// The newest rows that match and that the principal may see, at most [`MAX_CANDIDATES`].
+/// Gives the statements from here on this long; see [`give_up`].
+pub(crate) async fn try_for(db: &mut PgConnection, millis: u64) -> Result<()> {
+    db.execute(AssertSqlSafe(format!("SAVEPOINT attempt; SET LOCAL statement_timeout = {millis}")))
+        .await?;
+    Ok(())
+}
+
+/// After a statement since [`try_for`] took too long: as if it had not been asked.
+pub(crate) async fn give_up(db: &mut PgConnection) -> Result<()> {
+    db.execute("ROLLBACK TO SAVEPOINT attempt").await?;
+    Ok(())
+}
+
+/// A time in which some rows of the index are, counted from a time backwards.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    /// Not in it.
+    pub(crate) before: DateTime<Utc>,
+    pub(crate) from: DateTime<Utc>,
+}
+
+/// The last stretch of about so many rows before a time; none when there is nothing before it.
+pub(crate) async fn stretch(
+    db: &mut PgConnection,
+    org: OrgId,
+    before: DateTime<Utc>,
+    rows: i64,
+) -> Result<Option<Stretch>> {
+    let from = sqlx::query_scalar!(
+        r#"SELECT min(at) FROM (SELECT at FROM thread_search WHERE org_id = $1 AND at < $2
+                                ORDER BY at DESC LIMIT $3) AS newest"#,
+        org.0,
+        before,
+        rows,
+    )
+    .fetch_one(db)
+    .await
+    .map_err(in_time)?;
+    Ok(from.map(|from| Stretch { before, from }))
+}
+
+/// The newest rows that match and that the principal may see, at most [`MAX_CANDIDATES`]; of a stretch of
+/// time, or of all.
 pub(crate) async fn candidates(
     db: &mut PgConnection,
     principal: &Principal,
     tsquery: &str,
     filter: &Filter,
     role: Option<Role>,
+    stretch: Option<Stretch>,
 ) -> Result<Vec<Candidate>> {
     let mut sql = QueryBuilder::<Postgres>::new(
         "SELECT thread_id, seq, role, last_activity_at, repo, branch, state, owner_user_id,
@@ -88,6 +131,9 @@ pub(crate) async fn candidates(
     sql.push_bind(principal.org).push(" AND s.tsv @@ ").push_bind(tsquery).push("::text::tsquery");
     if let Some(role) = role {
         sql.push(" AND s.role = ").push_bind(role);
+    }
+    if let Some(Stretch { before, from }) = stretch {
+        sql.push(" AND s.at < ").push_bind(before).push(" AND s.at >= ").push_bind(from);
     }
     push_visible(&mut sql, principal);
     super::list::push_filter(&mut sql, principal.org, filter);

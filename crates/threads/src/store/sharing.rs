@@ -3,15 +3,11 @@
 use chrono::{DateTime, Utc};
 use loom_core::{
     Result,
-    authorize::Visibility,
     id::{OrgId, ThreadId, UserId},
 };
-use sqlx::{PgConnection, PgExecutor, types::Json};
+use sqlx::{PgConnection, PgExecutor};
 
-use crate::{
-    model::{AgentState, Client, Git, ThreadHead, Workspace},
-    raw::Raw,
-};
+use crate::model::ThreadHead;
 
 /// A link, without its token.
 #[derive(Clone, Debug)]
@@ -96,21 +92,7 @@ pub(crate) async fn by_token(
     .fetch_optional(&mut *db)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let head = sqlx::query_as!(
-        ThreadHead,
-        r#"SELECT id AS "id: ThreadId", version, last_seq, message_count, created_at, updated_at,
-               last_activity_at, title, tags, is_pinned, visibility AS "visibility: Visibility",
-               org_id AS "org_id: OrgId", owner_user_id AS "owner_user_id: UserId",
-               workspace AS "workspace: Json<Workspace>", client AS "client: Json<Client>", provider, model,
-               git AS "git: Json<Git>", agent_state AS "agent_state: Json<AgentState>",
-               extra AS "extra?: Json<Raw>", message_bytes, deleted_at
-           FROM threads
-           WHERE id = $1 AND org_id = $2 AND deleted_at IS NULL"#,
-        row.thread_id.0,
-        row.org_id.0,
-    )
-    .fetch_optional(db)
-    .await?;
+    let head = super::find(db, row.org_id, row.thread_id).await?;
     let share = ShareRow {
         created_at: row.created_at,
         expires_at: row.expires_at,
