@@ -1,4 +1,4 @@
-//! The SQL of the list: the caller's own threads and those that others share, each read in order from
+//! The SQL of the list: the caller's own threads and those that are shared, each read in order from
 //! an index of its own and merged.
 
 use chrono::{DateTime, Utc};
@@ -25,7 +25,7 @@ enum Source {
     Owned(UserId),
     /// Those of the organisation itself.
     Unowned,
-    /// Those of others which are not private.
+    /// Those which are not private.
     Shared,
 }
 
@@ -42,7 +42,10 @@ pub(crate) async fn list(
     sources.extend(principal.user_id().map(Source::Owned));
     sources.extend(sees_unowned.then_some(Source::Unowned));
 
-    let mut sql = QueryBuilder::<Postgres>::new("SELECT * FROM (");
+    // What is one's own and shared comes from both. To leave it out of one would be to read over all of it
+    // where nobody else shares anything.
+    let mut sql =
+        QueryBuilder::<Postgres>::new("SELECT DISTINCT ON (last_activity_at, id) * FROM (");
     for (index, source) in sources.iter().enumerate() {
         sql.push(if index == 0 { "(" } else { " UNION ALL (" });
         sql.push("SELECT ").push(COLUMNS).push(" FROM threads WHERE ");
@@ -58,13 +61,6 @@ pub(crate) async fn list(
             }
             Source::Shared => {
                 sql.push(" AND visibility <> 'private'");
-                // What the other sources bring already.
-                if let Some(user) = principal.user_id() {
-                    sql.push(" AND owner_user_id IS DISTINCT FROM ").push_bind(user);
-                }
-                if sees_unowned {
-                    sql.push(" AND owner_user_id IS NOT NULL");
-                }
             }
         }
         push_filter(&mut sql, principal.org, filter);
