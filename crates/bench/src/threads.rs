@@ -1,8 +1,10 @@
-//! The search over threads at three sizes, and appends to short and long threads beside `pgbench`.
+//! The search over threads at three sizes, reads with and without the cache, and appends to short and long
+//! threads beside `pgbench`.
 
 mod append;
 mod corpus;
 mod load;
+mod read;
 
 use std::{
     net::SocketAddr,
@@ -33,7 +35,7 @@ pub(crate) struct Options {
     /// Searches of each kind
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=10_000))]
     searches: u64,
-    /// Length of each measurement of appends; 0 leaves them out
+    /// Length of each measurement of appends; 0 leaves them and the reads out
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// The server's binary [default: loom-server beside this program]
@@ -75,6 +77,7 @@ async fn measure(options: &Options, fleet: &mut Fleet) -> Result<()> {
         search(&loom, &http, &loader, options.searches, there).await?;
     }
     if options.seconds > 0 {
+        read::measure(&loom, &http, &mut loader).await?;
         append::measure(&loom, &http, &mut loader, url.expose(), &fleet.dir, options.seconds)
             .await?;
     }
