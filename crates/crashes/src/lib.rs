@@ -5,6 +5,7 @@ mod directory;
 mod event;
 mod grouping;
 mod jobs;
+mod scrub;
 mod sinks;
 mod symbols;
 
