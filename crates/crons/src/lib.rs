@@ -93,7 +93,13 @@ impl Crons {
 
     /// All native routes. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
+<<<<<<< HEAD
         OpenApiRouter::new().with_state(self.clone())
+=======
+        OpenApiRouter::new()
+            .layer(middleware::from_fn(principal::required))
+            .with_state(self.clone())
+>>>>>>> w-pipeline
     }
 
     /// `/ping/…`: the key is the secret; any origin, any method, answers in the surface's own shape.

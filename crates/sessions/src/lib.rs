@@ -7,13 +7,14 @@ mod sink;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, middleware};
 use loom_core::{
     Clock,
     health::{Check, Component, Status},
     port::{
         Audit, CrashDirectory, OrgDirectory, ProjectDirectory, Reauthenticate, ThreadDirectory,
     },
+    principal,
 };
 use loom_db::{Announcer, Hub};
 use loom_notify::Notify;
@@ -94,7 +95,9 @@ impl Sessions {
 
     /// All native routes that need somebody who is signed in or a key.
     pub fn routes(&self) -> OpenApiRouter {
-        OpenApiRouter::new().with_state(self.clone())
+        OpenApiRouter::new()
+            .layer(middleware::from_fn(principal::required))
+            .with_state(self.clone())
     }
 
     /// `start`, `update`, `end`: also with a project's DSN key, from the origins that the project allows.
