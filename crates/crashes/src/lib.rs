@@ -12,10 +12,12 @@ mod symbols;
 
 use std::sync::Arc;
 
+use axum::middleware;
 use loom_core::{
     Clock,
     health::{Check, Component, Status},
     port::{Audit, OrgDirectory, Reauthenticate, ReleaseHealth, SessionSink, ThreadDirectory},
+    principal,
 };
 use loom_db::{Announcer, Hub};
 use loom_notify::Notify;
@@ -102,9 +104,6 @@ impl Crashes {
 
     /// All native routes. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
-<<<<<<< HEAD
-        OpenApiRouter::new().with_state(self.clone())
-=======
         OpenApiRouter::new()
             .routes(routes!(
                 projects::http::list_crash_projects,
@@ -119,6 +118,5 @@ impl Crashes {
             .routes(routes!(projects::keys::patch_crash_key, projects::keys::delete_crash_key))
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
->>>>>>> w-pipeline
     }
 }

@@ -6,7 +6,7 @@ mod sink;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, middleware};
 use loom_core::{
     Clock,
     health::{Check, Component, Status},
@@ -14,6 +14,7 @@ use loom_core::{
         Audit, CrashDirectory, EventSink, OrgDirectory, ProjectDirectory, Reauthenticate,
         ThreadDirectory,
     },
+    principal,
 };
 use loom_db::{Announcer, Hub};
 use loom_notify::Notify;
@@ -93,13 +94,9 @@ impl Crons {
 
     /// All native routes. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
-<<<<<<< HEAD
-        OpenApiRouter::new().with_state(self.clone())
-=======
         OpenApiRouter::new()
             .layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
->>>>>>> w-pipeline
     }
 
     /// `/ping/…`: the key is the secret; any origin, any method, answers in the surface's own shape.
