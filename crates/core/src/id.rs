@@ -87,6 +87,9 @@ ids! {
     WebhookId,
 }
 
+/// Loom's own organisation, made by migration 032: what it says of itself lies there.
+pub const INTERNAL_ORG: OrgId = OrgId(Uuid::from_u128(0x7000_8000_0000_0000_0001));
+
 /// The UUID behind a thread's id, which is written `T-<uuid>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, sqlx::Type)]
 #[sqlx(transparent)]

@@ -5,6 +5,7 @@ mod directory;
 mod event;
 mod grouping;
 mod jobs;
+mod own;
 mod projects;
 mod scrub;
 mod sinks;
@@ -86,6 +87,11 @@ impl Crashes {
         self.deps.directory.follow(self.deps.stop.clone());
     }
 
+    /// Projects and their keys.
+    pub fn directory(&self) -> Directory {
+        self.deps.directory.clone()
+    }
+
     pub fn health(&self) -> Check {
         Check::new("crashes", || async { Component::new(Status::Healthy) })
     }
@@ -116,6 +122,8 @@ impl Crashes {
             ))
             .routes(routes!(projects::keys::list_crash_keys, projects::keys::create_crash_key))
             .routes(routes!(projects::keys::patch_crash_key, projects::keys::delete_crash_key))
+            .routes(routes!(own::get_web_config))
+            .routes(routes!(own::get_cli_config))
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }

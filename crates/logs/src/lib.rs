@@ -10,6 +10,7 @@ mod pipe;
 mod read;
 mod render;
 mod replicas;
+mod report;
 mod ring;
 mod values;
 mod watch;
@@ -37,6 +38,7 @@ pub use filter::MinLevel;
 pub use layer::LogLayer;
 pub use pipe::{Flusher, Out};
 pub use render::Form;
+pub use report::Reporting;
 pub use ring::Buffer;
 
 /// The metrics of this crate, and of the masking in it.
@@ -45,6 +47,11 @@ pub const METRICS: &[Metric] = &[
         "loom_log_lines_dropped_total",
         "Lines of the log that were dropped because nobody took them fast enough.",
         &["at"],
+    ),
+    Metric::counter(
+        "loom_self_monitoring_dropped_total",
+        "Errors of the server that did not become events: more came than the limit, or they could not be stored.",
+        &["reason"],
     ),
     Metric::gauge("loom_log_watchers", "Streams of the log that are open.", &[]),
     Metric::counter(

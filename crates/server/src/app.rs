@@ -288,6 +288,18 @@ impl Features {
         ]
     }
 
+    /// Errors of this server become events of the project `loom-server`.
+    fn report_own_errors(&self, production: bool) {
+        let health::Version { version, git_sha, .. } = health::version();
+        let commit = git_sha.get(..12).unwrap_or(git_sha);
+        self.logs.report(loom_logs::Reporting {
+            events: Arc::new(self.crashes.clone()),
+            projects: Arc::new(self.crashes.directory()),
+            release: format!("loom-server@{version}+{commit}"),
+            environment: if production { "production" } else { "development" },
+        });
+    }
+
     /// Ends the background work and writes what is still to be written.
     pub async fn close(&self, grace: Duration) {
         self.jobs.shutdown(grace).await;
@@ -442,6 +454,9 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     let (router, _) = routes(&features, &health, &database, config, clock, sampler);
     features.jobs.start_clock().await?;
     features.logs.serve(address).await;
+    if config.self_monitoring {
+        features.report_own_errors(config.production);
+    }
     let stop = CancellationToken::new();
     tokio::spawn(meta::keep_up(metrics, stop.clone()));
     let serving = tokio::spawn(accept::serve(

@@ -25,6 +25,8 @@ pub struct Config {
     pub log: Log,
     pub production: bool,
     pub health: crate::health::Config,
+    /// Errors of the server become events of its own project.
+    pub self_monitoring: bool,
     pub otlp: crate::otlp::Config,
     pub data_dir: PathBuf,
     pub database: loom_db::Config,
@@ -147,6 +149,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let log = load_log(env, overrides.stdout_is_terminal);
     let health = crate::health::Config::load(env);
     let otlp = crate::otlp::Config::load(env);
+    let self_monitoring = env.flag("LOOM_SERVER_SELF_MONITORING", true);
     let database = loom_db::Config::load(env, &data_dir, production);
     let vault = loom_vault::Config::load(env);
     let mut auth = loom_auth::Config::load(env, production, &http.base_url);
@@ -181,6 +184,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
             log,
             production,
             health,
+            self_monitoring,
             otlp,
             data_dir,
             database,

@@ -1,6 +1,7 @@
 //! The process's log: which lines, and the standard stream behind the layer that masks them.
 
 use std::{
+    backtrace::Backtrace,
     io::{self, IsTerminal, Write},
     sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
     thread,
@@ -66,6 +67,15 @@ pub fn start(log: &Log, stream: Stream) {
     // Over all of it, not `lines.with_filter(filter)`: a layer's own filter drops a thread's next line
     // after somebody (sqlx, for each statement) has asked whether another one would be written.
     let _ = registry().with(lines).with(filter).try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        let what = panic.payload_as_str().unwrap_or("a value that is no text");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let backtrace = Backtrace::force_capture();
+        // Masked, like all that is logged; the hook of the standard library writes as it comes.
+        tracing::error!(
+            target: "loom_server::panic", panic = what, place, %backtrace, "a part of the server panicked"
+        );
+    }));
 }
 
 /// Writes what has been logged until now.
