@@ -1,5 +1,7 @@
 //! Grouping of events.
 
+mod corpus;
+mod property;
 mod table;
 
 use chrono::TimeDelta;
