@@ -864,6 +864,8 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /api/admin/users/{id}/enable", "as /api/admin/users"),
     ("GET /api/admin/audit-log", "what was done in the installation, for its admins and auditors"),
     ("GET /api/admin/jobs", "the work of the installation, for its admins; see jobs.rs"),
+    ("GET /api/self-monitoring/web-config", "where the dashboard of the installation reports to, the same for all"),
+    ("GET /api/self-monitoring/cli-config", "as /api/self-monitoring/web-config"),
     ("GET /api/admin/jobs/{id}/history", "as /api/admin/jobs"),
     ("GET /api/admin/jobs/{id}/history/days", "as /api/admin/jobs"),
     ("POST /api/admin/jobs/{id}/run", "as /api/admin/jobs"),

@@ -74,6 +74,8 @@ const ROWS: &[Row] = &[
     ("POST /api/account/identities/{provider}/connect", NOBODY_BY_KEY, None),
     ("POST /auth/logout", ALL, None),
     ("GET /auth/ws-token", ALL, None),
+    ("GET /api/self-monitoring/web-config", ALL, None),
+    ("GET /api/self-monitoring/cli-config", ALL, None),
     ("GET /api/sessions", USERS, None),
     ("DELETE /api/sessions/{id}", USERS, None),
     ("GET /api/account/identities", USERS, None),
