@@ -156,6 +156,9 @@ fn event(to: &Reporting, entry: &LogEntry, id: EventId) -> Value {
         "tags": tags,
         "extra": entry.fields,
     });
+    if let (Some(method), Some(route)) = (text("method"), text("route")) {
+        event["transaction"] = json!(format!("{method} {route}"));
+    }
     if entry.target == PANICS {
         event["level"] = json!("fatal");
         event["exception"] = json!({ "values": [{
@@ -167,8 +170,9 @@ fn event(to: &Reporting, entry: &LogEntry, id: EventId) -> Value {
         if let Some(extra) = event["extra"].as_object_mut() {
             extra.remove("backtrace");
         }
-    } else if let Some(error) = text("error") {
-        event["exception"] = json!({ "values": [{ "type": entry.message, "value": error }] });
+    } else if let Some(error) = text("cause").or_else(|| text("error")) {
+        let kind = text("code").unwrap_or(&entry.message);
+        event["exception"] = json!({ "values": [{ "type": kind, "value": error }] });
     } else {
         event["logentry"] = json!({ "formatted": entry.message });
     }

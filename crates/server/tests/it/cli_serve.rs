@@ -252,3 +252,33 @@ async fn development_mode_in_production_does_not_start() {
     let done = production.run(&["serve"]).await.exits(78);
     assert!(done.err.contains("DATABASE_URL: is needed in production"), "{done:?}");
 }
+
+#[tokio::test]
+async fn an_error_of_the_server_becomes_an_event_of_its_own_project_and_makes_no_others() {
+    let database = empty_database().await;
+    let dir = OpenDirectory::new();
+    let url = database.url().expose();
+    let mut server = Server::ready(Server::spawn(url, &dir.join("data"), &dir.join("log"))).await;
+    sqlx::query("ALTER TABLE thread_shares RENAME TO gone").execute(database.pool()).await.unwrap();
+    let link = format!("{}/api/threads/shared/{}", server.url, "ab".repeat(24));
+    for _ in 0..2 {
+        assert_eq!(reqwest::get(&link).await.unwrap().status(), 500);
+    }
+    let issues = "SELECT i.title, i.value, i.event_count, p.slug
+         FROM crash_issues i JOIN crash_projects p ON p.id = i.project_id
+        WHERE i.org_id = '00000000-0000-7000-8000-000000000001'";
+    let found: (String, Option<String>, i64, String) = eventually(async || {
+        let row = sqlx::query_as(issues).fetch_optional(database.pool()).await.unwrap();
+        row.filter(|(_, _, count, _): &(_, _, i64, _)| *count == 2)
+    })
+    .await;
+    assert!(found.1.as_ref().is_some_and(|value| value.contains("thread_shares")), "{found:?}");
+    assert_eq!(found.3, "loom-server");
+    server.end().await;
+    // Nothing that came of it: two events are all there are.
+    let all: i64 = sqlx::query_scalar("SELECT count(*) FROM crash_raw")
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+    assert_eq!(all, 2);
+}
