@@ -60,6 +60,9 @@ pub(crate) fn parse(payload: &[u8]) -> Option<Report> {
         #[serde(default)]
         quantity: f64,
     }
+    if payload.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
     let payload: Payload = serde_json::from_slice(payload).ok()?;
     let known = |words: &[&'static str], word: &str| {
         words.iter().copied().find(|known| *known == word).unwrap_or(OTHER)
