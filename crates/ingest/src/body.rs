@@ -26,8 +26,6 @@ use tokio_util::io::StreamReader;
 
 use crate::refusal::Refusal;
 
-/// Of an envelope, after decoding.
-pub(crate) const MAX_BODY: usize = 200 * 1024 * 1024;
 /// What an item's or envelope's header may be.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
 

@@ -10,13 +10,20 @@ pub struct Config {
     pub org_items_per_minute: u32,
     /// Bodies that are being read and handed on, together.
     pub memory_bytes: usize,
+    /// An envelope or form, after decoding.
+    pub envelope_bytes: usize,
     /// One attachment or minidump.
     pub attachment_bytes: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { org_items_per_minute: 0, memory_bytes: 512 * MIB, attachment_bytes: 100 * MIB }
+        Self {
+            org_items_per_minute: 0,
+            memory_bytes: 512 * MIB,
+            envelope_bytes: 200 * MIB,
+            attachment_bytes: 100 * MIB,
+        }
     }
 }
 
@@ -37,12 +44,19 @@ impl Config {
                     16,
                     1024 * 1024,
                 ),
+            envelope_bytes: MIB
+                * env.number(
+                    "LOOM_SERVER_INGEST_ENVELOPE_MIB",
+                    default.envelope_bytes / MIB,
+                    1,
+                    1024,
+                ),
             attachment_bytes: MIB
                 * env.number(
                     "LOOM_SERVER_INGEST_ATTACHMENT_MIB",
                     default.attachment_bytes / MIB,
                     1,
-                    200,
+                    1024,
                 ),
         }
     }

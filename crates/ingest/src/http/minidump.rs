@@ -19,7 +19,7 @@ use crate::{
     Ingest,
     admission::Said,
     answer::Outcome,
-    body::{Incoming, MAX_BODY, Share},
+    body::{Incoming, Share},
     credentials::shown,
     item::MAX_EVENT,
     minidump::{self, Fields},
@@ -61,7 +61,7 @@ async fn take(
 ) -> Result<Response, Refusal> {
     let said = Said { project: Some(target.0), ..Said::default() };
     let sender = ingest.admit(parts, shown(parts, None)?, said).await?;
-    let incoming = Incoming::new(body, &parts.headers, MAX_BODY, &ingest.memory)?;
+    let incoming = Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, &ingest.memory)?;
     let _share = incoming.share();
     let is_form = parts
         .headers

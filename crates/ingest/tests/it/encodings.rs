@@ -34,19 +34,19 @@ async fn every_encoding_is_read_with_and_without_a_length() {
 
 #[tokio::test]
 async fn a_body_that_grows_too_large_while_it_is_decoded_is_a_413_and_its_memory_is_given_back() {
-    let bare = Bare::start().await;
+    let bare = Bare::with(Config { envelope_bytes: 8 << 20, ..Config::default() }).await;
     let mut large = format!(
         "{{\"event_id\":\"{EVENT}\"}}\n{{\"type\":\"attachment\",\"length\":{}}}\n",
-        210 << 20
+        40 << 20
     )
     .into_bytes();
-    large.resize(large.len() + (210 << 20), b'0');
+    large.resize(large.len() + (40 << 20), b'0');
     for encoding in ["gzip", "deflate", "br", "zstd"] {
         let bomb = encoded(encoding, &large).await;
         assert!(bomb.len() < 1 << 20, "{encoding}");
         let request = bare.request(Method::POST, PATH).header("content-encoding", encoding).body(bomb);
         let reply = reply(request).await.refused(413);
-        assert!(reply.text.contains("200 MiB"), "{encoding}: {reply:?}");
+        assert!(reply.text.contains("8 MiB"), "{encoding}: {reply:?}");
         assert!(bare.given().is_empty());
     }
     let component = (bare.ingest.health().probe)().await;

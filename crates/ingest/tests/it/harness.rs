@@ -19,7 +19,8 @@ use loom_core::{
 use loom_ingest::{Config, Deps, Ingest};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
-use sqlx::postgres::PgPoolOptions;
+use loom_testkit::TestDatabase;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::{io::AsyncReadExt, net::TcpListener};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -152,6 +153,7 @@ pub(crate) struct Bare {
     world: Arc<World>,
     serving: tokio::task::JoinHandle<()>,
     pub(crate) ingest: Ingest,
+    _database: Option<TestDatabase>,
 }
 
 impl Bare {
@@ -159,15 +161,28 @@ impl Bare {
         Self::with(Config::default()).await
     }
 
+    /// With a database, for what also says what it did not send.
+    pub(crate) async fn start_with_database() -> Self {
+        let database = TestDatabase::new().await;
+        let mut bare = Self::on(database.pool().clone(), Clock::system(), Config::default()).await;
+        bare._database = Some(database);
+        bare
+    }
+
     pub(crate) async fn with(config: Config) -> Self {
+        let clock = Clock::manual(DateTime::from_timestamp(1_800_000_000, 0).unwrap());
+        // Client reports alone go there.
+        let pool = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
+        Self::on(pool, clock, config).await
+    }
+
+    async fn on(pool: PgPool, clock: Clock, config: Config) -> Self {
         loom_testkit::app::install_crypto();
-        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-        let clock = Clock::manual(now);
+        let now = clock.now();
         let world =
             Arc::new(World { given: Mutex::default(), refuses: Mutex::default(), now });
         let deps = Deps {
-            // Client reports alone go there; those are tested with the whole server.
-            pool: PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap(),
+            pool,
             clock: clock.clone(),
             projects: world.clone(),
             events: world.clone(),
@@ -182,7 +197,7 @@ impl Bare {
         let routes = ingest.routes();
         let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         let http = Client::builder().no_proxy().build().unwrap();
-        Self { url, http, clock, world, serving, ingest }
+        Self { url, http, clock, world, serving, ingest, _database: None }
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
@@ -206,6 +221,15 @@ impl Bare {
     /// What the sinks were given since this was asked last.
     pub(crate) fn given(&self) -> Vec<Given> {
         std::mem::take(&mut *self.world.given.lock().unwrap())
+    }
+
+    /// All that they were given so far.
+    pub(crate) fn peek(&self) -> Vec<Given> {
+        self.world.given.lock().unwrap().clone()
+    }
+
+    pub(crate) fn dsn(&self) -> String {
+        self.url.replace("://", &format!("://{KEY}@")) + "/42"
     }
 
     /// The same, as names of sinks in order of the alphabet.

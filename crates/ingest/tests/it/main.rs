@@ -16,4 +16,5 @@ mod forms;
 mod harness;
 mod items;
 mod limits;
+mod sdk;
 mod server;
