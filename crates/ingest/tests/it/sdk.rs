@@ -54,7 +54,7 @@ async fn python_reports_with_brotli_and_with_gzip() {
         let exception = &json["exception"]["values"][0];
         assert_eq!((&exception["type"], &json["tags"]["flavour"]), (&"KeyError".into(), &"python".into()));
         assert_eq!((&json["release"], &json["environment"]), (&"shop@1.2.3".into(), &"test".into()));
-        assert_eq!(json["user"]["ip_address"], "{{auto}}");
+        assert_eq!(json["user"]["id"], "7");
         let [file] = of(&given, "attachment")[..] else { panic!("{given:?}") };
         assert_eq!(simple(file), printed.trim());
         assert_eq!(&*file.content, b"line one\nline two\n");
@@ -86,8 +86,8 @@ async fn node_reports_large_and_small_events_sessions_check_ins_and_feedback() {
     assert_eq!(of(&given, "check_in")[0].json()["monitor_slug"], "nightly");
     let feedback = of(&given, "feedback")[0].json();
     assert_eq!(feedback["contexts"]["feedback"]["message"], "It broke");
-    let errors: i64 = of(&given, "session").iter().filter_map(|s| s.json()["errors"].as_i64()).max().unwrap();
-    assert!(errors >= 1);
+    let sessions = of(&given, "session");
+    assert!(sessions.iter().any(|session| session.json()["status"] == "exited"), "{sessions:?}");
 }
 
 #[tokio::test]
@@ -153,9 +153,11 @@ async fn page(options: &Value) -> (String, tokio::task::JoinHandle<()>) {
     let file = move |axum::extract::Path(path): axum::extract::Path<String>| {
         let folder = folder.clone();
         async move {
-            assert!(path.starts_with("@sentry/") && !path.contains(".."), "{path}");
+            // The browser also asks for an icon.
+            let is_module = path.starts_with("@sentry/") && !path.contains("..");
             let found = [path.clone(), format!("{path}.js"), format!("{path}.mjs"), format!("{path}/index.mjs")]
                 .into_iter()
+                .filter(|_| is_module)
                 .find_map(|name| std::fs::read(folder.join(name)).ok());
             let missing = found.is_none();
             let status = if missing { 404 } else { 200 };

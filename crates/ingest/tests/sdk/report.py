@@ -23,7 +23,7 @@ scope = sentry_sdk.get_isolation_scope()
 scope.start_session(session_mode="application")
 with sentry_sdk.start_transaction(op="task", name="work"), sentry_sdk.new_scope() as scope:
     scope.set_tag("flavour", "python")
-    scope.set_user({"id": "7", "ip_address": "{{auto}}"})
+    scope.set_user({"id": "7"})
     scope.add_attachment(bytes=b"line one\nline two\n", filename="log.txt")
     try:
         {}["nothing"]
