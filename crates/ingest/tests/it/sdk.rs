@@ -124,7 +124,7 @@ async fn rust_reports_a_chain_of_errors_and_the_end_of_its_session() {
 }
 
 /// Where the modules of the SDK for browsers are, for the page's imports.
-const MODULES: [(&str, &str); 8] = [
+const MODULES: [(&str, &str); 9] = [
     ("@sentry/browser", "@sentry/browser/build/npm/esm/prod/index.js"),
     ("@sentry/core", "@sentry/core/build/esm/index.js"),
     ("@sentry/core/browser", "@sentry/core/build/esm/browser.js"),
@@ -133,6 +133,7 @@ const MODULES: [(&str, &str); 8] = [
     ("@sentry/replay", "@sentry/replay/build/npm/esm/index.js"),
     ("@sentry/replay-canvas", "@sentry/replay-canvas/build/npm/esm/index.js"),
     ("@sentry/conventions/", "@sentry/conventions/dist/"),
+    ("web-vitals", "web-vitals/dist/web-vitals.js"),
 ];
 
 /// A page of an origin of its own that reports an error as soon as it is opened.
@@ -144,7 +145,7 @@ async fn page(options: &Value) -> (String, tokio::task::JoinHandle<()>) {
          import * as Sentry from '@sentry/browser';
          Sentry.init({options});
          Sentry.setTag('flavour', 'browser');
-         window.event = Sentry.captureException(new RangeError('in a page'));
+         window.reported = Sentry.captureException(new RangeError('in a page'));
          window.sent = await Sentry.flush(10000);
          </script>",
         serde_json::json!({"imports": imports}),
@@ -154,7 +155,7 @@ async fn page(options: &Value) -> (String, tokio::task::JoinHandle<()>) {
         let folder = folder.clone();
         async move {
             // The browser also asks for an icon.
-            let is_module = path.starts_with("@sentry/") && !path.contains("..");
+            let is_module = ["@sentry/", "web-vitals/"].iter().any(|of| path.starts_with(of)) && !path.contains("..");
             let found = [path.clone(), format!("{path}.js"), format!("{path}.mjs"), format!("{path}/index.mjs")]
                 .into_iter()
                 .filter(|_| is_module)
@@ -192,7 +193,7 @@ async fn report_from_a_page(bare: &Bare, tunnel: bool) -> Vec<Given> {
         let tab = browser.tab();
         browser.open(&tab, &url);
         browser.until(&tab, "window.sent === true");
-        browser.value(&tab, "window.event").as_str().unwrap().to_owned()
+        browser.value(&tab, "window.reported").as_str().unwrap().to_owned()
     })
     .await
     .unwrap();
