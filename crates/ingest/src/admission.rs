@@ -71,7 +71,8 @@ impl Ingest {
         let key = self.deps.projects.by_key(&public_key).await?;
         let key = key.ok_or_else(|| Refusal::forbidden("there is no such key"))?;
         let number = key.project.number;
-        if [project, dsn.map(|dsn| dsn.project)].into_iter().flatten().any(|asked| asked != number) {
+        if [project, dsn.map(|dsn| dsn.project)].into_iter().flatten().any(|asked| asked != number)
+        {
             return Err(Refusal::forbidden("this key is of another project"));
         }
         if !key.enabled {

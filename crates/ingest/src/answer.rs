@@ -78,7 +78,6 @@ impl Outcome {
         }
         response
     }
-
 }
 
 /// `{"id": …}`, or `{}` without an event.

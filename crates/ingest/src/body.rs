@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::io::StreamReader;
 
-use crate::refusal::Refusal;
+use crate::{measures, refusal::Refusal};
 
 /// What an item's or envelope's header may be.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
@@ -69,6 +69,7 @@ impl Share {
         let room = &self.memory.0;
         let before = room.used.fetch_add(by, Ordering::Relaxed);
         self.bytes.fetch_add(by, Ordering::Relaxed);
+        measures::memory(before.saturating_add(by));
         if before.saturating_add(by) > room.most {
             return Err(Refusal::no_room("there is no memory for this body just now"));
         }
@@ -79,7 +80,8 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let bytes = self.bytes.load(Ordering::Relaxed);
-        self.memory.0.used.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.memory.0.used.fetch_sub(bytes, Ordering::Relaxed);
+        measures::memory(before.saturating_sub(bytes));
     }
 }
 

@@ -234,9 +234,18 @@ mod tests {
         ] {
             assert_eq!(dsn(&text).as_ref(), Some(&expected), "{text}");
         }
-        for text in ["", "https://", "https://@h/1", "https://k@/1", "https://k@h", "https://k@h/x",
-            "https://k@h/0", "https://h/1", "ftp://k@h/1", "https://k@h/-1"]
-        {
+        for text in [
+            "",
+            "https://",
+            "https://@h/1",
+            "https://k@/1",
+            "https://k@h",
+            "https://k@h/x",
+            "https://k@h/0",
+            "https://h/1",
+            "ftp://k@h/1",
+            "https://k@h/-1",
+        ] {
             assert_eq!(dsn(text), None, "{text}");
         }
     }

@@ -203,21 +203,24 @@ mod tests {
             ("{}\n\n", vec![]),
             ("{}\n{\"type\":\"event\"}\n{\"a\":1}", vec![ok("event", "{\"a\":1}")]),
             ("{}\n{\"type\":\"event\"}\n{\"a\":1}\n", vec![ok("event", "{\"a\":1}")]),
-            ("{}\n{\"type\":\"a\",\"length\":3}\nx\ny\n{\"type\":\"b\"}\nz", vec![
-                ok("a", "x\ny"),
-                ok("b", "z"),
-            ]),
+            (
+                "{}\n{\"type\":\"a\",\"length\":3}\nx\ny\n{\"type\":\"b\"}\nz",
+                vec![ok("a", "x\ny"), ok("b", "z")],
+            ),
             ("{}\n{\"type\":\"a\",\"length\":2}\nxy", vec![ok("a", "xy")]),
-            ("{}\n{\"type\":\"a\",\"length\":0}\n\n{\"type\":\"b\",\"length\":0}", vec![
-                ok("a", ""),
-                ok("b", ""),
-            ]),
+            (
+                "{}\n{\"type\":\"a\",\"length\":0}\n\n{\"type\":\"b\",\"length\":0}",
+                vec![ok("a", ""), ok("b", "")],
+            ),
             ("{}\n{\"type\":\"a\",\"length\":null}\nxy\n", vec![ok("a", "xy")]),
             // A carriage return is part of a payload, and white space in a header.
             ("{}\r\n{\"type\":\"a\"}\r\nxy\r\n", vec![ok("a", "xy\r")]),
             ("{}\n{\"type\":\"a\",\"length\":3}\nxy\r\n", vec![ok("a", "xy\r")]),
             // Blank lines between items.
-            ("{}\n\n{\"type\":\"a\"}\nx\n\n\n{\"type\":\"b\"}\ny", vec![ok("a", "x"), ok("b", "y")]),
+            (
+                "{}\n\n{\"type\":\"a\"}\nx\n\n\n{\"type\":\"b\"}\ny",
+                vec![ok("a", "x"), ok("b", "y")],
+            ),
             // In bytes, not in characters.
             ("{}\n{\"type\":\"a\",\"length\":3}\né!\n", vec![ok("a", "é!")]),
             ("{}\n{\"type\":\"a\"}", vec![ok("a", "")]),
@@ -230,10 +233,15 @@ mod tests {
 
     #[test]
     fn a_malformed_item_does_not_cost_its_neighbours() {
-        let bad = |text: &str| format!("{{}}\n{{\"type\":\"a\"}}\n1\n{text}\n{{\"type\":\"b\"}}\n2");
-        for text in ["not json\npayload", "[1,2]\npayload", "{\"length\":7}\npayload",
-            "{\"type\":7}\npayload", "{\"type\":null,\"length\":2}\nxy"]
-        {
+        let bad =
+            |text: &str| format!("{{}}\n{{\"type\":\"a\"}}\n1\n{text}\n{{\"type\":\"b\"}}\n2");
+        for text in [
+            "not json\npayload",
+            "[1,2]\npayload",
+            "{\"length\":7}\npayload",
+            "{\"type\":7}\npayload",
+            "{\"type\":null,\"length\":2}\nxy",
+        ] {
             let items = items(&bad(text));
             assert_eq!(items.len(), 3, "{text}: {items:?}");
             assert_eq!((&items[0], &items[2]), (&ok("a", "1"), &ok("b", "2")), "{text}");
@@ -260,7 +268,10 @@ mod tests {
             br#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","dsn":"https://k@h/1","sdk":{"name":"s","version":"1"},"sent_at":"2023-11-14T22:13:20Z","trace":{"a":1}}"#,
         )
         .unwrap();
-        assert_eq!(header.event_id().unwrap().simple().to_string(), "9ec79c33ec9942ab8353589fcb2e04dc");
+        assert_eq!(
+            header.event_id().unwrap().simple().to_string(),
+            "9ec79c33ec9942ab8353589fcb2e04dc"
+        );
         assert_eq!((header.dsn(), header.sdk().as_deref()), (Some("https://k@h/1"), Some("s/1")));
         let odd = Header::parse(br#" {"event_id":7,"dsn":[],"sdk":"x","sent_at":1} "#).unwrap();
         assert_eq!((odd.event_id(), odd.dsn(), odd.sdk(), odd.sent_at()), (None, None, None, None));

@@ -111,9 +111,10 @@ impl Ingest {
     /// `/api/{number}/…`: the key is in the request; CORS, errors and slashes are Sentry's.
     pub fn routes(&self) -> Router {
         let project = |path: &str| format!("/api/{{project}}/{path}");
-        let both = |router: Router<Self>, path: String, handler: axum::routing::MethodRouter<Self>| {
-            router.route(&path, handler.clone()).route(&format!("{path}/"), handler)
-        };
+        let both =
+            |router: Router<Self>, path: String, handler: axum::routing::MethodRouter<Self>| {
+                router.route(&path, handler.clone()).route(&format!("{path}/"), handler)
+            };
         [
             (project("envelope"), any(http::envelope::envelope)),
             ("/api/tunnel".to_owned(), any(http::envelope::tunnel)),

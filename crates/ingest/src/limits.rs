@@ -57,10 +57,7 @@ impl Limits {
     ) -> Result<(), Reached> {
         let of_org = (org_per_minute > 0)
             .then_some(RateLimit { count: org_per_minute, window: Duration::from_secs(60) });
-        let limits = [
-            ("key", key.id.0, key.limit),
-            ("organization", key.project.org.0, of_org),
-        ];
+        let limits = [("key", key.id.0, key.limit), ("organization", key.project.org.0, of_org)];
         if !category.is_limited() || limits.iter().all(|(_, _, limit)| limit.is_none()) {
             return Ok(());
         }
@@ -139,7 +136,8 @@ mod tests {
     fn an_organisation_shares_its_limit_and_a_refused_item_counts_for_nobody() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let org = OrgId::new(now);
-        let (limits, one, other) = (Limits::default(), key(org, None, now), key(org, Some((1, 60)), now));
+        let (limits, one, other) =
+            (Limits::default(), key(org, None, now), key(org, Some((1, 60)), now));
         assert_eq!(limits.take(&other, 3, Category::Error, now), Ok(()));
         for _ in 0..5 {
             let reached = limits.take(&other, 3, Category::Error, now).unwrap_err();

@@ -51,6 +51,12 @@ pub(crate) fn item(category: Category, outcome: &'static str) {
         .increment(1);
 }
 
+/// What bodies take together now.
+pub(crate) fn memory(bytes: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    gauge!("loom_ingest_memory_bytes").set(bytes as f64);
+}
+
 pub(crate) fn client_discarded(report: &Report) {
     for lost in &report.0 {
         counter!("loom_ingest_client_discarded_total", "category" => lost.category, "reason" => lost.reason)
@@ -85,7 +91,8 @@ impl Pulse {
     pub(crate) fn ended(&self, status: StatusCode, clock: &Clock) {
         if status.is_client_error() || status.is_server_error() {
             self.0.rejected.fetch_add(1, Ordering::Relaxed);
-            counter!("loom_ingest_rejected_total", "status" => status.as_str().to_owned()).increment(1);
+            counter!("loom_ingest_rejected_total", "status" => status.as_str().to_owned())
+                .increment(1);
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             self.0.without_room.fetch_add(1, Ordering::Relaxed);

@@ -69,7 +69,9 @@ impl Fields {
             self.whole = value;
         } else if let Some(number) = name.strip_prefix("sentry__").and_then(|n| n.parse().ok()) {
             self.parts.push((number, value));
-        } else if let Some(path) = name.strip_prefix("sentry[").and_then(|rest| rest.strip_suffix(']')) {
+        } else if let Some(path) =
+            name.strip_prefix("sentry[").and_then(|rest| rest.strip_suffix(']'))
+        {
             let path: Vec<&str> = path.split("][").take(DEPTH + 1).collect();
             if path.len() <= DEPTH {
                 insert(&mut self.event, &path, value);

@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 const EXPOSED: &str = "x-sentry-error, x-sentry-rate-limits, retry-after";
 const MAX_AGE: &str = "3600";
 /// Asked for by the SDKs of browsers; others are allowed by name when asked for.
-const USUAL: &str = "authorization, content-encoding, content-type, sentry-trace, x-requested-with, x-sentry-auth";
+const USUAL: &str =
+    "authorization, content-encoding, content-type, sentry-trace, x-requested-with, x-sentry-auth";
 
 /// Is a page of this origin among those? `*` is all; `https://app.example.com` is that; `example.com` is
 /// it by any scheme and port; `*.example.com`, also with a scheme, is it and all below it.
@@ -23,20 +24,23 @@ fn matches(allowed: &str, from: &str) -> bool {
         Some((scheme, place)) => (Some(scheme), place),
         None => (None, allowed),
     };
-    if allowed_scheme.is_some_and(|allowed| allowed != "*" && !allowed.eq_ignore_ascii_case(scheme)) {
+    if allowed_scheme.is_some_and(|allowed| allowed != "*" && !allowed.eq_ignore_ascii_case(scheme))
+    {
         return false;
     }
     let place = place.trim_end_matches('/');
     let host = without_port(authority);
     // A port that is not named is any, unless the scheme is, as the browser leaves out the usual one.
-    let against = if allowed_scheme.is_some_and(|scheme| scheme != "*") || without_port(place) != place {
-        authority
-    } else {
-        host
-    };
+    let against =
+        if allowed_scheme.is_some_and(|scheme| scheme != "*") || without_port(place) != place {
+            authority
+        } else {
+            host
+        };
     match place.strip_prefix("*.") {
         Some(domain) => {
-            let below = against.len().checked_sub(domain.len()).and_then(|at| against.split_at_checked(at));
+            let below =
+                against.len().checked_sub(domain.len()).and_then(|at| against.split_at_checked(at));
             below.is_some_and(|(before, end)| {
                 end.eq_ignore_ascii_case(domain) && (before.is_empty() || before.ends_with('.'))
             })

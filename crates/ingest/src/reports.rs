@@ -20,15 +20,44 @@ const MOST: usize = 100;
 const MOST_LOST: u64 = 1_000_000_000;
 
 const CATEGORIES: &[&str] = &[
-    "default", "error", "transaction", "monitor", "span", "log_item", "log_byte", "security", "attachment",
-    "session", "profile", "profile_chunk", "profile_chunk_ui", "replay", "feedback", "trace_metric",
-    "trace_metric_byte", "metric_bucket", "internal",
+    "default",
+    "error",
+    "transaction",
+    "monitor",
+    "span",
+    "log_item",
+    "log_byte",
+    "security",
+    "attachment",
+    "session",
+    "profile",
+    "profile_chunk",
+    "profile_chunk_ui",
+    "replay",
+    "feedback",
+    "trace_metric",
+    "trace_metric_byte",
+    "metric_bucket",
+    "internal",
 ];
 
 const REASONS: &[&str] = &[
-    "backpressure", "before_send", "buffer_overflow", "cache_overflow", "event_processor", "ignored",
-    "insufficient_data", "internal_sdk_error", "invalid", "network_error", "no_parent_span",
-    "queue_overflow", "ratelimit_backoff", "sample_rate", "send_error", "too_big",
+    "backpressure",
+    "before_send",
+    "buffer_overflow",
+    "cache_overflow",
+    "event_processor",
+    "ignored",
+    "insufficient_data",
+    "internal_sdk_error",
+    "invalid",
+    "network_error",
+    "no_parent_span",
+    "queue_overflow",
+    "ratelimit_backoff",
+    "sample_rate",
+    "send_error",
+    "too_big",
 ];
 
 const OTHER: &str = "other";
@@ -158,10 +187,8 @@ mod tests {
             ]}"#,
         );
         let lost = |category, reason, quantity| Lost { category, reason, quantity };
-        let expected = vec![
-            lost("error", "queue_overflow", 23),
-            lost("other", "other", 1_000_000_000),
-        ];
+        let expected =
+            vec![lost("error", "queue_overflow", 23), lost("other", "other", 1_000_000_000)];
         assert_eq!(report, Some(Report(expected)));
         assert_eq!(parse(b"{}"), Some(Report(Vec::new())));
         assert_eq!(parse(b"[]"), None);

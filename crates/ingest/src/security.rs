@@ -21,7 +21,8 @@ pub(crate) fn events(
     delivery: &Delivery,
     query: &[(Cow<'_, str>, Cow<'_, str>)],
 ) -> Result<Vec<Bytes>, Refusal> {
-    let unknown = || Refusal::malformed("this is no report of a content security policy or certificate");
+    let unknown =
+        || Refusal::malformed("this is no report of a content security policy or certificate");
     let report: Value = serde_json::from_slice(payload).map_err(|_| unknown())?;
     let reports = match report {
         Value::Array(reports) => reports,
@@ -40,7 +41,11 @@ pub(crate) fn events(
 }
 
 /// What came with the report.
-fn surround(event: &mut Map<String, Value>, delivery: &Delivery, query: &[(Cow<'_, str>, Cow<'_, str>)]) {
+fn surround(
+    event: &mut Map<String, Value>,
+    delivery: &Delivery,
+    query: &[(Cow<'_, str>, Cow<'_, str>)],
+) {
     event.insert("platform".to_owned(), "other".into());
     for (name, value) in query {
         let name = match &**name {
@@ -179,6 +184,8 @@ fn origin(blocked: &str, page: &str) -> String {
         (Some(blocked), Some(page)) if blocked == page => "self".to_owned(),
         (Some(blocked), _) => blocked,
         // A scheme alone, as `data`, or a word.
-        (None, _) => blocked.split(':').next().filter(|word| !word.is_empty()).unwrap_or("self").to_owned(),
+        (None, _) => {
+            blocked.split(':').next().filter(|word| !word.is_empty()).unwrap_or("self").to_owned()
+        }
     }
 }

@@ -12,7 +12,10 @@ use sqlx::PgPool;
 use crate::{model::DiscardedItems, reports::Row};
 
 /// Adds to the counts. The rows come in the order of the key, so that two who add do not block each other.
-pub(crate) async fn add_reports(pool: &PgPool, sums: &BTreeMap<Row, i64>) -> Result<(), sqlx::Error> {
+pub(crate) async fn add_reports(
+    pool: &PgPool,
+    sums: &BTreeMap<Row, i64>,
+) -> Result<(), sqlx::Error> {
     let orgs: Vec<_> = sums.keys().map(|row| row.org.0).collect();
     let projects: Vec<_> = sums.keys().map(|row| row.project.0).collect();
     let days: Vec<NaiveDate> = sums.keys().map(|row| row.day).collect();
@@ -63,6 +66,7 @@ pub(crate) async fn discarded(
 
 /// Deletes counts of days before this one.
 pub(crate) async fn delete_before(pool: &PgPool, day: NaiveDate) -> Result<u64> {
-    let deleted = sqlx::query!("DELETE FROM ingest_client_reports WHERE day < $1", day).execute(pool).await?;
+    let deleted =
+        sqlx::query!("DELETE FROM ingest_client_reports WHERE day < $1", day).execute(pool).await?;
     Ok(deleted.rows_affected())
 }

@@ -78,7 +78,10 @@ impl Ingest {
         let mut has_event = false;
         for (n, item) in Items::new(body).enumerate() {
             if n == MAX_ITEMS {
-                outcome.refuse(Category::Unknown, Refusal::too_large("an envelope holds 1,000 items at most"));
+                outcome.refuse(
+                    Category::Unknown,
+                    Refusal::too_large("an envelope holds 1,000 items at most"),
+                );
                 break;
             }
             let item = match item {
@@ -97,7 +100,11 @@ impl Ingest {
             if let Some(count) = counts.get_mut(slot(kind)) {
                 *count += 1;
                 if *count > kind.most() {
-                    let detail = format!("an envelope holds {} items of type {} at most", kind.most(), item.kind());
+                    let detail = format!(
+                        "an envelope holds {} items of type {} at most",
+                        kind.most(),
+                        item.kind()
+                    );
                     outcome.refuse(category, Refusal::too_large(detail));
                     continue;
                 }
@@ -124,7 +131,9 @@ impl Ingest {
                     })
                 }
                 Kind::Security => security::events(&item.payload, &sender.delivery, &[])
-                    .and_then(|mut all| all.pop().ok_or_else(|| Refusal::malformed("an empty report")))
+                    .and_then(|mut all| {
+                        all.pop().ok_or_else(|| Refusal::malformed("an empty report"))
+                    })
                     .map(|payload| Piece::Event(EventId::new(self.deps.clock.now()), payload)),
                 Kind::Attachment => Ok(Piece::Attachment(attachment(event, item))),
                 Kind::Session => Ok(Piece::Session(item.payload)),

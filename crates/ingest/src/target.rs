@@ -21,11 +21,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let params = params.map_err(IntoResponse::into_response)?;
         let text = params.iter().find(|(name, _)| *name == "project").map(|(_, value)| value);
         match text {
-            Some(text) if is_number(text) => match text.parse() {
-                Ok(number) => Ok(Self(number)),
-                Err(_) => Err(Refusal::malformed("there is no project with such a number")
-                    .into_response()),
-            },
+            Some(text) if is_number(text) => {
+                match text.parse() {
+                    Ok(number) => Ok(Self(number)),
+                    Err(_) => Err(Refusal::malformed("there is no project with such a number")
+                        .into_response()),
+                }
+            }
             // As for any other path that is not there.
             _ => Err(Error::new(
                 StatusCode::NOT_FOUND,

@@ -47,7 +47,8 @@ async fn take(
     body: Body,
 ) -> Result<Response, Refusal> {
     let shown = shown(parts, None)?;
-    let mut incoming = Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, &ingest.memory)?;
+    let mut incoming =
+        Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, &ingest.memory)?;
     // Who sends is known after the first line; the rest is not read for a stranger.
     let header = Header::parse(incoming.first_line().await?)
         .map_err(|malformed| Refusal::malformed(malformed.0))?;

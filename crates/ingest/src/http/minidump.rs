@@ -61,7 +61,8 @@ async fn take(
 ) -> Result<Response, Refusal> {
     let said = Said { project: Some(target.0), ..Said::default() };
     let sender = ingest.admit(parts, shown(parts, None)?, said).await?;
-    let incoming = Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, &ingest.memory)?;
+    let incoming =
+        Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, &ingest.memory)?;
     let _share = incoming.share();
     let is_form = parts
         .headers
@@ -76,7 +77,8 @@ async fn take(
         (vec![File { name, content_type: None, is_dump: true, content }], Map::new())
     };
     let dump = files.iter_mut().find(|file| file.is_dump);
-    let dump = dump.ok_or_else(|| Refusal::malformed("the form has no file upload_file_minidump"))?;
+    let dump =
+        dump.ok_or_else(|| Refusal::malformed("the form has no file upload_file_minidump"))?;
     let (content, _unpacked) = unpacked(ingest, &dump.content).await?;
     dump.content = content;
     if !minidump::is_minidump(&dump.content) {
@@ -94,7 +96,8 @@ async fn take(
     let mut pieces = vec![Piece::Event(event.0, event.1)];
     for file in files {
         if file.content.len() > ingest.config.attachment_bytes {
-            let refusal = Refusal::too_large("a file of the form is larger than an attachment may be");
+            let refusal =
+                Refusal::too_large("a file of the form is larger than an attachment may be");
             if file.is_dump {
                 return Err(refusal);
             }
@@ -105,7 +108,9 @@ async fn take(
     }
     ingest.take(&sender, pieces, &mut outcome).await;
     // What crash handlers write into their log.
-    Ok(outcome.answer(|event| event.map(|id| id.hyphenated().to_string()).unwrap_or_default().into_response()))
+    Ok(outcome.answer(|event| {
+        event.map(|id| id.hyphenated().to_string()).unwrap_or_default().into_response()
+    }))
 }
 
 fn attachment(event: EventId, file: File) -> Attachment {
@@ -137,7 +142,8 @@ async fn read_form(
                 let name = filename.filter(|name| !name.is_empty()).unwrap_or(name);
                 files.push(File { name, content_type, is_dump, content });
             }
-        } else if let (true, Ok(text)) = (content.len() <= MAX_EVENT, std::str::from_utf8(&content)) {
+        } else if let (true, Ok(text)) = (content.len() <= MAX_EVENT, std::str::from_utf8(&content))
+        {
             fields.add(&name, text.to_owned());
         }
     }
@@ -145,7 +151,10 @@ async fn read_form(
 }
 
 /// Some handlers compress the file itself.
-async fn unpacked(ingest: &Ingest, content: &Bytes) -> Result<(Bytes, Option<Arc<Share>>), Refusal> {
+async fn unpacked(
+    ingest: &Ingest,
+    content: &Bytes,
+) -> Result<(Bytes, Option<Arc<Share>>), Refusal> {
     let raw = std::io::Cursor::new(content.clone());
     let body = if content.starts_with(&[0x1f, 0x8b]) {
         Body::from_stream(ReaderStream::new(GzipDecoder::new(raw)))

@@ -10,7 +10,10 @@ pub(crate) mod store;
 
 use axum::{
     body::Body,
-    extract::{FromRequest, FromRequestParts, MatchedPath, Multipart, Request, State, multipart::MultipartError},
+    extract::{
+        FromRequest, FromRequestParts, MatchedPath, Multipart, Request, State,
+        multipart::MultipartError,
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };

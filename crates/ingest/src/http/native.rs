@@ -10,8 +10,9 @@ use loom_core::{
 };
 
 use crate::{
-    Ingest, store,
+    Ingest,
     model::{DiscardedPage, DiscardedQuery},
+    store,
 };
 
 /// How many items the SDKs of a project did not send, and why: rate limits, full queues, sampling, hooks.

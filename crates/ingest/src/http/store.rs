@@ -8,8 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{
-    Engine,
-    alphabet,
+    Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
@@ -44,7 +43,10 @@ pub(crate) async fn store(
 }
 
 /// Before projects were in the path.
-pub(crate) async fn store_without_project(State(ingest): State<Ingest>, request: Request) -> Response {
+pub(crate) async fn store_without_project(
+    State(ingest): State<Ingest>,
+    request: Request,
+) -> Response {
     take(&ingest, None, request).await
 }
 
@@ -94,7 +96,8 @@ fn unwrapped(payload: Bytes) -> Result<Bytes, Refusal> {
     if text.first() == Some(&b'{') {
         return Ok(payload);
     }
-    let malformed = || Refusal::malformed("an event is a JSON object, or that with zlib and in base64");
+    let malformed =
+        || Refusal::malformed("an event is a JSON object, or that with zlib and in base64");
     let inside = BASE64.decode(text).map_err(|_| malformed())?;
     if inside.trim_ascii_start().first() == Some(&b'{') {
         return Ok(inside.into());
@@ -108,5 +111,6 @@ fn unwrapped(payload: Bytes) -> Result<Bytes, Refusal> {
 }
 
 fn pixel() -> Response {
-    ([(header::CONTENT_TYPE, "image/gif"), (header::CACHE_CONTROL, "no-store")], PIXEL).into_response()
+    ([(header::CONTENT_TYPE, "image/gif"), (header::CACHE_CONTROL, "no-store")], PIXEL)
+        .into_response()
 }

@@ -23,7 +23,8 @@ async fn every_way_to_show_a_key_gets_in() {
     }
     bare.envelope(one_event()).await.expect(200);
     assert_eq!(bare.sinks(), ["event"]);
-    let by_dsn = one_event().replacen('{', &format!("{{\"dsn\":\"https://{KEY}@any.where/42\","), 1);
+    let by_dsn =
+        one_event().replacen('{', &format!("{{\"dsn\":\"https://{KEY}@any.where/42\","), 1);
     for path in ["/api/42/envelope", "/api/tunnel/", "/api/tunnel"] {
         let request = bare.request(Method::POST, path).body(by_dsn.clone());
         reply(request).await.expect(200);

@@ -61,7 +61,8 @@ async fn reports_of_browsers_become_events() {
     ]);
     let ct = json!({"expect-ct-report": {"hostname": "shop.example.com", "port": 443}});
     let staple = json!({"expect-staple-report": {"hostname": "shop.example.com", "port": 443}});
-    let hpkp = json!({"hostname": "shop.example.com", "port": 443, "known-pins": ["pin-sha256=\"a\""]});
+    let hpkp =
+        json!({"hostname": "shop.example.com", "port": 443, "known-pins": ["pin-sha256=\"a\""]});
     let cases = [
         (csp, "csp", "csp", "Blocked 'script' from 'evil.org'"),
         (modern, "csp", "csp", "Blocked inline code by 'style-src'"),
@@ -82,7 +83,10 @@ async fn reports_of_browsers_become_events() {
         assert_eq!(event["logger"], logger);
         assert_eq!(event["logentry"]["formatted"], message);
         assert!(event[member].is_object(), "{event}");
-        assert_eq!((&event["release"], &event["environment"]), (&json!("shop@1.0"), &json!("prod")));
+        assert_eq!(
+            (&event["release"], &event["environment"]),
+            (&json!("shop@1.0"), &json!("prod"))
+        );
         assert_eq!(event["request"]["headers"], json!([["User-Agent", "Mozilla/5.0"]]));
     }
     for bad in ["", "{}", "[]", "7", "{\"csp-report\":7}"] {

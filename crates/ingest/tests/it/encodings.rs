@@ -14,8 +14,9 @@ async fn every_encoding_is_read_with_and_without_a_length() {
     for encoding in ENCODINGS {
         for chunked in [false, true] {
             let body = encoded(encoding, one_event().as_bytes()).await;
-            let request =
-                bare.request(Method::POST, PATH).header("content-encoding", encoding.to_uppercase());
+            let request = bare
+                .request(Method::POST, PATH)
+                .header("content-encoding", encoding.to_uppercase());
             let request = if chunked {
                 let parts: Vec<_> =
                     body.chunks(7).map(|part| Ok::<_, std::io::Error>(part.to_vec())).collect();
@@ -44,7 +45,8 @@ async fn a_body_that_grows_too_large_while_it_is_decoded_is_a_413_and_its_memory
     for encoding in ["gzip", "deflate", "br", "zstd"] {
         let bomb = encoded(encoding, &large).await;
         assert!(bomb.len() < 1 << 20, "{encoding}");
-        let request = bare.request(Method::POST, PATH).header("content-encoding", encoding).body(bomb);
+        let request =
+            bare.request(Method::POST, PATH).header("content-encoding", encoding).body(bomb);
         let reply = reply(request).await.refused(413);
         assert!(reply.text.contains("8 MiB"), "{encoding}: {reply:?}");
         assert!(bare.given().is_empty());

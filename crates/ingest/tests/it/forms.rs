@@ -27,7 +27,10 @@ async fn a_single_event_comes_as_json_compressed_in_base64_or_in_a_url() {
         let path = format!("/api/42/store/?sentry_key={KEY}&sentry_data={data}");
         let request = bare.request(Method::GET, &path);
         let response = request.send().await.unwrap();
-        assert_eq!((response.status().as_u16(), &response.headers()["content-type"]), (200, &"image/gif".parse().unwrap()));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-type"]),
+            (200, &"image/gif".parse().unwrap())
+        );
         assert!(response.bytes().await.unwrap().starts_with(b"GIF89a"));
         assert_eq!(bare.given()[0].json()["message"], "old");
     }
@@ -69,7 +72,9 @@ async fn a_minidump_is_kept_before_its_event_and_the_answer_is_the_id() {
         assert_eq!((&event["release"], &event["tags"]["gpu"]), (&json!("game@1.0"), &json!("x")));
         assert_eq!((&event["extra"]["prod"], &event["level"]), (&json!("Game"), &json!("fatal")));
         let log = given.iter().filter_map(|given| given.attachment.as_ref());
-        assert!(log.into_iter().any(|file| file.name == "game.log" && file.kind == "event.attachment"));
+        assert!(
+            log.into_iter().any(|file| file.name == "game.log" && file.kind == "event.attachment")
+        );
     }
     // The file alone.
     let reply_alone = reply(bare.request(Method::POST, &path).body(dump)).await.expect(200);
@@ -78,7 +83,8 @@ async fn a_minidump_is_kept_before_its_event_and_the_answer_is_the_id() {
     let no_dump = Form::new().part("other", Part::text("x").file_name("x"));
     reply(bare.request(Method::POST, &path).multipart(no_dump)).await.refused(400);
     reply(bare.request(Method::POST, &path).body("text")).await.refused(400);
-    let broken = bare.request(Method::POST, &path).header("content-type", "multipart/form-data; boundary=x");
+    let broken =
+        bare.request(Method::POST, &path).header("content-type", "multipart/form-data; boundary=x");
     reply(broken.body("--x\r\nno end")).await.refused(400);
     assert!(bare.given().is_empty());
 }
@@ -151,7 +157,9 @@ async fn a_script_checks_in_by_url_or_body() {
     assert_eq!(check_in["monitor_slug"], "nightly");
     assert_eq!(check_in["monitor_config"]["schedule"], 1);
     for bad in ["", "?duration=long&status=ok"] {
-        reply(bare.request(Method::GET, &format!("/api/42/cron/nightly/{KEY}{bad}"))).await.refused(400);
+        reply(bare.request(Method::GET, &format!("/api/42/cron/nightly/{KEY}{bad}")))
+            .await
+            .refused(400);
     }
     reply(bare.request(Method::GET, "/api/42/cron/nightly/?status=ok")).await.refused(401);
     assert!(bare.given().is_empty());

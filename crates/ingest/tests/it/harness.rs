@@ -17,9 +17,9 @@ use loom_core::{
     },
 };
 use loom_ingest::{Config, Deps, Ingest};
+use loom_testkit::TestDatabase;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
-use loom_testkit::TestDatabase;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::{io::AsyncReadExt, net::TcpListener};
 use tokio_util::sync::CancellationToken;
@@ -129,8 +129,8 @@ impl ProjectDirectory for World {
             allowed_origins: vec![origins.to_owned()],
         };
         let found = [KEY, DISABLED, PICKY, LIMITED].contains(&key).then(|| {
-            let limit = (key == LIMITED)
-                .then_some(RateLimit { count: 2, window: Duration::from_secs(60) });
+            let limit =
+                (key == LIMITED).then_some(RateLimit { count: 2, window: Duration::from_secs(60) });
             Arc::new(DsnKey {
                 id: ProjectKeyId(Uuid::parse_str(key).unwrap()),
                 project: Arc::new(project),
@@ -179,8 +179,7 @@ impl Bare {
     async fn on(pool: PgPool, clock: Clock, config: Config) -> Self {
         loom_testkit::app::install_crypto();
         let now = clock.now();
-        let world =
-            Arc::new(World { given: Mutex::default(), refuses: Mutex::default(), now });
+        let world = Arc::new(World { given: Mutex::default(), refuses: Mutex::default(), now });
         let deps = Deps {
             pool,
             clock: clock.clone(),

@@ -17,7 +17,13 @@ fn envelope(items: &[String]) -> String {
 async fn each_kind_goes_to_its_sink_and_the_rest_is_taken_and_dropped() {
     let bare = Bare::start().await;
     let kinds = [
-        "event", "session", "sessions", "check_in", "user_report", "feedback", "attachment",
+        "event",
+        "session",
+        "sessions",
+        "check_in",
+        "user_report",
+        "feedback",
+        "attachment",
         "raw_security",
     ];
     let report = "{\"csp-report\":{\"effective-directive\":\"img-src\"}}";
@@ -27,8 +33,19 @@ async fn each_kind_goes_to_its_sink_and_the_rest_is_taken_and_dropped() {
     let expected =
         ["attachment", "check_in", "event", "event", "feedback", "feedback", "session", "sessions"];
     assert_eq!(bare.sinks(), expected);
-    let dropped = ["transaction", "span", "log", "trace_metric", "profile", "profile_chunk",
-        "replay_event", "replay_recording", "statsd", "metric_buckets", "from_the_future"];
+    let dropped = [
+        "transaction",
+        "span",
+        "log",
+        "trace_metric",
+        "profile",
+        "profile_chunk",
+        "replay_event",
+        "replay_recording",
+        "statsd",
+        "metric_buckets",
+        "from_the_future",
+    ];
     for kind in dropped {
         let reply = bare.envelope(envelope(&[item(kind, "anything")])).await.expect(200);
         assert_eq!(reply.header("x-sentry-error"), None, "{kind}");
@@ -65,7 +82,8 @@ async fn the_id_of_the_envelope_wins_and_every_form_of_an_id_is_read() {
 #[tokio::test]
 async fn a_bad_item_costs_no_other_and_alone_it_is_refused() {
     let bare = Bare::start().await;
-    let large = |kind: &str, bytes: usize| item(kind, &format!("{{\"a\":\"{}\"}}", "x".repeat(bytes)));
+    let large =
+        |kind: &str, bytes: usize| item(kind, &format!("{{\"a\":\"{}\"}}", "x".repeat(bytes)));
     let cases = [
         ("no header\nno payload\n".to_owned(), 400),
         ("{\"length\":2}\n{}\n".to_owned(), 400),
@@ -89,7 +107,8 @@ async fn a_bad_item_costs_no_other_and_alone_it_is_refused() {
         assert_eq!(bare.sinks(), ["check_in", "session"], "{shown}");
     }
     // Nobody can tell what stands behind a wrong length; what stands before it is taken.
-    let short = envelope(&[item("session", "{}"), "{\"type\":\"event\",\"length\":99}\n{}".to_owned()]);
+    let short =
+        envelope(&[item("session", "{}"), "{\"type\":\"event\",\"length\":99}\n{}".to_owned()]);
     bare.envelope(short).await.expect(200);
     assert_eq!(bare.sinks(), ["session"]);
 }
@@ -117,8 +136,11 @@ async fn attachments_belong_to_the_event_wherever_they_stand_and_a_minidump_goes
     assert_eq!((&*file.name, file.content_type.as_deref()), ("a.txt", Some("text/plain")));
     assert_eq!((&*file.kind, &*file.content), ("event.attachment", &b"a\nb\nc"[..]));
 
-    let dump = "{\"type\":\"attachment\",\"length\":4,\"attachment_type\":\"event.minidump\"}\nMDMP\n";
-    bare.envelope(envelope(&[item("event", "{\"message\":\"m\"}"), dump.to_owned()])).await.expect(200);
+    let dump =
+        "{\"type\":\"attachment\",\"length\":4,\"attachment_type\":\"event.minidump\"}\nMDMP\n";
+    bare.envelope(envelope(&[item("event", "{\"message\":\"m\"}"), dump.to_owned()]))
+        .await
+        .expect(200);
     let given = bare.given();
     assert_eq!(given.iter().map(|given| given.sink).collect::<Vec<_>>(), ["attachment", "event"]);
     // By itself it makes the event.

@@ -7,7 +7,8 @@ use loom_ingest::Config;
 use crate::harness::{Bare, EVENT, LIMITED, one_event};
 
 fn envelope(kinds: &[&str]) -> String {
-    let items: String = kinds.iter().map(|kind| format!("{{\"type\":\"{kind}\"}}\n{{}}\n")).collect();
+    let items: String =
+        kinds.iter().map(|kind| format!("{{\"type\":\"{kind}\"}}\n{{}}\n")).collect();
     format!("{{\"event_id\":\"{EVENT}\"}}\n{items}")
 }
 

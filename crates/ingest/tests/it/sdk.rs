@@ -44,7 +44,14 @@ fn simple(given: &Given) -> String {
 async fn python_reports_with_brotli_and_with_gzip() {
     for compression in ["br", "gzip"] {
         let bare = Bare::start_with_database().await;
-        let printed = run(Command::new(python()).args(["-W", "ignore", "report.py", &bare.dsn(), compression])).await;
+        let printed = run(Command::new(python()).args([
+            "-W",
+            "ignore",
+            "report.py",
+            &bare.dsn(),
+            compression,
+        ]))
+        .await;
         let given = bare.given();
         let [event] = of(&given, "event")[..] else { panic!("{given:?}") };
         assert_eq!(simple(event), printed.trim());
@@ -52,8 +59,14 @@ async fn python_reports_with_brotli_and_with_gzip() {
         assert!(event.delivery.sent_at.is_some());
         let json = event.json();
         let exception = &json["exception"]["values"][0];
-        assert_eq!((&exception["type"], &json["tags"]["flavour"]), (&"KeyError".into(), &"python".into()));
-        assert_eq!((&json["release"], &json["environment"]), (&"shop@1.2.3".into(), &"test".into()));
+        assert_eq!(
+            (&exception["type"], &json["tags"]["flavour"]),
+            (&"KeyError".into(), &"python".into())
+        );
+        assert_eq!(
+            (&json["release"], &json["environment"]),
+            (&"shop@1.2.3".into(), &"test".into())
+        );
         assert_eq!(json["user"]["id"], "7");
         let [file] = of(&given, "attachment")[..] else { panic!("{given:?}") };
         assert_eq!(simple(file), printed.trim());
@@ -74,7 +87,8 @@ async fn node_reports_large_and_small_events_sessions_check_ins_and_feedback() {
     let bare = Bare::start_with_database().await;
     let folder = node();
     let mut command = Command::new(folder.join("node"));
-    let printed = run(command.args(["report.mjs", &bare.dsn()]).env("LOOM_NODE_SDKS", &folder)).await;
+    let printed =
+        run(command.args(["report.mjs", &bare.dsn()]).env("LOOM_NODE_SDKS", &folder)).await;
     let (small, large) = printed.trim().split_once(' ').unwrap();
     let given = bare.given();
     let events = of(&given, "event");
@@ -138,8 +152,10 @@ const MODULES: [(&str, &str); 9] = [
 
 /// A page of an origin of its own that reports an error as soon as it is opened.
 async fn page(options: &Value) -> (String, tokio::task::JoinHandle<()>) {
-    let imports: serde_json::Map<String, Value> =
-        MODULES.iter().map(|(name, path)| ((*name).to_owned(), format!("/{path}").into())).collect();
+    let imports: serde_json::Map<String, Value> = MODULES
+        .iter()
+        .map(|(name, path)| ((*name).to_owned(), format!("/{path}").into()))
+        .collect();
     let html = format!(
         "<!doctype html><script type=importmap>{}</script><script type=module>
          import * as Sentry from '@sentry/browser';
@@ -155,11 +171,17 @@ async fn page(options: &Value) -> (String, tokio::task::JoinHandle<()>) {
         let folder = folder.clone();
         async move {
             // The browser also asks for an icon.
-            let is_module = ["@sentry/", "web-vitals/"].iter().any(|of| path.starts_with(of)) && !path.contains("..");
-            let found = [path.clone(), format!("{path}.js"), format!("{path}.mjs"), format!("{path}/index.mjs")]
-                .into_iter()
-                .filter(|_| is_module)
-                .find_map(|name| std::fs::read(folder.join(name)).ok());
+            let is_module = ["@sentry/", "web-vitals/"].iter().any(|of| path.starts_with(of))
+                && !path.contains("..");
+            let found = [
+                path.clone(),
+                format!("{path}.js"),
+                format!("{path}.mjs"),
+                format!("{path}/index.mjs"),
+            ]
+            .into_iter()
+            .filter(|_| is_module)
+            .find_map(|name| std::fs::read(folder.join(name)).ok());
             let missing = found.is_none();
             let status = if missing { 404 } else { 200 };
             axum::response::Response::builder()
@@ -203,7 +225,10 @@ async fn report_from_a_page(bare: &Bare, tunnel: bool) -> Vec<Given> {
     assert_eq!(simple(event), id);
     let json = event.json();
     assert_eq!(json["exception"]["values"][0]["value"], "in a page");
-    assert_eq!((&json["tags"]["flavour"], &json["release"]), (&"browser".into(), &"shop@1.2.3".into()));
+    assert_eq!(
+        (&json["tags"]["flavour"], &json["release"]),
+        (&"browser".into(), &"shop@1.2.3".into())
+    );
     assert!(event.delivery.user_agent.as_deref().unwrap().contains("Chrome"));
     given
 }

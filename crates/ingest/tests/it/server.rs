@@ -104,7 +104,8 @@ async fn a_key_that_is_switched_off_or_limited_is_so_for_who_sends() {
     let user = app.user("ada@example.com").await;
     let shop = shop(&user, "shop").await;
     let keys = format!("/api/crash/projects/{}/keys", shop.id);
-    let key = user.get(&keys).await.expect(200).json()["keys"][0]["id"].as_str().unwrap().to_owned();
+    let key =
+        user.get(&keys).await.expect(200).json()["keys"][0]["id"].as_str().unwrap().to_owned();
     let one = format!("{keys}/{key}");
     user.patch(&one, &json!({"limit": {"count": 1, "window_secs": 3600}})).await.expect(200);
     let caller = app.anonymous();
@@ -149,9 +150,7 @@ async fn what_clients_did_not_send_is_counted_by_day_and_shown_to_who_may_see_th
     let path = format!("/api/crash/projects/{}/discarded", shop.id);
     let today = app.clock.now().date_naive();
     let yesterday = today.pred_opt().unwrap();
-    let row = |day: chrono::NaiveDate, category: &str, reason: &str, quantity: i64| {
-        json!({"day": day.to_string(), "category": category, "reason": reason, "quantity": quantity})
-    };
+    let row = |day: chrono::NaiveDate, category: &str, reason: &str, quantity: i64| json!({"day": day.to_string(), "category": category, "reason": reason, "quantity": quantity});
     let all = user.get(&path).await.expect(200).json();
     let expected = [
         row(today, "session", "network_error", 2),
@@ -180,7 +179,10 @@ async fn items_are_counted_by_category_and_what_became_of_them() {
     let user = app.user("ada@example.com").await;
     let shop = shop(&user, "shop").await;
     let caller = app.anonymous();
-    let mixed = format!("{}{{\"type\":\"replay_event\"}}\n{{}}\n{{\"type\":\"event\"}}\nbad\n", event(EVENT));
+    let mixed = format!(
+        "{}{{\"type\":\"replay_event\"}}\n{{}}\n{{\"type\":\"event\"}}\nbad\n",
+        event(EVENT)
+    );
     shop.send(&caller, mixed).await.expect(200);
     shop.send(&caller, "nonsense").await.expect(400);
     let metrics = caller.get("/metrics").await.expect(200).text;
