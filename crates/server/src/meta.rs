@@ -64,6 +64,7 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
         crate::otlp::METRICS,
         loom_core::telemetry::METRICS,
         loom_db::health::METRICS,
+        loom_ingest::METRICS,
         loom_jobs::health::METRICS,
         loom_llm_proxy::CREDENTIAL_METRICS,
         loom_llm_proxy::measures::METRICS,

@@ -274,6 +274,18 @@ async fn own_case(world: &World, stranger: &Stranger, method: Method, path: &str
 
 /// One for each operation under which something of an organisation can be reached.
 const CASES: &[(&str, Case)] = &[
+    ("GET /api/crash/projects/{project}/discarded", |world, stranger| {
+        Box::pin(async move {
+            let slug = format!("reports-{}", stranger.what.replace(' ', "-"));
+            let project = json!({"name": "hers", "slug": slug});
+            let project = world.ada.post("/api/crash/projects", &project).await.expect(201).json();
+            for name in [text(&project["id"]), project["number"].to_string(), slug] {
+                let path = format!("/api/crash/projects/{name}/discarded");
+                world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+                world.ada.get(&path).await.expect(200);
+            }
+        })
+    }),
     ("GET /api/llm/usage", |world, stranger| {
         Box::pin(async move {
             for by in ["day", "user", "tag", "api_key"] {

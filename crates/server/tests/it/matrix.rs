@@ -165,6 +165,7 @@ const ROWS: &[Row] = &[
     ("DELETE /api/admin/webhooks/{id}", SYSTEM, None),
     ("POST /api/admin/webhooks/{id}/test", SYSTEM, None),
     // Threads: what nobody has made; whose they are is the matter of isolation.rs and of the crate.
+    ("GET /api/crash/projects/{project}/discarded", ALL, None),
     ("GET /api/threads", ALL, None),
     ("GET /api/threads/{id}", ALL, None),
     ("GET /api/threads/search", ALL, None),
