@@ -1,12 +1,22 @@
 //! Addresses and minified positions into functions, files and lines. Knows files, no database and no
 //! project: where the files are is the caller's matter ([`Files`]).
 
+pub mod bundle;
+mod guard;
+mod inspect;
+
 use std::{path::PathBuf, sync::Arc};
 
 use loom_core::{
     Result,
     id::{ArtifactId, ProjectId},
     port::BoxFuture,
+};
+
+pub use guard::Malformed;
+pub use inspect::{
+    Features, Format, ObjectInfo, debug_id_of_build_id, inspect, normalize_code_id,
+    normalize_debug_id,
 };
 
 /// Which file could know.

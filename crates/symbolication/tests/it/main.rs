@@ -1,0 +1,12 @@
+//! Through the public surface, with programs that the tests compile.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod inspect;
+mod support;
