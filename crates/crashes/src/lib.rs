@@ -8,6 +8,7 @@ mod grouping;
 mod jobs;
 mod projects;
 mod releases;
+mod scrub;
 mod sinks;
 mod symbols;
 
