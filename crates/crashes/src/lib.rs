@@ -1,12 +1,14 @@
 //! Error tracking: projects, events, issues, releases, artifacts.
 
 mod artifacts;
+mod cli;
 mod config;
 mod directory;
 mod event;
 mod grouping;
 mod jobs;
 mod projects;
+mod release;
 mod releases;
 mod scrub;
 mod sinks;
@@ -145,6 +147,11 @@ impl Crashes {
             .routes(routes!(releases::http::list_deploys, releases::http::create_deploy))
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
+    }
+
+    /// The files of projects, as symbolication finds them.
+    pub fn files(&self) -> impl loom_symbolication::Files + use<> {
+        self.artifacts.clone()
     }
 
     /// Native routes whose bodies take their time: without the time limit of the others.

@@ -36,7 +36,7 @@ use cache::Cache;
 pub(crate) use chunks::CHUNK;
 pub(crate) use cleanup::job;
 use config::Config;
-use model::{About, Artifact};
+use model::{About, Artifact, ArtifactObject};
 use objects::{Objects, Staged, drain};
 use recognise::{Recognised, recognise};
 
@@ -151,6 +151,17 @@ impl Artifacts {
                 Err(error)
             }
         }
+    }
+
+    /// An artifact with some of what it is found by.
+    pub(crate) async fn detail(
+        &self,
+        project: &Project,
+        id: ArtifactId,
+    ) -> Result<Option<(Artifact, Vec<ArtifactObject>)>> {
+        let artifact = store::find(&self.pool, project.org, project.id, id).await?;
+        let (objects, _) = store::objects(&self.pool, project.org, id).await?;
+        Ok(artifact.map(|artifact| (artifact, objects)))
     }
 
     /// Looks into a file of the store.
