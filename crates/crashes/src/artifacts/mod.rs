@@ -200,8 +200,13 @@ impl Artifacts {
             Content::There(blob) => (&blob.sha256, blob.size),
         };
         let mut tx = loom_db::begin(&self.pool).await?;
+        let mut superfluous = None;
         match content {
-            Content::New(staged) => store::take_blob(&mut tx, project.org, staged, now).await?,
+            Content::New(staged) => {
+                if !store::take_blob(&mut tx, project.org, staged, now).await? {
+                    superfluous = Some(&staged.location);
+                }
+            }
             Content::There(blob) => {
                 if !store::hold_blob(&mut tx, project.org, &blob.sha256, now).await? {
                     return Err(Error::unavailable("the file was removed meanwhile; send it again"));
@@ -225,6 +230,9 @@ impl Artifacts {
             store::insert_objects(&mut tx, project.org, project.id, id, &found.objects).await?;
         }
         tx.commit().await?;
+        if let Some(location) = superfluous {
+            self.discard(location).await;
+        }
         // Whoever looked for it in vain is to look again.
         self.announcer.say(format!("artifacts {}", project.id));
         metrics::counter!("loom_crash_artifacts_total").increment(u64::from(is_new));

@@ -362,7 +362,7 @@ async fn what_is_not_used_goes_after_its_retention_and_its_content_with_it() {
     assert_eq!(app.rows("SELECT name FROM crash_artifacts").await, [json!({"name": "used.sym"})]);
     assert_eq!(objects(&app), [symbols(used).into_bytes()]);
     // A project that goes takes its own with it.
-    app.rows("WITH gone AS (DELETE FROM crash_projects RETURNING 1) SELECT count(*) FROM gone").await;
+    sqlx::query("DELETE FROM crash_projects").execute(app.database.pool()).await.unwrap();
     app.clock.advance(Duration::from_secs(2 * 86_400));
     clean().await;
     assert_eq!(objects(&app), Vec::<Vec<u8>>::new());
