@@ -4,11 +4,14 @@ mod config;
 mod directory;
 mod event;
 mod grouping;
+mod issues;
 mod jobs;
 mod projects;
+mod release;
 mod scrub;
 mod sinks;
 mod symbols;
+mod users;
 
 use std::sync::Arc;
 
@@ -64,6 +67,7 @@ pub struct Inner {
     deps: Deps,
     config: Config,
     announcer: Announcer,
+    pub(crate) watchers: issues::Watchers,
 }
 
 impl std::ops::Deref for Crashes {
@@ -77,12 +81,14 @@ impl std::ops::Deref for Crashes {
 impl Crashes {
     pub fn new(deps: Deps, config: Config) -> Self {
         let announcer = Announcer::new(deps.pool.clone(), CHANNEL);
-        Self(Arc::new(Inner { deps, config, announcer }))
+        let watchers = issues::Watchers::new(&deps.stop);
+        Self(Arc::new(Inner { deps, config, announcer, watchers }))
     }
 
     /// Begins to process what was taken, and to hear other replicas.
     pub fn start(&self) {
         self.announcer.start();
+        self.follow_stream();
         self.deps.directory.follow(self.deps.stop.clone());
     }
 
@@ -91,7 +97,9 @@ impl Crashes {
     }
 
     /// Says good-bye to all who watch.
-    pub fn end_streams(&self) {}
+    pub fn end_streams(&self) {
+        self.watchers.leaving.cancel();
+    }
 
     /// Finishes the batch that is being processed.
     pub async fn close(&self) {
@@ -116,6 +124,7 @@ impl Crashes {
             ))
             .routes(routes!(projects::keys::list_crash_keys, projects::keys::create_crash_key))
             .routes(routes!(projects::keys::patch_crash_key, projects::keys::delete_crash_key))
+            .merge(issues::http::routes())
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }

@@ -18,6 +18,7 @@ use loom_db::{READ_AGAIN, Signal, Subscription};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use crate::Crashes;
 
@@ -52,11 +53,14 @@ enum Heard {
 pub(crate) struct Watchers {
     seats: Mutex<HashMap<String, usize>>,
     heard: broadcast::Sender<Heard>,
+    /// Ends all streams.
+    pub(crate) leaving: CancellationToken,
 }
 
-impl Default for Watchers {
-    fn default() -> Self {
-        Self { seats: Mutex::default(), heard: broadcast::channel(BACKLOG).0 }
+impl Watchers {
+    pub(crate) fn new(stop: &CancellationToken) -> Self {
+        let heard = broadcast::channel(BACKLOG).0;
+        Self { seats: Mutex::default(), heard, leaving: stop.child_token() }
     }
 }
 

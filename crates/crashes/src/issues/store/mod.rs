@@ -26,7 +26,7 @@ pub(crate) async fn project(pool: &PgPool, org: OrgId, path: &str) -> Result<Opt
     let number = path.parse::<i64>().ok();
     let found = sqlx::query!(
         r#"SELECT id AS "id: ProjectId", slug, short_prefix FROM crash_projects
-            WHERE org_id = $1 AND (id = $2 OR number = $3 OR slug = $4)"#,
+            WHERE org_id = $1 AND deleted_at IS NULL AND (id = $2 OR number = $3 OR slug = $4)"#,
         org.0,
         id,
         number,
@@ -39,7 +39,7 @@ pub(crate) async fn project(pool: &PgPool, org: OrgId, path: &str) -> Result<Opt
 
 /// All projects of an organisation.
 pub(crate) async fn projects(pool: &PgPool, org: OrgId) -> Result<Vec<Uuid>> {
-    let found = sqlx::query_scalar!("SELECT id FROM crash_projects WHERE org_id = $1", org.0);
+    let found = sqlx::query_scalar!("SELECT id FROM crash_projects WHERE org_id = $1 AND deleted_at IS NULL", org.0);
     Ok(found.fetch_all(pool).await?)
 }
 
@@ -90,4 +90,29 @@ fn number_of(project: &ProjectHead, path: &str) -> Option<i64> {
         .then(|| number.parse().ok())
         .flatten()
         .filter(|_| number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The ids of issues of a project by id or short id, in the order of their names.
+pub(crate) async fn ids_of(
+    db: &mut PgConnection,
+    org: OrgId,
+    project: &ProjectHead,
+    names: &[String],
+) -> Result<Vec<Option<Uuid>>> {
+    let numbers: Vec<i64> = names.iter().filter_map(|name| number_of(project, name)).collect();
+    let found = sqlx::query!(
+        "SELECT id, number FROM crash_issues WHERE org_id = $1 AND project_id = $2 AND number = ANY($3)",
+        org.0,
+        project.id.0,
+        &numbers,
+    )
+    .fetch_all(db)
+    .await?;
+    let of = |name: &String| {
+        name.parse::<Uuid>().ok().or_else(|| {
+            let number = number_of(project, name)?;
+            found.iter().find(|row| row.number == number).map(|row| row.id)
+        })
+    };
+    Ok(names.iter().map(of).collect())
 }
