@@ -6,6 +6,7 @@ mod config;
 mod directory;
 mod event;
 mod grouping;
+mod issues;
 mod jobs;
 mod projects;
 mod release;
@@ -13,6 +14,7 @@ mod releases;
 mod scrub;
 mod sinks;
 mod symbols;
+mod users;
 
 use std::sync::Arc;
 
@@ -72,6 +74,7 @@ pub struct Inner {
     artifacts: artifacts::Artifacts,
     /// Gives stacks their symbols; asks `artifacts` for files.
     symbolicator: Symbolicator,
+    pub(crate) watchers: issues::Watchers,
 }
 
 impl std::ops::Deref for Crashes {
@@ -95,12 +98,14 @@ impl Crashes {
             Arc::new(artifacts.clone()),
             config.artifacts.symbolication.clone(),
         );
-        Self(Arc::new(Inner { deps, config, announcer, artifacts, symbolicator }))
+        let watchers = issues::Watchers::new(&deps.stop);
+        Self(Arc::new(Inner { deps, config, announcer, artifacts, symbolicator, watchers }))
     }
 
     /// Begins to process what was taken, and to hear other replicas.
     pub fn start(&self) {
         self.announcer.start();
+        self.follow_stream();
         self.deps.directory.follow(self.deps.stop.clone());
         artifacts::follow(self);
     }
@@ -110,7 +115,9 @@ impl Crashes {
     }
 
     /// Says good-bye to all who watch.
-    pub fn end_streams(&self) {}
+    pub fn end_streams(&self) {
+        self.watchers.leaving.cancel();
+    }
 
     /// Finishes the batch that is being processed.
     pub async fn close(&self) {
@@ -160,6 +167,7 @@ impl Crashes {
             .routes(routes!(artifacts::http::upload_artifact))
             .routes(routes!(artifacts::http::download_artifact))
             .layer(DefaultBodyLimit::disable())
+            .merge(issues::http::routes())
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }
