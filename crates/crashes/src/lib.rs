@@ -152,6 +152,8 @@ impl Crashes {
             ))
             .routes(routes!(releases::http::list_release_commits, releases::http::put_release_commits))
             .routes(routes!(releases::http::list_deploys, releases::http::create_deploy))
+            .routes(routes!(releases::suspects::list_suspects))
+            .merge(issues::http::routes())
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }
@@ -167,7 +169,6 @@ impl Crashes {
             .routes(routes!(artifacts::http::upload_artifact))
             .routes(routes!(artifacts::http::download_artifact))
             .layer(DefaultBodyLimit::disable())
-            .merge(issues::http::routes())
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }

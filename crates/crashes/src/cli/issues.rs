@@ -8,18 +8,24 @@ use axum::{
 use loom_core::{
     Error, Path, Principal, Result,
     id::{OrgId, ProjectId},
-    principal::RequestInfo,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use super::releases::paged;
-use crate::Crashes;
+use crate::{
+    Crashes,
+    issues::{actions, store},
+};
 
 const PAGE: i64 = 100;
 /// Issues that one command changes.
 const MAX_IDS: usize = 1000;
+const MOST: i64 = 10_000;
+/// Of one transaction.
+const BATCH: usize = 100;
 
 /// Which issues a command means.
 #[derive(Debug, Default)]
@@ -103,17 +109,20 @@ pub(super) struct Change {
 pub(super) async fn change(
     State(crashes): State<Crashes>,
     principal: Principal,
-    info: RequestInfo,
     Path((org, project)): Path<(String, String)>,
     RawQuery(query): RawQuery,
     loom_core::Json(change): loom_core::Json<Change>,
 ) -> Result<Json<Value>> {
     let acting = crashes.writer(&principal, &org).await?;
-    let project = crashes.project(&acting, &project).await?;
     let selection = Selection::parse(query.as_deref())?;
     let Some(word) = change.status else { return Ok(Json(json!({}))) };
-    let wanted = status(&word)?.into_iter().next().unwrap_or_default();
-    crashes.set_statuses(&acting, &info, &project, &selection, &wanted).await?;
+    let change = match word.as_str() {
+        "unresolved" => actions::Change::Unresolve,
+        "resolved" => actions::Change::Resolve { in_release: None, after_release: None },
+        "muted" | "ignored" | "archived" => actions::Change::Ignore { until: None },
+        _ => return Err(Error::invalid("status", "is `unresolved`, `resolved` or `muted`")),
+    };
+    crashes.change_selected(&acting, &project, &selection, &change).await?;
     Ok(Json(json!({"status": word})))
 }
 
@@ -175,39 +184,51 @@ async fn find(
     .await?)
 }
 
+/// Those of the selection, in the order in which they are locked.
+async fn ids(
+    pool: &PgPool,
+    org: OrgId,
+    project: ProjectId,
+    selection: &Selection,
+) -> Result<Vec<Uuid>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT id FROM crash_issues
+          WHERE org_id = $1 AND project_id = $2 AND merged_into IS NULL
+            AND ($3::bigint[] = '{}' OR number = ANY($3))
+            AND ($4::text[] IS NULL OR status = ANY($4))
+          ORDER BY id LIMIT $5",
+        org.0,
+        project.0,
+        &selection.numbers,
+        selection.statuses.as_deref(),
+        MOST
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
 impl Crashes {
-    /// Gives the selected issues a state, as on the native route.
-    async fn set_statuses(
+    /// As on the native route: written down, and told to who watches.
+    async fn change_selected(
         &self,
         principal: &Principal,
-        info: &RequestInfo,
-        project: &loom_core::port::Project,
+        project: &str,
         selection: &Selection,
-        status: &str,
+        change: &actions::Change,
     ) -> Result<()> {
-        let now = self.deps.clock.now();
-        let changed = sqlx::query_scalar!(
-            "UPDATE crash_issues
-                SET status = $5, updated_at = $6, ignored_until = NULL,
-                    resolved_at = CASE WHEN $5 = 'resolved' THEN $6::timestamptz END,
-                    resolved_by = CASE WHEN $5 = 'resolved' THEN $7::uuid END,
-                    resolved_in_release = NULL
-              WHERE org_id = $1 AND project_id = $2 AND merged_into IS NULL AND status <> $5
-                AND ($3::bigint[] = '{}' OR number = ANY($3))
-                AND ($4::text[] IS NULL OR status = ANY($4))
-             RETURNING id",
-            principal.org.0,
-            project.id.0,
-            &selection.numbers,
-            selection.statuses.as_deref(),
-            status,
-            now,
-            principal.user_id().map(|id| id.0)
-        )
-        .fetch_all(&self.deps.pool)
-        .await?;
-        let details = json!({"status": status, "issues": changed.len()});
-        let target = project.id.to_string();
-        self.deps.audit.done(principal, info, "crash_issue.bulk", target, details).await
+        let pool = &self.deps.pool;
+        let head = self.project_head(principal, project).await?;
+        let ids = ids(pool, principal.org, head.id, selection).await?;
+        for batch in ids.chunks(BATCH) {
+            let mut tx = loom_db::begin(pool).await?;
+            let mut locked = store::lock_all(&mut tx, principal.org, head.id, batch).await?;
+            locked.retain(|issue| issue.merged_into.is_none());
+            if !locked.is_empty() {
+                self.change(&mut tx, principal, &head, &locked, change).await?;
+            }
+            tx.commit().await?;
+            self.tell_change(principal, &head, &locked, change);
+        }
+        Ok(())
     }
 }

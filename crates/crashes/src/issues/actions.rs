@@ -163,7 +163,7 @@ impl Crashes {
     }
 
     /// Carries a change out on issues that are locked, and writes it down.
-    pub(super) async fn change(
+    pub(crate) async fn change(
         &self,
         db: &mut PgConnection,
         principal: &Principal,
@@ -183,7 +183,7 @@ impl Crashes {
     }
 
     /// Tells watchers of a change, after the commit.
-    pub(super) fn tell_change(
+    pub(crate) fn tell_change(
         &self,
         principal: &Principal,
         project: &ProjectHead,

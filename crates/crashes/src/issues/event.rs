@@ -105,7 +105,7 @@ impl Crashes {
 }
 
 /// Exceptions or threads as they came, their `frames` as they were processed beside the `raw_frames`.
-fn overlaid(payload: &Value, theirs: &str, processed: &Value, ours: &str) -> Value {
+pub(crate) fn overlaid(payload: &Value, theirs: &str, processed: &Value, ours: &str) -> Value {
     let came = payload.get(theirs).map(|came| came.get("values").unwrap_or(came));
     let mut came = match came {
         Some(Value::Array(list)) => list.iter().filter(|one| one.is_object()).cloned().collect(),
@@ -179,7 +179,7 @@ async fn more(
 }
 
 
-fn unpack(packed: &[u8]) -> Result<Value> {
+pub(crate) fn unpack(packed: &[u8]) -> Result<Value> {
     if packed.is_empty() {
         return Ok(Value::Null);
     }

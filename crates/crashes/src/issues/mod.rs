@@ -1,14 +1,14 @@
 //! Issues: lists with a search language, what is known of one, what people do with them, who watches.
 
-mod actions;
+pub(crate) mod actions;
 mod activity;
-mod event;
+pub(crate) mod event;
 pub(crate) mod http;
 mod list;
-mod model;
+pub(crate) mod model;
 mod moves;
 mod search;
-mod store;
+pub(crate) mod store;
 mod stream;
 mod text;
 mod upkeep;

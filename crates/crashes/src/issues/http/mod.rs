@@ -23,7 +23,7 @@ impl Crashes {
     ///
     /// # Errors
     /// 404.
-    pub(super) async fn project_head(
+    pub(crate) async fn project_head(
         &self,
         principal: &Principal,
         named: &str,
