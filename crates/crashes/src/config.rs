@@ -13,11 +13,15 @@ pub struct Config {
     /// Artifacts and derived files lie under it.
     pub data_dir: PathBuf,
     pub(crate) artifacts: artifacts::config::Config,
+    /// Batches of events that are processed at once.
+    pub workers: u32,
 }
 
 impl Config {
     pub fn load(env: &mut Env, data_dir: &Path, base_url: &str) -> Self {
+        let workers = env.number("LOOM_SERVER_CRASHES_WORKERS", 2, 1, 64);
         Self {
+            workers,
             base_url: base_url.to_owned(),
             data_dir: data_dir.to_owned(),
             artifacts: artifacts::config::Config::load(env, data_dir),

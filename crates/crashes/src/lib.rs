@@ -2,12 +2,17 @@
 
 mod artifacts;
 mod cli;
+mod capture;
 mod config;
 mod directory;
 mod event;
+mod extras;
 mod grouping;
 mod issues;
+mod health;
+mod intake;
 mod jobs;
+mod pipeline;
 mod projects;
 mod release;
 mod releases;
@@ -18,10 +23,12 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::{extract::DefaultBodyLimit, middleware};
+use axum::{Extension, extract::DefaultBodyLimit, middleware};
 use loom_core::{
     Clock,
-    health::{Check, Component, Status},
+    extract::BodyLimit,
+    group_commit::Writer,
+    health::Check,
     port::{Audit, OrgDirectory, Reauthenticate, ReleaseHealth, SessionSink, ThreadDirectory},
     principal,
 };
@@ -35,6 +42,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
 pub use directory::Directory;
+pub use health::METRICS;
 
 /// What replicas tell each other: `projects …` (a project or its keys changed), `artifacts …` (something
 /// was uploaded), `stream …` (what watchers are told, as JSON).
@@ -75,6 +83,8 @@ pub struct Inner {
     /// Gives stacks their symbols; asks `artifacts` for files.
     symbolicator: Symbolicator,
     pub(crate) watchers: issues::Watchers,
+    writer: Writer<intake::Intake>,
+    pipeline: Arc<pipeline::Pipeline>,
 }
 
 impl std::ops::Deref for Crashes {
@@ -99,7 +109,25 @@ impl Crashes {
             config.artifacts.symbolication.clone(),
         );
         let watchers = issues::Watchers::new(&deps.stop);
-        Self(Arc::new(Inner { deps, config, announcer, artifacts, symbolicator, watchers }))
+        let pipeline = Arc::new(pipeline::Pipeline::new(config.workers.max(1)));
+        let wake = {
+            let (pipeline, announcer) = (Arc::clone(&pipeline), announcer.clone());
+            move || {
+                pipeline.wake();
+                announcer.say(pipeline::WORD.to_owned());
+            }
+        };
+        let writer = intake::writer(&deps.pool, Arc::new(wake));
+        Self(Arc::new(Inner {
+            deps,
+            config,
+            announcer,
+            artifacts,
+            symbolicator,
+            watchers,
+            writer,
+            pipeline,
+        }))
     }
 
     /// Begins to process what was taken, and to hear other replicas.
@@ -108,10 +136,11 @@ impl Crashes {
         self.follow_stream();
         self.deps.directory.follow(self.deps.stop.clone());
         artifacts::follow(self);
+        self.start_pipeline();
     }
 
     pub fn health(&self) -> Check {
-        Check::new("crashes", || async { Component::new(Status::Healthy) })
+        self.check()
     }
 
     /// Says good-bye to all who watch.
@@ -121,6 +150,9 @@ impl Crashes {
 
     /// Finishes the batch that is being processed.
     pub async fn close(&self) {
+        // What is taken is stored; whoever comes next processes it.
+        self.writer.close().await;
+        self.close_pipeline().await;
         self.announcer.stop().await;
     }
 
@@ -130,6 +162,11 @@ impl Crashes {
 
     /// All native routes. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
+        // Whoever has the key of a project needs nothing else.
+        let capture = OpenApiRouter::new()
+            .routes(routes!(capture::capture_crash))
+            .routes(routes!(capture::capture_crashes))
+            .layer(Extension(BodyLimit(capture::MAX_BATCH_BYTES)));
         OpenApiRouter::new()
             .routes(routes!(
                 projects::http::list_crash_projects,
@@ -154,7 +191,14 @@ impl Crashes {
             .routes(routes!(releases::http::list_deploys, releases::http::create_deploy))
             .routes(routes!(releases::suspects::list_suspects))
             .merge(issues::http::routes())
+            .routes(routes!(pipeline::http::list_parked_events))
+            .routes(routes!(pipeline::http::retry_parked_events))
+            .routes(routes!(pipeline::http::reprocess_issue))
+            .routes(routes!(extras::http::list_crash_attachments))
+            .routes(routes!(extras::http::get_crash_attachment))
+            .routes(routes!(extras::http::list_crash_feedback))
             .route_layer(middleware::from_fn(principal::required))
+            .merge(capture)
             .with_state(self.clone())
     }
 
