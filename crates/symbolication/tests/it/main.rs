@@ -9,4 +9,5 @@
 )]
 
 mod inspect;
+mod native;
 mod support;
