@@ -96,7 +96,7 @@ impl Sessions {
     /// All native routes that need somebody who is signed in or a key.
     pub fn routes(&self) -> OpenApiRouter {
         OpenApiRouter::new()
-            .route_layer(middleware::from_fn(principal::required))
+            .layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }
 
