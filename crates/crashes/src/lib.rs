@@ -6,6 +6,7 @@ mod event;
 mod grouping;
 mod jobs;
 mod projects;
+mod scrub;
 mod sinks;
 mod symbols;
 
