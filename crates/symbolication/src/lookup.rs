@@ -2,38 +2,41 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use loom_core::{Result, id::ProjectId};
-use moka::future::Cache;
 
 use crate::{File, Files, Wanted};
 
 const KEPT: Duration = Duration::from_hours(1);
-const MAX_PROJECTS: u64 = 1_000;
+const MAX_PROJECTS: usize = 1_000;
 /// Answers kept for one project.
 const MAX_ANSWERS: usize = 4_096;
 
-type Answers = Arc<Mutex<HashMap<Wanted, Option<File>>>>;
-
 pub(crate) struct Lookup {
     files: Arc<dyn Files>,
-    projects: Cache<ProjectId, Answers>,
+    projects: Mutex<HashMap<ProjectId, Known>>,
 }
+
+/// What is known of a project's files.
+struct Known {
+    since: Instant,
+    answers: Answers,
+}
+
+type Answers = Arc<Mutex<HashMap<Wanted, Option<File>>>>;
 
 impl Lookup {
     pub(crate) fn new(files: Arc<dyn Files>) -> Self {
-        let projects = Cache::builder().max_capacity(MAX_PROJECTS).time_to_live(KEPT).build();
-        Self { files, projects }
+        Self { files, projects: Mutex::default() }
     }
 
     pub(crate) async fn find(&self, project: ProjectId, wanted: &Wanted) -> Result<Option<File>> {
         // An answer that was asked for before an upload goes into the map that the upload threw away.
-        let answers = self.projects.get_with(project, async { Answers::default() }).await;
+        let answers = self.answers(project);
         if let Some(known) = locked(&answers).get(wanted) {
-            metrics::counter!("loom_symbolication_lookups_total", "answer" => "kept").increment(1);
             return Ok(known.clone());
         }
         let found = self.files.find(project, wanted).await?;
@@ -53,17 +56,31 @@ impl Lookup {
         project: ProjectId,
         wanted: &Wanted,
     ) -> Result<Option<File>> {
-        if let Some(answers) = self.projects.get(&project).await {
-            locked(&answers).remove(wanted);
-        }
+        locked(&self.answers(project)).remove(wanted);
         self.find(project, wanted).await
     }
 
-    pub(crate) async fn forget(&self, project: ProjectId) {
-        self.projects.invalidate(&project).await;
+    pub(crate) fn forget(&self, project: ProjectId) {
+        locked(&self.projects).remove(&project);
+    }
+
+    fn answers(&self, project: ProjectId) -> Answers {
+        let mut projects = locked(&self.projects);
+        if projects.len() >= MAX_PROJECTS {
+            projects.retain(|_, known| known.since.elapsed() < KEPT);
+        }
+        if projects.len() >= MAX_PROJECTS {
+            projects.clear();
+        }
+        let fresh = || Known { since: Instant::now(), answers: Answers::default() };
+        let known = projects.entry(project).or_insert_with(fresh);
+        if known.since.elapsed() >= KEPT {
+            *known = fresh();
+        }
+        known.answers.clone()
     }
 }
 
-fn locked(answers: &Answers) -> std::sync::MutexGuard<'_, HashMap<Wanted, Option<File>>> {
-    answers.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -43,9 +43,18 @@ pub enum ModuleKind {
 #[derive(Clone, Debug, Default)]
 pub struct Stack {
     pub frames: Vec<Frame>,
-    /// The newest frame is where it crashed: its address is of the instruction itself, not the one after a
-    /// call.
-    pub crashed: bool,
+    pub returns: Returns,
+}
+
+/// Which addresses of a stack are those of the instruction after a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Returns {
+    /// All but the newest, which is where it stood.
+    #[default]
+    AllButNewest,
+    All,
+    /// The client has taken care of it.
+    None,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

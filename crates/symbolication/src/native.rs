@@ -14,7 +14,7 @@ use crate::{
     derived::{Failure, View},
     guard::Malformed,
     inspect::options,
-    model::{Context, Found, Frame, Language, Module, ModuleKind, Outcome, Stack, Status},
+    model::{Context, Found, Frame, Language, Module, ModuleKind, Outcome, Returns, Stack, Status},
     sources::Sources,
 };
 
@@ -172,9 +172,13 @@ pub(crate) fn resolve(
         None => Outcome::only(Status::UnknownImage),
         Some(Symbols::None(status)) => Outcome::only(status.clone()),
         Some(Symbols::Native { file, view, sources }) => {
-            let crashed = stack.crashed && place + 1 == stack.frames.len();
+            let exact = match stack.returns {
+                Returns::AllButNewest => place + 1 == stack.frames.len(),
+                Returns::All => false,
+                Returns::None => true,
+            };
             let looked = Looked { module, frame, file, sources: sources.as_deref() };
-            looked.native(view, address, crashed)
+            looked.native(view, address, exact)
         }
         Some(Symbols::DotNet { file, view, sources }) => {
             let looked = Looked { module, frame, file, sources: sources.as_deref() };
@@ -191,14 +195,14 @@ struct Looked<'a> {
 }
 
 impl Looked<'_> {
-    fn native(&self, view: &View, address: u64, crashed: bool) -> Outcome {
+    fn native(&self, view: &View, address: u64, exact: bool) -> Outcome {
         let cache = match SymCache::parse(view.as_slice()) {
             Ok(cache) => cache,
             Err(error) => return self.malformed(&error),
         };
         // The address after a call belongs to the next line, or even to the next function.
         let looked_up =
-            InstructionInfo::new(cache.arch(), address).is_crashing_frame(crashed).caller_address();
+            InstructionInfo::new(cache.arch(), address).is_crashing_frame(exact).caller_address();
         let relative = self.frame.addr_mode.as_deref().is_some_and(|mode| mode.starts_with("rel:"));
         let base = if relative { 0 } else { self.module.address };
         let mut frames: Vec<Found> = cache

@@ -93,8 +93,8 @@ impl Symbolicator {
     }
 
     /// Forgets what files a project has, and has not: something was uploaded or deleted.
-    pub async fn uploaded(&self, project: ProjectId) {
-        self.0.lookup.forget(project).await;
+    pub fn uploaded(&self, project: ProjectId) {
+        self.0.lookup.forget(project);
     }
 
     /// Looks up all frames of an event.

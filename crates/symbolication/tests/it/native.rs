@@ -221,7 +221,7 @@ async fn names_are_those_of_the_source_and_the_address_after_a_call_is_of_the_ca
     shelf.put(&shop.path("b"));
     let frame =
         |address| Frame { instruction_addr: Some(0x1000_0000 + address), ..Frame::default() };
-    let stack = Stack { frames: vec![frame(after), frame(inner)], crashed: true };
+    let stack = Stack { frames: vec![frame(after), frame(inner)], ..Stack::default() };
     let modules = vec![module(&shop.path("b"), 0x1000_0000)];
     let answer = symbolicator(&shelf, &shop).symbolicate(request(modules, vec![stack])).await;
     let outer = answer.stacks[0][0].frames.last().unwrap();
@@ -310,7 +310,7 @@ async fn relative_addresses_and_sources_out_of_a_bundle() {
         ..Frame::default()
     };
     let modules = vec![Module::default(), module];
-    let stacks = vec![Stack { frames: vec![frame], crashed: true }];
+    let stacks = vec![Stack { frames: vec![frame], ..Stack::default() }];
     let answer = symbolicator(&shelf, &shop).symbolicate(request(modules, stacks)).await;
     let found = &answer.stacks[0][0].frames[0];
     assert_eq!((found.function.as_deref(), found.lineno), (Some("crash"), Some(9)));

@@ -173,5 +173,5 @@ pub(crate) fn module(path: &Path, address: u64) -> Module {
 /// A stack of one frame that crashed there.
 pub(crate) fn crash_at(address: u64) -> Stack {
     let frame = Frame { instruction_addr: Some(address), ..Frame::default() };
-    Stack { frames: vec![frame], crashed: true }
+    Stack { frames: vec![frame], ..Stack::default() }
 }
