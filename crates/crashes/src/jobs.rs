@@ -8,6 +8,6 @@ use crate::Crashes;
 pub(crate) const RAW: Daily = Daily { table: "crash_raw", column: "received_at" };
 pub(crate) const EVENTS: Daily = Daily { table: "crash_events", column: "received_at" };
 
-pub(crate) fn all(_crashes: &Crashes) -> Vec<Job> {
-    Vec::new()
+pub(crate) fn all(crashes: &Crashes) -> Vec<Job> {
+    vec![crate::artifacts::job(crashes)]
 }

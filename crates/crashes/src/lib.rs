@@ -1,18 +1,20 @@
 //! Error tracking: projects, events, issues, releases, artifacts.
 
+mod artifacts;
 mod config;
 mod directory;
 mod event;
 mod grouping;
 mod jobs;
 mod projects;
+mod releases;
 mod scrub;
 mod sinks;
 mod symbols;
 
 use std::sync::Arc;
 
-use axum::middleware;
+use axum::{extract::DefaultBodyLimit, middleware};
 use loom_core::{
     Clock,
     health::{Check, Component, Status},
@@ -21,6 +23,7 @@ use loom_core::{
 };
 use loom_db::{Announcer, Hub};
 use loom_notify::Notify;
+use loom_symbolication::Symbolicator;
 use loom_vault::Vault;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +67,9 @@ pub struct Inner {
     deps: Deps,
     config: Config,
     announcer: Announcer,
+    artifacts: artifacts::Artifacts,
+    /// Gives stacks their symbols; asks `artifacts` for files.
+    symbolicator: Symbolicator,
 }
 
 impl std::ops::Deref for Crashes {
@@ -77,13 +83,24 @@ impl std::ops::Deref for Crashes {
 impl Crashes {
     pub fn new(deps: Deps, config: Config) -> Self {
         let announcer = Announcer::new(deps.pool.clone(), CHANNEL);
-        Self(Arc::new(Inner { deps, config, announcer }))
+        let artifacts = artifacts::Artifacts::new(
+            deps.pool.clone(),
+            deps.clock.clone(),
+            announcer.clone(),
+            config.artifacts.clone(),
+        );
+        let symbolicator = Symbolicator::new(
+            Arc::new(artifacts.clone()),
+            config.artifacts.symbolication.clone(),
+        );
+        Self(Arc::new(Inner { deps, config, announcer, artifacts, symbolicator }))
     }
 
     /// Begins to process what was taken, and to hear other replicas.
     pub fn start(&self) {
         self.announcer.start();
         self.deps.directory.follow(self.deps.stop.clone());
+        artifacts::follow(self);
     }
 
     pub fn health(&self) -> Check {
@@ -116,6 +133,26 @@ impl Crashes {
             ))
             .routes(routes!(projects::keys::list_crash_keys, projects::keys::create_crash_key))
             .routes(routes!(projects::keys::patch_crash_key, projects::keys::delete_crash_key))
+            .routes(routes!(artifacts::http::list_artifacts))
+            .routes(routes!(artifacts::http::get_artifact, artifacts::http::delete_artifact))
+            .routes(routes!(releases::http::list_crash_releases, releases::http::create_crash_release))
+            .routes(routes!(
+                releases::http::get_crash_release,
+                releases::http::patch_crash_release,
+                releases::http::delete_crash_release
+            ))
+            .routes(routes!(releases::http::list_release_commits, releases::http::put_release_commits))
+            .routes(routes!(releases::http::list_deploys, releases::http::create_deploy))
+            .route_layer(middleware::from_fn(principal::required))
+            .with_state(self.clone())
+    }
+
+    /// Native routes whose bodies take their time: without the time limit of the others.
+    pub fn upload_routes(&self) -> OpenApiRouter {
+        OpenApiRouter::new()
+            .routes(routes!(artifacts::http::upload_artifact))
+            .routes(routes!(artifacts::http::download_artifact))
+            .layer(DefaultBodyLimit::disable())
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }

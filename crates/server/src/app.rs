@@ -342,6 +342,8 @@ pub fn routes(
 ) -> (Router, OpenApi) {
     // Replies of the providers pass as they are: no compression, and time limits of their own.
     let (llm, llm_document) = features.llm.routes().split_for_parts();
+    // Files of gigabytes, and none of them compressed on the way.
+    let (uploads, uploads_document) = features.crashes.upload_routes().split_for_parts();
     let native = OpenApiRouter::with_openapi(meta::openapi())
         .merge(health.routes())
         .merge(meta::metrics_routes(Gauges::new(features, health, database)))
@@ -359,6 +361,7 @@ pub fn routes(
         );
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
+    document.merge(uploads_document);
     let native = native
         .merge(meta::document_routes(&document))
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
@@ -371,6 +374,7 @@ pub fn routes(
     };
     let router = native
         .merge(llm)
+        .merge(uploads)
         .merge(features.scm.git_routes())
         .fallback(layers::no_such_route)
         .method_not_allowed_fallback(layers::wrong_method)

@@ -23,11 +23,13 @@ use loom_core::{
     id::{ArtifactId, ProjectId},
     port::Project,
 };
-use loom_db::Announcer;
+use loom_db::{Announcer, Signal};
 use loom_symbolication::Malformed;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
+
+use crate::Crashes;
 
 pub(crate) use assemble::{Assembly, State};
 use cache::Cache;
@@ -109,28 +111,31 @@ impl Artifacts {
     /// Takes back what was staged. What fails here is made up for by the clean-up.
     async fn discard(&self, location: &str) {
         let removed = async {
-            self.objects.remove(location).await?;
             let mut db = self.pool.acquire().await?;
-            store::release(&mut db, location).await
+            // Not when a commit went through whose answer was lost: then it is an artifact.
+            if store::release(&mut db, location).await? {
+                drop(db);
+                self.objects.remove(location).await?;
+            }
+            Ok::<_, Error>(())
         };
         if let Err(error) = removed.await {
             tracing::debug!(%error, "a staged file stays until the clean-up");
         }
     }
 
-    /// Takes a file for a project, and makes it found.
+    /// Makes a staged file an artifact of a project. The artifact, and whether it is new.
     ///
     /// # Errors
-    /// 413, 422 for what is no artifact, 503 when the store takes nothing.
-    pub(crate) async fn upload(
+    /// 422 for what is no artifact.
+    pub(crate) async fn finish(
         &self,
         project: &Project,
-        pieces: impl Stream<Item = Result<Bytes>>,
-        about: impl Future<Output = Result<About>>,
+        staged: Staged,
+        about: About,
     ) -> Result<(Artifact, bool)> {
-        let staged = self.stage(project, pieces).await?;
         let done = async {
-            let about = about.await?.check()?;
+            let about = about.check()?;
             let found = self.look(&staged.location, &about).await?.map_err(|error| {
                 Error::invalid("file", format!("this is no artifact: {error}"))
             })?;
@@ -222,7 +227,31 @@ enum Content<'a> {
     There(store::Blob),
 }
 
+/// Has symbolication look again for what was not there, whoever took the upload.
+pub(crate) fn follow(crashes: &Crashes) {
+    let (symbolicator, stop) = (crashes.symbolicator.clone(), crashes.deps.stop.clone());
+    let mut said = crashes.deps.hub.subscribe(crate::CHANNEL);
+    tokio::spawn(async move {
+        loop {
+            let signal = tokio::select! {
+                () = stop.cancelled() => return,
+                signal = said.next() => signal,
+            };
+            match signal {
+                Some(Signal::Said(word)) => {
+                    if let Some(project) = heard(&word) {
+                        symbolicator.uploaded(project);
+                    }
+                }
+                // What was missed is not known; what was looked for in vain is forgotten after a while.
+                Some(Signal::ReadAgain) => {}
+                None => return,
+            }
+        }
+    });
+}
+
 /// The project that a word of [`crate::CHANNEL`] says has new artifacts.
-pub(crate) fn heard(word: &str) -> Option<ProjectId> {
+fn heard(word: &str) -> Option<ProjectId> {
     word.strip_prefix("artifacts ").and_then(|id| id.parse::<Uuid>().ok()).map(ProjectId)
 }

@@ -25,15 +25,15 @@ pub(crate) async fn reserve(pool: &PgPool, location: &str, remove_after: DateTim
     Ok(())
 }
 
-/// Nothing will refer to it any more.
-pub(crate) async fn release(db: &mut PgConnection, location: &str) -> Result<()> {
-    sqlx::query!(
+/// Nothing will refer to it any more. False: something does.
+pub(crate) async fn release(db: &mut PgConnection, location: &str) -> Result<bool> {
+    let released = sqlx::query!(
         "UPDATE crash_loose_objects SET remove_after = '-infinity' WHERE location = $1",
         location
     )
     .execute(db)
     .await?;
-    Ok(())
+    Ok(released.rows_affected() > 0)
 }
 
 pub(crate) async fn keep(db: &mut PgConnection, location: &str) -> Result<()> {
@@ -75,7 +75,8 @@ pub(crate) async fn take_blob(
     if location == staged.location {
         keep(db, &staged.location).await
     } else {
-        release(db, &staged.location).await
+        release(db, &staged.location).await?;
+        Ok(())
     }
 }
 
