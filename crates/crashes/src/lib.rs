@@ -89,10 +89,8 @@ impl Crashes {
             announcer.clone(),
             config.artifacts.clone(),
         );
-        let symbolicator = Symbolicator::new(
-            Arc::new(artifacts.clone()),
-            config.artifacts.symbolication.clone(),
-        );
+        let symbolicator =
+            Symbolicator::new(Arc::new(artifacts.clone()), config.artifacts.symbolication.clone());
         Self(Arc::new(Inner { deps, config, announcer, artifacts, symbolicator }))
     }
 
@@ -135,13 +133,19 @@ impl Crashes {
             .routes(routes!(projects::keys::patch_crash_key, projects::keys::delete_crash_key))
             .routes(routes!(artifacts::http::list_artifacts))
             .routes(routes!(artifacts::http::get_artifact, artifacts::http::delete_artifact))
-            .routes(routes!(releases::http::list_crash_releases, releases::http::create_crash_release))
+            .routes(routes!(
+                releases::http::list_crash_releases,
+                releases::http::create_crash_release
+            ))
             .routes(routes!(
                 releases::http::get_crash_release,
                 releases::http::patch_crash_release,
                 releases::http::delete_crash_release
             ))
-            .routes(routes!(releases::http::list_release_commits, releases::http::put_release_commits))
+            .routes(routes!(
+                releases::http::list_release_commits,
+                releases::http::put_release_commits
+            ))
             .routes(routes!(releases::http::list_deploys, releases::http::create_deploy))
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())

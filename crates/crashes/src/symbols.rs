@@ -74,8 +74,10 @@ fn returns(event: &Event) -> Vec<Returns> {
     };
     let read = |name: &str, count: usize| {
         let list = event.raw.get(name).map(|list| list.get("values").unwrap_or(list));
-        let said: Vec<Returns> =
-            list.and_then(Value::as_array).map(|list| list.iter().map(of).collect()).unwrap_or_default();
+        let said: Vec<Returns> = list
+            .and_then(Value::as_array)
+            .map(|list| list.iter().map(of).collect())
+            .unwrap_or_default();
         // Some were left out: which, is not known.
         if said.len() == count { said } else { vec![Returns::default(); count] }
     };
@@ -122,9 +124,9 @@ fn module(image: &Image) -> Module {
     let from_code = || image.code_id.as_deref().and_then(debug_id_of_build_id);
     Module {
         kind,
-        debug_id: id
-            .and_then(normalize_debug_id)
-            .or_else(|| matches!(image.kind.as_str(), "elf" | "symbolic").then(from_code).flatten()),
+        debug_id: id.and_then(normalize_debug_id).or_else(|| {
+            matches!(image.kind.as_str(), "elf" | "symbolic").then(from_code).flatten()
+        }),
         code_id: image.code_id.as_deref().and_then(normalize_code_id),
         code_file: image.code_file.clone(),
         address: image.image_addr.unwrap_or(0),
@@ -190,9 +192,12 @@ fn status(status: Status) -> FrameStatus {
 fn missing(wanted: Wanted) -> MissingFile {
     let script = |map: bool| if map { "source_map" } else { "script" }.to_owned();
     match wanted {
-        Wanted::Debug { debug_id, code_id, .. } => {
-            MissingFile { kind: "debug_file".to_owned(), debug_id, code_id, ..MissingFile::default() }
-        }
+        Wanted::Debug { debug_id, code_id, .. } => MissingFile {
+            kind: "debug_file".to_owned(),
+            debug_id,
+            code_id,
+            ..MissingFile::default()
+        },
         Wanted::SourceBundle { debug_id } => MissingFile {
             kind: "source_bundle".to_owned(),
             debug_id: Some(debug_id),

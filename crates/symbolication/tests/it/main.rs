@@ -8,6 +8,10 @@
     reason = "tests"
 )]
 
+mod cache;
+mod hostile;
 mod inspect;
+mod mapping;
 mod native;
+mod script;
 mod support;
