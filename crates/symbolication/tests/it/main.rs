@@ -9,6 +9,7 @@
 )]
 
 mod cache;
+mod formats;
 mod hostile;
 mod inspect;
 mod mapping;
