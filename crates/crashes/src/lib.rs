@@ -1,16 +1,20 @@
 //! Error tracking: projects, events, issues, releases, artifacts.
 
 mod artifacts;
+mod cli;
 mod config;
 mod directory;
 mod event;
 mod grouping;
+mod issues;
 mod jobs;
 mod projects;
+mod release;
 mod releases;
 mod scrub;
 mod sinks;
 mod symbols;
+mod users;
 
 use std::sync::Arc;
 
@@ -70,6 +74,7 @@ pub struct Inner {
     artifacts: artifacts::Artifacts,
     /// Gives stacks their symbols; asks `artifacts` for files.
     symbolicator: Symbolicator,
+    pub(crate) watchers: issues::Watchers,
 }
 
 impl std::ops::Deref for Crashes {
@@ -89,14 +94,18 @@ impl Crashes {
             announcer.clone(),
             config.artifacts.clone(),
         );
-        let symbolicator =
-            Symbolicator::new(Arc::new(artifacts.clone()), config.artifacts.symbolication.clone());
-        Self(Arc::new(Inner { deps, config, announcer, artifacts, symbolicator }))
+        let symbolicator = Symbolicator::new(
+            Arc::new(artifacts.clone()),
+            config.artifacts.symbolication.clone(),
+        );
+        let watchers = issues::Watchers::new(&deps.stop);
+        Self(Arc::new(Inner { deps, config, announcer, artifacts, symbolicator, watchers }))
     }
 
     /// Begins to process what was taken, and to hear other replicas.
     pub fn start(&self) {
         self.announcer.start();
+        self.follow_stream();
         self.deps.directory.follow(self.deps.stop.clone());
         artifacts::follow(self);
     }
@@ -106,7 +115,9 @@ impl Crashes {
     }
 
     /// Says good-bye to all who watch.
-    pub fn end_streams(&self) {}
+    pub fn end_streams(&self) {
+        self.watchers.leaving.cancel();
+    }
 
     /// Finishes the batch that is being processed.
     pub async fn close(&self) {
@@ -147,8 +158,15 @@ impl Crashes {
                 releases::http::put_release_commits
             ))
             .routes(routes!(releases::http::list_deploys, releases::http::create_deploy))
+            .routes(routes!(releases::suspects::list_suspects))
+            .merge(issues::http::routes())
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
+    }
+
+    /// The files of projects, as symbolication finds them.
+    pub fn files(&self) -> impl loom_symbolication::Files + use<> {
+        self.artifacts.clone()
     }
 
     /// Native routes whose bodies take their time: without the time limit of the others.

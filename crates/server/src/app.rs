@@ -381,6 +381,7 @@ pub fn routes(
         .layer(cors(&config.http))
         // What applications send, from any page that their project allows: origins of its own.
         .merge(features.ingest.routes())
+        .merge(features.crashes.cli_routes())
         .merge(features.crons.ping_routes())
         .merge(features.sessions.capture_routes())
         .layer(middleware::from_fn_with_state(outermost, layers::observe));

@@ -81,16 +81,6 @@ impl Artifacts {
         tx.commit().await?;
         Ok(())
     }
-
-    /// Those of these pieces that are not there.
-    pub(crate) async fn missing_chunks(
-        &self,
-        org: OrgId,
-        checksums: &[Checksum],
-    ) -> Result<Vec<Checksum>> {
-        let there = touch(&self.pool, org, checksums, self.clock.now()).await?;
-        Ok(checksums.iter().filter(|sum| !there.contains_key(*sum)).copied().collect())
-    }
 }
 
 /// Those of these pieces that are there; they stay for the whole grace from now on.

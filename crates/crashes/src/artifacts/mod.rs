@@ -36,7 +36,7 @@ use cache::Cache;
 pub(crate) use chunks::CHUNK;
 pub(crate) use cleanup::job;
 use config::Config;
-use model::{About, Artifact};
+use model::{About, Artifact, ArtifactObject};
 use objects::{Objects, Staged, drain};
 use recognise::{Recognised, recognise};
 
@@ -154,6 +154,17 @@ impl Artifacts {
         }
     }
 
+    /// An artifact with some of what it is found by.
+    pub(crate) async fn detail(
+        &self,
+        project: &Project,
+        id: ArtifactId,
+    ) -> Result<Option<(Artifact, Vec<ArtifactObject>)>> {
+        let artifact = store::find(&self.pool, project.org, project.id, id).await?;
+        let (objects, _) = store::objects(&self.pool, project.org, id).await?;
+        Ok(artifact.map(|artifact| (artifact, objects)))
+    }
+
     /// Looks into a file of the store.
     async fn look(&self, location: &str, about: &About) -> Result<Result<Recognised, Malformed>> {
         let path = self.local(location).await?;
@@ -192,8 +203,13 @@ impl Artifacts {
             Content::There(blob) => (&blob.sha256, blob.size),
         };
         let mut tx = loom_db::begin(&self.pool).await?;
+        let mut superfluous = None;
         match content {
-            Content::New(staged) => store::take_blob(&mut tx, project.org, staged, now).await?,
+            Content::New(staged) => {
+                if !store::take_blob(&mut tx, project.org, staged, now).await? {
+                    superfluous = Some(&staged.location);
+                }
+            }
             Content::There(blob) => {
                 if !store::hold_blob(&mut tx, project.org, &blob.sha256, now).await? {
                     return Err(Error::unavailable(
@@ -219,6 +235,9 @@ impl Artifacts {
             store::insert_objects(&mut tx, project.org, project.id, id, &found.objects).await?;
         }
         tx.commit().await?;
+        if let Some(location) = superfluous {
+            self.discard(location).await;
+        }
         // Whoever looked for it in vain is to look again.
         self.announcer.say(format!("artifacts {}", project.id));
         metrics::counter!("loom_crash_artifacts_total").increment(u64::from(is_new));

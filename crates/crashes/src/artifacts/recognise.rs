@@ -41,7 +41,7 @@ pub(crate) fn recognise(path: &Path, about: &About) -> Result<Recognised, Malfor
     match inspect(path) {
         Ok(objects) => of_objects(objects, &data, about),
         Err(error) if about.kind.is_some() => Err(error),
-        Err(error) if looks_like_script(about) => of_script(&data, about).map_err(|_| error),
+        Err(_) if looks_like_script(about) => of_script(&data, about),
         Err(error) => Err(error),
     }
 }

@@ -55,13 +55,13 @@ pub(crate) struct Blob {
     pub size: i64,
 }
 
-/// Makes a staged content known, or finds that it is there already: then the new one is loose.
+/// Makes a staged content known. False: it is there already, and the new one is loose.
 pub(crate) async fn take_blob(
     db: &mut PgConnection,
     org: OrgId,
     staged: &super::objects::Staged,
     now: DateTime<Utc>,
-) -> Result<()> {
+) -> Result<bool> {
     let location = sqlx::query_scalar!(
         "INSERT INTO crash_blobs (org_id, sha256, sha1, location, size, touched_at)
               VALUES ($1, $2, $3, $4, $5, $6)
@@ -76,12 +76,13 @@ pub(crate) async fn take_blob(
     )
     .fetch_one(&mut *db)
     .await?;
-    if location == staged.location {
-        keep(db, &staged.location).await
+    let is_new = location == staged.location;
+    if is_new {
+        keep(db, &staged.location).await?;
     } else {
         release(db, &staged.location).await?;
-        Ok(())
     }
+    Ok(is_new)
 }
 
 /// The content that an assembly of this checksum would make.

@@ -4,6 +4,7 @@ pub(crate) mod facts;
 pub(crate) mod http;
 pub(crate) mod model;
 pub(crate) mod store;
+pub(crate) mod suspects;
 
 use loom_core::{Error, Result};
 

@@ -27,7 +27,7 @@ pub(crate) async fn insert(
         project.org.0,
         project.id.0,
         version,
-        sort_key(version),
+        crate::release::order::sort_key(version),
         now
     )
     .execute(db)
@@ -97,6 +97,53 @@ pub(crate) async fn list(
         at,
         id,
         limit
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// Of one project of an organisation or of all, newest first.
+pub(crate) async fn list_of_org(
+    pool: &PgPool,
+    org: OrgId,
+    project: Option<ProjectId>,
+    after: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> Result<Vec<Release>> {
+    if let Some(project) = project {
+        return list(pool, org, project, "", after, limit).await;
+    }
+    let (at, id) = after.unzip();
+    Ok(sqlx::query_as!(
+        Release,
+        r#"SELECT r.id, r.org_id AS "org_id: OrgId", r.project_id AS "project_id: ProjectId", r.version,
+                  r.created_at, r.started_at, r.released_at, r.first_event, r.last_event, r.events, r.url,
+                  r.ref AS reference
+             FROM crash_releases r
+             JOIN crash_projects p ON p.id = r.project_id AND p.deleted_at IS NULL
+            WHERE r.org_id = $1 AND ($2::timestamptz IS NULL OR (r.created_at, r.id) < ($2, $3::uuid))
+            ORDER BY r.created_at DESC, r.id DESC LIMIT $4"#,
+        org.0,
+        at,
+        id,
+        limit
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// The projects that have a release of this version; at most 100.
+pub(crate) async fn projects_with(
+    pool: &PgPool,
+    org: OrgId,
+    version: &str,
+) -> Result<Vec<ProjectId>> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT r.project_id AS "project_id: ProjectId" FROM crash_releases r
+             JOIN crash_projects p ON p.id = r.project_id AND p.deleted_at IS NULL
+            WHERE r.org_id = $1 AND r.version = $2 ORDER BY r.created_at LIMIT 100"#,
+        org.0,
+        version
     )
     .fetch_all(pool)
     .await?)
@@ -314,10 +361,10 @@ pub(crate) async fn previous(
              JOIN crash_releases p ON p.org_id = r.org_id AND p.project_id = r.project_id AND p.id <> r.id
               AND CASE WHEN p.sort_key IS NULL OR r.sort_key IS NULL
                        THEN coalesce(p.first_event, p.created_at) < coalesce(r.first_event, r.created_at)
-                       ELSE p.sort_key < r.sort_key END
+                       ELSE p.sort_key COLLATE "C" < r.sort_key COLLATE "C" END
             WHERE r.org_id = $1 AND r.id = $2
               AND (NOT $3 OR EXISTS (SELECT FROM crash_release_commits c WHERE c.release_id = p.id))
-            ORDER BY p.sort_key DESC NULLS LAST, coalesce(p.first_event, p.created_at) DESC LIMIT 1"#,
+            ORDER BY p.sort_key COLLATE "C" DESC NULLS LAST, coalesce(p.first_event, p.created_at) DESC LIMIT 1"#,
         release.org_id.0,
         release.id,
         with_commits
@@ -326,9 +373,6 @@ pub(crate) async fn previous(
     .await?)
 }
 
-fn sort_key(_version: &str) -> Option<String> {
-    None
-}
 
 /// Whoever changes the commits of a release does so alone.
 pub(crate) async fn lock(db: &mut PgConnection, org: OrgId, release: Uuid) -> Result<()> {
