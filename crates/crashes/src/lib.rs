@@ -181,13 +181,19 @@ impl Crashes {
             .routes(routes!(projects::keys::patch_crash_key, projects::keys::delete_crash_key))
             .routes(routes!(artifacts::http::list_artifacts))
             .routes(routes!(artifacts::http::get_artifact, artifacts::http::delete_artifact))
-            .routes(routes!(releases::http::list_crash_releases, releases::http::create_crash_release))
+            .routes(routes!(
+                releases::http::list_crash_releases,
+                releases::http::create_crash_release
+            ))
             .routes(routes!(
                 releases::http::get_crash_release,
                 releases::http::patch_crash_release,
                 releases::http::delete_crash_release
             ))
-            .routes(routes!(releases::http::list_release_commits, releases::http::put_release_commits))
+            .routes(routes!(
+                releases::http::list_release_commits,
+                releases::http::put_release_commits
+            ))
             .routes(routes!(releases::http::list_deploys, releases::http::create_deploy))
             .routes(routes!(releases::suspects::list_suspects))
             .merge(issues::http::routes())

@@ -64,7 +64,7 @@ pub struct Entry {
 }
 
 /// An open bundle.
-pub struct Bundle<'data> {
+pub struct Bundle<D: AsRef<[u8]>> {
     /// Of the native module whose sources these are.
     pub debug_id: Option<String>,
     pub code_id: Option<String>,
@@ -75,7 +75,7 @@ pub struct Bundle<'data> {
     pub release: Option<String>,
     pub dist: Option<String>,
     pub entries: Vec<Entry>,
-    archive: ZipArchive<Cursor<&'data [u8]>>,
+    archive: ZipArchive<Cursor<D>>,
 }
 
 #[derive(Deserialize)]
@@ -96,18 +96,20 @@ struct ManifestEntry {
     headers: BTreeMap<String, String>,
 }
 
-impl<'data> Bundle<'data> {
+impl Bundle<&[u8]> {
     /// Whether the bytes begin as a bundle does.
     pub fn test(data: &[u8]) -> bool {
         data.starts_with(&MAGIC)
     }
+}
 
+impl<D: AsRef<[u8]>> Bundle<D> {
     /// Reads the manifest; also of a plain ZIP that has one.
-    pub fn parse(data: &'data [u8]) -> Result<Self, Malformed> {
+    pub fn parse(data: D) -> Result<Self, Malformed> {
         guarded(|| Self::open(data))
     }
 
-    fn open(data: &'data [u8]) -> Result<Self, Malformed> {
+    fn open(data: D) -> Result<Self, Malformed> {
         let mut archive = ZipArchive::new(Cursor::new(data))
             .map_err(|e| Malformed::new(format_args!("not a ZIP: {e}")))?;
         if archive.len() > MAX_ENTRIES + 1 {
@@ -169,15 +171,15 @@ impl ManifestEntry {
     }
 }
 
-fn entry<'a, 'data>(
-    archive: &'a mut ZipArchive<Cursor<&'data [u8]>>,
+fn entry<'a, D: AsRef<[u8]>>(
+    archive: &'a mut ZipArchive<Cursor<D>>,
     name: &str,
-) -> Result<zip::read::ZipFile<'a, Cursor<&'data [u8]>>, Malformed> {
+) -> Result<zip::read::ZipFile<'a, Cursor<D>>, Malformed> {
     archive.by_name(name).map_err(|e| Malformed::new(format_args!("{name}: {e}")))
 }
 
-fn read(
-    archive: &mut ZipArchive<Cursor<&[u8]>>,
+fn read<D: AsRef<[u8]>>(
+    archive: &mut ZipArchive<Cursor<D>>,
     name: &str,
     limit: u64,
 ) -> Result<Vec<u8>, Malformed> {

@@ -204,7 +204,7 @@ fn of_object(object: &Object<'_>) -> ObjectInfo {
     }
 }
 
-fn of_bundle(bundle: &Bundle<'_>) -> ObjectInfo {
+fn of_bundle(bundle: &Bundle<&[u8]>) -> ObjectInfo {
     ObjectInfo {
         format: Format::SourceBundle,
         kind: "src",

@@ -124,7 +124,11 @@ fn trim(dir: &Path, budget: u64, newest: &Path) -> io::Result<()> {
         // One that goes away meanwhile is gone.
         let Ok(data) = entry.metadata() else { continue };
         if data.is_file() {
-            files.push((data.modified().unwrap_or(SystemTime::UNIX_EPOCH), data.len(), entry.path()));
+            files.push((
+                data.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                data.len(),
+                entry.path(),
+            ));
         }
     }
     let mut total: u64 = files.iter().map(|(_, size, _)| size).sum();

@@ -46,7 +46,10 @@ impl Artifacts {
             return Err(Error::new(
                 StatusCode::BAD_REQUEST,
                 "wrong_checksum",
-                format!("the chunk {} does not have this SHA-1; send it again", hex::encode(checksum)),
+                format!(
+                    "the chunk {} does not have this SHA-1; send it again",
+                    hex::encode(checksum)
+                ),
             ));
         }
         let now = self.clock.now();

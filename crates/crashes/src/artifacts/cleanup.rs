@@ -34,7 +34,8 @@ async fn clean_up(artifacts: Artifacts, context: JobContext) -> Result<JobReport
     let unused_since = now.checked_sub_signed(retention).unwrap_or(DateTime::<Utc>::MIN_UTC);
     let mut items_handled = 0;
     // Each leaves to the next what it makes superfluous.
-    for step in [Step::Artifacts(unused_since), Step::Blobs(now - GRACE), Step::Chunks(now - GRACE)] {
+    for step in [Step::Artifacts(unused_since), Step::Blobs(now - GRACE), Step::Chunks(now - GRACE)]
+    {
         while !context.cancel.is_cancelled() {
             let gone = step.batch(&artifacts.pool).await?;
             items_handled += gone;

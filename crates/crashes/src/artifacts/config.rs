@@ -71,12 +71,7 @@ impl Config {
             max_bytes: env.number("LOOM_SERVER_ARTIFACTS_MAX_BYTES", 2 << 30, 1 << 10, 16 << 30),
             retention: Duration::from_secs(days * 86_400),
             cache_dir: data_dir.join("cache/artifacts"),
-            cache_bytes: env.number(
-                "LOOM_SERVER_ARTIFACTS_CACHE_BYTES",
-                2 << 30,
-                1 << 20,
-                1 << 44,
-            ),
+            cache_bytes: env.number("LOOM_SERVER_ARTIFACTS_CACHE_BYTES", 2 << 30, 1 << 20, 1 << 44),
             symbolication: loom_symbolication::Config {
                 cache_dir: data_dir.join("cache/symbols"),
                 cache_bytes: env.number(
@@ -93,13 +88,11 @@ impl Config {
 
 fn load_s3(env: &mut Env) -> Option<S3> {
     let bucket = env.optional::<String>("LOOM_SERVER_ARTIFACTS_S3_BUCKET", "a name");
-    let region = env.get(
-        "LOOM_SERVER_ARTIFACTS_S3_REGION",
-        "us-east-1".to_owned(),
-        "a region",
-    );
+    let region = env.get("LOOM_SERVER_ARTIFACTS_S3_REGION", "us-east-1".to_owned(), "a region");
     let endpoint = env.optional::<String>("LOOM_SERVER_ARTIFACTS_S3_ENDPOINT", "an http(s) URL");
-    if endpoint.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://"))
+    if endpoint
+        .as_ref()
+        .is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://"))
     {
         env.problem("LOOM_SERVER_ARTIFACTS_S3_ENDPOINT", "must be an http(s) URL");
     }

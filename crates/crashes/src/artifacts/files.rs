@@ -2,7 +2,9 @@
 
 use chrono::TimeDelta;
 use loom_core::{Error, Result, id::ProjectId, port::BoxFuture};
-use loom_symbolication::{File, Files, Wanted, bundle::Bundle, normalize_code_id, normalize_debug_id};
+use loom_symbolication::{
+    File, Files, Wanted, bundle::Bundle, normalize_code_id, normalize_debug_id,
+};
 use sha2::{Digest, Sha256};
 use symbolic_common::ByteView;
 
@@ -43,7 +45,8 @@ impl Artifacts {
             }
             Wanted::SourceBundle { debug_id } => {
                 let id = normal(debug_id);
-                let bundle = store::by_id(pool, project, What::Sources, Some(&id), None, &[]).await?;
+                let bundle =
+                    store::by_id(pool, project, What::Sources, Some(&id), None, &[]).await?;
                 if bundle.is_some() {
                     return Ok(bundle);
                 }
@@ -189,12 +192,7 @@ mod tests {
     fn a_script_is_found_under_the_forms_that_its_url_may_have_been_uploaded_with() {
         assert_eq!(
             forms("https://x.io/a/app.js?v=2"),
-            [
-                "https://x.io/a/app.js?v=2",
-                "https://x.io/a/app.js",
-                "~/a/app.js?v=2",
-                "~/a/app.js"
-            ]
+            ["https://x.io/a/app.js?v=2", "https://x.io/a/app.js", "~/a/app.js?v=2", "~/a/app.js"]
         );
         assert_eq!(forms("app:///index.js"), ["app:///index.js", "~/index.js"]);
         assert_eq!(forms("/srv/a.js"), ["/srv/a.js", "~/srv/a.js"]);

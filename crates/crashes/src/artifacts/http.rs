@@ -92,9 +92,14 @@ pub(crate) async fn upload_artifact(
     about.uploaded_by = Some(principal.name.to_string());
     let (artifact, is_new) = crashes.artifacts.finish(&project, staged, about).await?;
     if is_new {
-        let details = json!({"project": project.slug, "name": artifact.name, "kind": artifact.kind});
+        let details =
+            json!({"project": project.slug, "name": artifact.name, "kind": artifact.kind});
         let target = artifact.id.to_string();
-        crashes.deps.audit.done(&principal, &info, "crash_artifact.create", target, details).await?;
+        crashes
+            .deps
+            .audit
+            .done(&principal, &info, "crash_artifact.create", target, details)
+            .await?;
     }
     let location = format!("/api/crash/projects/{}/artifacts/{}", project.id, artifact.id);
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -131,7 +136,10 @@ async fn read(
                 _ if value.is_empty() => {}
                 "kind" => {
                     let kind = serde_json::from_value(json!(value)).map_err(|_| {
-                        Error::invalid("kind", "is `source_map`, `minified_source` or a kind of debug file")
+                        Error::invalid(
+                            "kind",
+                            "is `source_map`, `minified_source` or a kind of debug file",
+                        )
                     })?;
                     about.kind = Some(kind);
                 }

@@ -136,9 +136,10 @@ impl Artifacts {
     ) -> Result<(Artifact, bool)> {
         let done = async {
             let about = about.check()?;
-            let found = self.look(&staged.location, &about).await?.map_err(|error| {
-                Error::invalid("file", format!("this is no artifact: {error}"))
-            })?;
+            let found = self
+                .look(&staged.location, &about)
+                .await?
+                .map_err(|error| Error::invalid("file", format!("this is no artifact: {error}")))?;
             self.register(project, &Content::New(&staged), &found, &about).await
         };
         match done.await {
@@ -196,7 +197,9 @@ impl Artifacts {
     ) -> Result<(ArtifactId, bool)> {
         let now = self.clock.now();
         let (sha256, size): (&[u8], _) = match content {
-            Content::New(staged) => (&staged.sha256, i64::try_from(staged.size).unwrap_or(i64::MAX)),
+            Content::New(staged) => {
+                (&staged.sha256, i64::try_from(staged.size).unwrap_or(i64::MAX))
+            }
             Content::There(blob) => (&blob.sha256, blob.size),
         };
         let mut tx = loom_db::begin(&self.pool).await?;
@@ -209,7 +212,9 @@ impl Artifacts {
             }
             Content::There(blob) => {
                 if !store::hold_blob(&mut tx, project.org, &blob.sha256, now).await? {
-                    return Err(Error::unavailable("the file was removed meanwhile; send it again"));
+                    return Err(Error::unavailable(
+                        "the file was removed meanwhile; send it again",
+                    ));
                 }
             }
         }

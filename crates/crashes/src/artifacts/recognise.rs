@@ -55,11 +55,7 @@ fn size(data: &[u8]) -> i64 {
     i64::try_from(data.len()).unwrap_or(i64::MAX)
 }
 
-fn of_objects(
-    infos: Vec<ObjectInfo>,
-    data: &[u8],
-    about: &About,
-) -> Result<Recognised, Malformed> {
+fn of_objects(infos: Vec<ObjectInfo>, data: &[u8], about: &About) -> Result<Recognised, Malformed> {
     let format = infos.first().map(|info| info.format);
     let kind = match format {
         Some(Format::Elf) => ArtifactKind::Elf,
@@ -199,13 +195,19 @@ fn of_script(data: &[u8], about: &About) -> Result<Recognised, Malformed> {
 fn of_map(data: &[u8]) -> Result<MapHead, Malformed> {
     // Some servers put this before JSON, so that no page can run it.
     let json = match data.strip_prefix(b")]}'") {
-        Some(rest) => rest.iter().position(|byte| *byte == b'\n').map_or(rest, |at| rest.split_at(at).1),
+        Some(rest) => {
+            rest.iter().position(|byte| *byte == b'\n').map_or(rest, |at| rest.split_at(at).1)
+        }
         None => data,
     };
     let map: MapHead = serde_json::from_slice(json)
         .map_err(|error| Malformed::new(format_args!("not a source map: {error}")))?;
     let is_map = map.version.is_some() && (map.mappings.is_some() || map.sections.is_some());
-    if is_map { Ok(map) } else { Err(Malformed::new("not a source map: no `version` and `mappings`")) }
+    if is_map {
+        Ok(map)
+    } else {
+        Err(Malformed::new("not a source map: no `version` and `mappings`"))
+    }
 }
 
 /// Debug id and map of a script, as its last lines say them.

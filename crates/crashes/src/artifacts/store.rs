@@ -14,7 +14,11 @@ use super::model::{Artifact, ArtifactFilter, ArtifactKind, ArtifactObject, What}
 const SHOWN: i64 = 200;
 
 /// A name of the store that an upload is about to use; it is free again after `remove_after`.
-pub(crate) async fn reserve(pool: &PgPool, location: &str, remove_after: DateTime<Utc>) -> Result<()> {
+pub(crate) async fn reserve(
+    pool: &PgPool,
+    location: &str,
+    remove_after: DateTime<Utc>,
+) -> Result<()> {
     sqlx::query!(
         "INSERT INTO crash_loose_objects (location, remove_after) VALUES ($1, $2)",
         location,
@@ -162,7 +166,8 @@ pub(crate) async fn insert_objects(
     objects: &[ArtifactObject],
 ) -> Result<()> {
     // Arrays of different lengths do not go through UNNEST: features as words in one text.
-    let column = |of: fn(&ArtifactObject) -> Option<String>| objects.iter().map(of).collect::<Vec<_>>();
+    let column =
+        |of: fn(&ArtifactObject) -> Option<String>| objects.iter().map(of).collect::<Vec<_>>();
     let (debug_ids, code_ids) = (column(|o| o.debug_id.clone()), column(|o| o.code_id.clone()));
     let (archs, urls) = (column(|o| o.arch.clone()), column(|o| o.url.clone()));
     let (entries, maps) = (column(|o| o.entry.clone()), column(|o| o.source_map.clone()));
@@ -257,7 +262,8 @@ pub(crate) async fn list(
            FROM crash_artifacts WHERE org_id = ",
     );
     sql.push_bind(org).push(" AND project_id = ").push_bind(project);
-    for (condition, value) in [(" AND release = ", &filter.release), (" AND dist = ", &filter.dist)] {
+    for (condition, value) in [(" AND release = ", &filter.release), (" AND dist = ", &filter.dist)]
+    {
         if let Some(value) = value {
             sql.push(condition).push_bind(value.clone());
         }
@@ -346,7 +352,8 @@ pub(crate) async fn by_id(
     }
     sql.push(")");
     if !features.is_empty() {
-        sql.push(" AND o.features && ").push_bind(features.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>());
+        sql.push(" AND o.features && ")
+            .push_bind(features.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>());
     }
     sql.push(" ORDER BY ");
     if let Some(debug_id) = debug_id {

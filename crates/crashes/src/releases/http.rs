@@ -18,8 +18,8 @@ use serde_json::json;
 use super::{
     check_version,
     model::{
-        CommitPage, Deploy, DeployPage, NewCommits, NewDeploy, NewRelease, Release, ReleaseFilter, ReleasePage,
-        ReleasePatch, ReleaseView, bounded,
+        CommitPage, Deploy, DeployPage, NewCommits, NewDeploy, NewRelease, Release, ReleaseFilter,
+        ReleasePage, ReleasePatch, ReleaseView, bounded,
     },
     not_found, store,
 };
@@ -91,12 +91,16 @@ pub(crate) async fn create_crash_release(
     let project = crashes.project(&principal, &named).await?;
     new.check()?;
     let Some(release) = crashes.make_release(&project, &new).await? else {
-        return Err(Error::conflict("release_exists", "there is a release of this version already"));
+        return Err(Error::conflict(
+            "release_exists",
+            "there is a release of this version already",
+        ));
     };
     let details = json!({"project": project.slug});
     let target = release.version.clone();
     crashes.deps.audit.done(&principal, &info, "crash_release.create", target, details).await?;
-    let version = percent_encoding::utf8_percent_encode(&release.version, percent_encoding::NON_ALPHANUMERIC);
+    let version =
+        percent_encoding::utf8_percent_encode(&release.version, percent_encoding::NON_ALPHANUMERIC);
     let location = format!("/api/crash/projects/{}/releases/{version}", project.id);
     let view = crashes.view_release(&project, release).await?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
@@ -274,7 +278,8 @@ pub(crate) async fn list_deploys(
     let kind = format!("deploys {}", release.id);
     let after = page.after_time(&kind)?;
     let one_more = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let found = store::deploys(&crashes.deps.pool, project.org, release.id, after, one_more).await?;
+    let found =
+        store::deploys(&crashes.deps.pool, project.org, release.id, after, one_more).await?;
     let (deploys, next_cursor) = page::cut(found, limit, &kind, |d| (d.finished_at, d.id));
     Ok(Json(DeployPage { deploys, next_cursor }))
 }

@@ -211,7 +211,10 @@ pub(crate) fn bounded(commits: Vec<Commit>) -> Result<Vec<Commit>> {
     let mut seen = HashSet::new();
     let mut kept = Vec::new();
     for (n, commit) in commits.into_iter().take(MAX_COMMITS).enumerate() {
-        if commit.sha.is_empty() || commit.sha.len() > 64 || !commit.sha.chars().all(|c| c.is_ascii_graphic()) {
+        if commit.sha.is_empty()
+            || commit.sha.len() > 64
+            || !commit.sha.chars().all(|c| c.is_ascii_graphic())
+        {
             return Err(Error::invalid(format!("commits[{n}].sha"), "is the name of a commit"));
         }
         check_time(&format!("commits[{n}].at"), commit.at)?;

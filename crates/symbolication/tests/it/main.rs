@@ -8,5 +8,11 @@
     reason = "tests"
 )]
 
+mod cache;
+mod formats;
+mod hostile;
 mod inspect;
+mod mapping;
+mod native;
+mod script;
 mod support;
