@@ -180,6 +180,7 @@ impl Crashes {
             .routes(routes!(projects::keys::list_crash_keys, projects::keys::create_crash_key))
             .routes(routes!(projects::keys::patch_crash_key, projects::keys::delete_crash_key))
             .routes(routes!(artifacts::http::list_artifacts))
+            .routes(routes!(artifacts::http::reprocess_found))
             .routes(routes!(artifacts::http::get_artifact, artifacts::http::delete_artifact))
             .routes(routes!(
                 releases::http::list_crash_releases,

@@ -132,7 +132,7 @@ fn normal(id: &str) -> String {
 
 /// The forms that a URL may have been uploaded under, those that say most first: whole, without its query,
 /// at any origin.
-fn forms(url: &str) -> Vec<String> {
+pub(super) fn forms(url: &str) -> Vec<String> {
     let bare = url.split(['?', '#']).next().unwrap_or(url);
     let mut forms = vec![url.to_owned(), bare.to_owned()];
     for form in [url, bare] {

@@ -26,7 +26,7 @@ use super::{
     objects::Staged,
     store,
 };
-use crate::Crashes;
+use crate::{Crashes, pipeline::http::Requeued};
 
 /// Nothing comes in for so long: whoever sends is gone.
 const IDLE: Duration = Duration::from_secs(60);
@@ -357,4 +357,29 @@ async fn find(
 
 fn not_found() -> Error {
     Error::not_found("artifact")
+}
+
+/// Process issues again that lacked a file which is there now
+///
+/// To be called when files came after the events that need them. What is grouped stays in its issue.
+#[utoipa::path(
+    post,
+    path = "/api/crash/projects/{project}/artifacts/reprocess",
+    operation_id = "reprocess_found",
+    tag = "crashes",
+    security(("api_key" = [])),
+    params(("project" = String, Path, description = "Id, number or slug")),
+    responses((status = 202, body = Requeued),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`crashes:write` is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn reprocess_found(
+    State(crashes): State<Crashes>,
+    principal: Principal,
+    Path(named): Path<String>,
+) -> Result<Response> {
+    authorize(&principal, Action::Use(Scope::CrashesWrite))?;
+    let project = crashes.project(&principal, &named).await?;
+    let events = crashes.reprocess_found(&project).await?;
+    Ok((StatusCode::ACCEPTED, Json(Requeued { events })).into_response())
 }

@@ -1,6 +1,7 @@
 //! Artifacts: what symbolication reads. Contents lie once for each organisation in the object store, under
 //! names that are used once; rows say what they are and what finds them.
 
+mod again;
 mod assemble;
 mod cache;
 mod chunks;

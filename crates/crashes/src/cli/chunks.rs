@@ -278,6 +278,7 @@ pub(super) async fn reprocess(
     Path((org, project)): Path<(String, String)>,
 ) -> Result<Json<Value>> {
     let acting = crashes.writer(&principal, &org).await?;
-    crashes.project(&acting, &project).await?;
+    let project = crashes.project(&acting, &project).await?;
+    crashes.reprocess_found(&project).await?;
     Ok(Json(json!({})))
 }

@@ -2,3 +2,4 @@
 
 mod artifacts;
 mod projects;
+mod sentry_cli;
