@@ -18,6 +18,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) fn all(crashes: &Crashes) -> Vec<Job> {
     let (making, cleaning, purging) = (crashes.clone(), crashes.clone(), crashes.clone());
     vec![
+        crate::artifacts::job(crashes),
+        crate::issues::job(crashes),
         Job::new(
             "crash-partition-maintenance",
             "Crash event partitions",

@@ -1,11 +1,14 @@
 //! Error tracking: projects, events, issues, releases, artifacts.
 
+mod artifacts;
+mod cli;
 mod capture;
 mod config;
 mod directory;
 mod event;
 mod extras;
 mod grouping;
+mod issues;
 mod health;
 mod intake;
 mod jobs;
@@ -13,6 +16,7 @@ mod own;
 mod pipeline;
 mod projects;
 mod release;
+mod releases;
 mod scrub;
 mod sinks;
 mod symbols;
@@ -20,7 +24,7 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::{Extension, middleware};
+use axum::{Extension, extract::DefaultBodyLimit, middleware};
 use loom_core::{
     Clock,
     extract::BodyLimit,
@@ -31,6 +35,7 @@ use loom_core::{
 };
 use loom_db::{Announcer, Hub};
 use loom_notify::Notify;
+use loom_symbolication::Symbolicator;
 use loom_vault::Vault;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +80,10 @@ pub struct Inner {
     deps: Deps,
     config: Config,
     announcer: Announcer,
+    artifacts: artifacts::Artifacts,
+    /// Gives stacks their symbols; asks `artifacts` for files.
+    symbolicator: Symbolicator,
+    pub(crate) watchers: issues::Watchers,
     writer: Writer<intake::Intake>,
     pipeline: Arc<pipeline::Pipeline>,
 }
@@ -90,6 +99,17 @@ impl std::ops::Deref for Crashes {
 impl Crashes {
     pub fn new(deps: Deps, config: Config) -> Self {
         let announcer = Announcer::new(deps.pool.clone(), CHANNEL);
+        let artifacts = artifacts::Artifacts::new(
+            deps.pool.clone(),
+            deps.clock.clone(),
+            announcer.clone(),
+            config.artifacts.clone(),
+        );
+        let symbolicator = Symbolicator::new(
+            Arc::new(artifacts.clone()),
+            config.artifacts.symbolication.clone(),
+        );
+        let watchers = issues::Watchers::new(&deps.stop);
         let pipeline = Arc::new(pipeline::Pipeline::new(config.workers.max(1)));
         let wake = {
             let (pipeline, announcer) = (Arc::clone(&pipeline), announcer.clone());
@@ -99,13 +119,24 @@ impl Crashes {
             }
         };
         let writer = intake::writer(&deps.pool, Arc::new(wake));
-        Self(Arc::new(Inner { deps, config, announcer, writer, pipeline }))
+        Self(Arc::new(Inner {
+            deps,
+            config,
+            announcer,
+            artifacts,
+            symbolicator,
+            watchers,
+            writer,
+            pipeline,
+        }))
     }
 
     /// Begins to process what was taken, and to hear other replicas.
     pub fn start(&self) {
         self.announcer.start();
+        self.follow_stream();
         self.deps.directory.follow(self.deps.stop.clone());
+        artifacts::follow(self);
         self.start_pipeline();
     }
 
@@ -119,7 +150,9 @@ impl Crashes {
     }
 
     /// Says good-bye to all who watch.
-    pub fn end_streams(&self) {}
+    pub fn end_streams(&self) {
+        self.watchers.leaving.cancel();
+    }
 
     /// Finishes the batch that is being processed.
     pub async fn close(&self) {
@@ -154,6 +187,25 @@ impl Crashes {
             .routes(routes!(projects::keys::patch_crash_key, projects::keys::delete_crash_key))
             .routes(routes!(own::get_web_config))
             .routes(routes!(own::get_cli_config))
+            .routes(routes!(artifacts::http::list_artifacts))
+            .routes(routes!(artifacts::http::reprocess_found))
+            .routes(routes!(artifacts::http::get_artifact, artifacts::http::delete_artifact))
+            .routes(routes!(
+                releases::http::list_crash_releases,
+                releases::http::create_crash_release
+            ))
+            .routes(routes!(
+                releases::http::get_crash_release,
+                releases::http::patch_crash_release,
+                releases::http::delete_crash_release
+            ))
+            .routes(routes!(
+                releases::http::list_release_commits,
+                releases::http::put_release_commits
+            ))
+            .routes(routes!(releases::http::list_deploys, releases::http::create_deploy))
+            .routes(routes!(releases::suspects::list_suspects))
+            .merge(issues::http::routes())
             .routes(routes!(pipeline::http::list_parked_events))
             .routes(routes!(pipeline::http::retry_parked_events))
             .routes(routes!(pipeline::http::reprocess_issue))
@@ -162,6 +214,21 @@ impl Crashes {
             .routes(routes!(extras::http::list_crash_feedback))
             .route_layer(middleware::from_fn(principal::required))
             .merge(capture)
+            .with_state(self.clone())
+    }
+
+    /// The files of projects, as symbolication finds them.
+    pub fn files(&self) -> impl loom_symbolication::Files + use<> {
+        self.artifacts.clone()
+    }
+
+    /// Native routes whose bodies take their time: without the time limit of the others.
+    pub fn upload_routes(&self) -> OpenApiRouter {
+        OpenApiRouter::new()
+            .routes(routes!(artifacts::http::upload_artifact))
+            .routes(routes!(artifacts::http::download_artifact))
+            .layer(DefaultBodyLimit::disable())
+            .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }
 }

@@ -354,6 +354,8 @@ pub fn routes(
 ) -> (Router, OpenApi) {
     // Replies of the providers pass as they are: no compression, and time limits of their own.
     let (llm, llm_document) = features.llm.routes().split_for_parts();
+    // Files of gigabytes, and none of them compressed on the way.
+    let (uploads, uploads_document) = features.crashes.upload_routes().split_for_parts();
     let native = OpenApiRouter::with_openapi(meta::openapi())
         .merge(health.routes())
         .merge(meta::metrics_routes(Gauges::new(features, health, database)))
@@ -372,6 +374,7 @@ pub fn routes(
         );
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
+    document.merge(uploads_document);
     let native = native
         .merge(meta::document_routes(&document))
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
@@ -384,12 +387,14 @@ pub fn routes(
     };
     let router = native
         .merge(llm)
+        .merge(uploads)
         .merge(features.scm.git_routes())
         .fallback(layers::no_such_route)
         .method_not_allowed_fallback(layers::wrong_method)
         .layer(cors(&config.http))
         // What applications send, from any page that their project allows: origins of its own.
         .merge(features.ingest.routes())
+        .merge(features.crashes.cli_routes())
         .merge(features.crons.ping_routes())
         .merge(features.sessions.capture_routes())
         .layer(middleware::from_fn_with_state(outermost, layers::observe));

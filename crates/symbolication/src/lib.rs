@@ -1,13 +1,33 @@
 //! Addresses and minified positions into functions, files and lines. Knows files, no database and no
 //! project: where the files are is the caller's matter ([`Files`]).
 
-use std::{path::PathBuf, sync::Arc};
+pub mod bundle;
+mod derived;
+mod guard;
+mod inspect;
+mod lookup;
+mod mapping;
+mod model;
+mod native;
+mod script;
+mod sources;
+mod symbolicator;
+
+use std::path::PathBuf;
 
 use loom_core::{
     Result,
     id::{ArtifactId, ProjectId},
     port::BoxFuture,
 };
+
+pub use guard::Malformed;
+pub use inspect::{
+    Features, Format, ObjectInfo, debug_id_of_build_id, inspect, normalize_code_id,
+    normalize_debug_id,
+};
+pub use model::*;
+pub use symbolicator::Symbolicator;
 
 /// Which file could know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,13 +66,6 @@ pub trait Files: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<File>>>;
 }
 
-/// Symbolicates, with caches of derived files on disk.
-#[derive(Clone)]
-pub struct Symbolicator {
-    files: Arc<dyn Files>,
-    config: Config,
-}
-
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Derived files lie here.
@@ -61,15 +74,4 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Files that are worked on at the same time.
     pub parallel: usize,
-}
-
-impl Symbolicator {
-    pub fn new(files: Arc<dyn Files>, config: Config) -> Self {
-        Self { files, config }
-    }
-
-    /// Forgets that files of a project were not there: something was uploaded.
-    pub fn uploaded(&self, _project: ProjectId) {
-        let _ = (&self.files, &self.config);
-    }
 }

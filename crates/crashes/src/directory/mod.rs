@@ -121,10 +121,10 @@ impl ProjectDirectory for Directory {
 impl CrashDirectory for Directory {
     fn releases<'a>(
         &'a self,
-        _project: &'a Project,
-        _versions: &'a [String],
+        project: &'a Project,
+        versions: &'a [String],
     ) -> BoxFuture<'a, Result<HashMap<String, ReleaseFacts>>> {
-        Box::pin(async { Ok(HashMap::new()) })
+        Box::pin(crate::releases::facts::of(&self.0.pool, project, versions))
     }
 
     fn of_trace<'a>(

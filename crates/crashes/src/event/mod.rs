@@ -90,6 +90,7 @@ pub(crate) fn of_value(
         session_id: session_id(of).or_else(|| tagged("session_id").map(ToOwned::to_owned)),
         thread: thread(of, tagged("thread_id").or_else(|| tagged("loom.thread_id"))),
         sdk: sdk(of),
+        missing_files: Vec::new(),
         faults: Vec::new(),
         raw: Value::Null,
     };

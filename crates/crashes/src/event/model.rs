@@ -69,6 +69,8 @@ pub(crate) struct Event {
     /// The UUID of a thread of conversations (`thread_id`, `contexts.loom.thread_id` or the tag).
     pub thread: Option<uuid::Uuid>,
     pub sdk: Option<String>,
+    /// Files that symbolication would have needed.
+    pub missing_files: Vec<MissingFile>,
     /// What was wrong with what was sent, in words.
     pub faults: Vec<String>,
     /// The whole payload, an object.
@@ -133,6 +135,8 @@ pub(crate) struct Frame {
     pub symbol_addr: Option<u64>,
     /// As `abs`, `rel:0`.
     pub addr_mode: Option<String>,
+    /// Token of a .NET method.
+    pub function_id: Option<u64>,
     pub vars: Option<Value>,
     /// Made by symbolication of the call that it is inlined in.
     pub inlined: bool,
@@ -153,6 +157,24 @@ pub(crate) enum FrameStatus {
     Malformed { file: String, reason: String },
     /// No image of the event has this address.
     UnknownImage,
+}
+
+/// A file that would have given symbols, had it been uploaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct MissingFile {
+    /// `debug_file`, `mapping`, `script` or `source_map`.
+    pub kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debug_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dist: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// A module that was loaded, or a source file that has a debug id.

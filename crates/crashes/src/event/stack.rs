@@ -131,6 +131,7 @@ fn one_frame(of: &Map<String, Value>, faults: &mut Faults) -> Frame {
         instruction_addr: read::address(of, "instruction_addr", faults),
         symbol_addr: read::address(of, "symbol_addr", faults),
         addr_mode: read::string(of, "addr_mode", TYPE, faults),
+        function_id: read::address(of, "function_id", faults),
         vars: of.get("vars").filter(|vars| vars.is_object() || vars.is_array()).cloned(),
         inlined: false,
         symbolication: None,

@@ -181,7 +181,7 @@ impl Crashes {
                 continue;
             }
             match self.attach(&batch).await {
-                Ok(outcomes) => self.tell(&outcomes),
+                Ok(outcomes) => self.tell_outcomes(&outcomes),
                 Err(Failure::Database(error)) if is_of_data(&error) => {
                     if batch.len() == 1 {
                         if let Some(event) = batch.first() {
@@ -332,7 +332,7 @@ impl Crashes {
     }
 
     /// After the commit.
-    fn tell(&self, outcomes: &[Outcome]) {
+    fn tell_outcomes(&self, outcomes: &[Outcome]) {
         metrics::counter!("loom_crash_events_processed_total")
             .increment(u64::try_from(outcomes.len()).unwrap_or_default());
         let mut told = 0;

@@ -1,0 +1,282 @@
+//! Artifacts: what symbolication reads. Contents lie once for each organisation in the object store, under
+//! names that are used once; rows say what they are and what finds them.
+
+mod again;
+mod assemble;
+mod cache;
+mod chunks;
+mod cleanup;
+pub(crate) mod config;
+mod files;
+pub(crate) mod http;
+pub(crate) mod model;
+mod objects;
+mod recognise;
+mod store;
+
+use std::{path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use chrono::TimeDelta;
+use futures::Stream;
+use loom_core::{
+    Clock, Error, Result,
+    id::{ArtifactId, ProjectId},
+    port::Project,
+};
+use loom_db::{Announcer, Signal};
+use loom_symbolication::Malformed;
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::Crashes;
+
+pub(crate) use assemble::{Assembly, State};
+use cache::Cache;
+pub(crate) use chunks::CHUNK;
+pub(crate) use cleanup::job;
+use config::Config;
+use model::{About, Artifact, ArtifactObject};
+use objects::{Objects, Staged, drain};
+use recognise::{Recognised, recognise};
+
+/// Contents that nothing refers to are kept for so long; nothing that is still being uploaded takes longer.
+const GRACE: TimeDelta = TimeDelta::hours(24);
+/// Files that are looked into at the same time.
+const LOOKING: usize = 2;
+
+/// The handle; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Artifacts(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pool: PgPool,
+    clock: Clock,
+    announcer: Announcer,
+    config: Config,
+    objects: Objects,
+    cache: Cache,
+    looking: Semaphore,
+    assembling: Semaphore,
+    chunks: Semaphore,
+}
+
+impl std::ops::Deref for Artifacts {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Artifacts {
+    pub(crate) fn new(pool: PgPool, clock: Clock, announcer: Announcer, config: Config) -> Self {
+        Self(Arc::new(Inner {
+            objects: Objects::new(config.place.clone()),
+            cache: Cache::new(config.cache_dir.clone(), config.cache_bytes),
+            pool,
+            clock,
+            announcer,
+            config,
+            looking: Semaphore::new(LOOKING),
+            assembling: Semaphore::new(assemble::PARALLEL),
+            chunks: Semaphore::new(chunks::PARALLEL),
+        }))
+    }
+
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.config.max_bytes
+    }
+
+    /// A content as it comes in, into the store.
+    async fn stage(
+        &self,
+        project: &Project,
+        pieces: impl Stream<Item = Result<Bytes>>,
+    ) -> Result<Staged> {
+        let now = self.clock.now();
+        let location = Objects::name("files", project.org, loom_core::id::new_uuid(now));
+        store::reserve(&self.pool, &location, now + GRACE).await?;
+        let mut upload = self.objects.upload(&location, self.config.max_bytes).await?;
+        match drain(&mut upload, pieces).await {
+            Ok(()) => upload.finish().await,
+            Err(error) => {
+                upload.abort().await;
+                self.discard(&location).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes back what was staged. What fails here is made up for by the clean-up.
+    async fn discard(&self, location: &str) {
+        let removed = async {
+            let mut db = self.pool.acquire().await?;
+            // Not when a commit went through whose answer was lost: then it is an artifact.
+            if store::release(&mut db, location).await? {
+                drop(db);
+                self.objects.remove(location).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = removed.await {
+            tracing::debug!(%error, "a staged file stays until the clean-up");
+        }
+    }
+
+    /// Makes a staged file an artifact of a project. The artifact, and whether it is new.
+    ///
+    /// # Errors
+    /// 422 for what is no artifact.
+    pub(crate) async fn finish(
+        &self,
+        project: &Project,
+        staged: Staged,
+        about: About,
+    ) -> Result<(Artifact, bool)> {
+        let done = async {
+            let about = about.check()?;
+            let found = self
+                .look(&staged.location, &about)
+                .await?
+                .map_err(|error| Error::invalid("file", format!("this is no artifact: {error}")))?;
+            self.register(project, &Content::New(&staged), &found, &about).await
+        };
+        match done.await {
+            Ok((id, is_new)) => {
+                let stored = store::find(&self.pool, project.org, project.id, id).await?;
+                Ok((stored.ok_or_else(|| Error::not_found("artifact"))?, is_new))
+            }
+            Err(error) => {
+                self.discard(&staged.location).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// An artifact with some of what it is found by.
+    pub(crate) async fn detail(
+        &self,
+        project: &Project,
+        id: ArtifactId,
+    ) -> Result<Option<(Artifact, Vec<ArtifactObject>)>> {
+        let artifact = store::find(&self.pool, project.org, project.id, id).await?;
+        let (objects, _) = store::objects(&self.pool, project.org, id).await?;
+        Ok(artifact.map(|artifact| (artifact, objects)))
+    }
+
+    /// Looks into a file of the store.
+    async fn look(&self, location: &str, about: &About) -> Result<Result<Recognised, Malformed>> {
+        let path = self.local(location).await?;
+        let _turn = self.looking.acquire().await.map_err(Error::internal)?;
+        let about = about.clone();
+        tokio::task::spawn_blocking(move || recognise(&path, &about)).await.map_err(Error::internal)
+    }
+
+    /// The file of a location on this machine.
+    async fn local(&self, location: &str) -> Result<PathBuf> {
+        match self.objects.here(location) {
+            Some(path) => Ok(path),
+            None => {
+                let (objects, from) = (self.objects.clone(), location.to_owned());
+                let key = location.replace('/', "-");
+                self.cache
+                    .get(&key, |path| async move { objects.copy_to(&from, &path).await })
+                    .await
+            }
+        }
+    }
+
+    /// Writes the rows of an artifact. Its id, and whether it is new.
+    async fn register(
+        &self,
+        project: &Project,
+        content: &Content<'_>,
+        found: &Recognised,
+        about: &About,
+    ) -> Result<(ArtifactId, bool)> {
+        let now = self.clock.now();
+        let (sha256, size): (&[u8], _) = match content {
+            Content::New(staged) => {
+                (&staged.sha256, i64::try_from(staged.size).unwrap_or(i64::MAX))
+            }
+            Content::There(blob) => (&blob.sha256, blob.size),
+        };
+        let mut tx = loom_db::begin(&self.pool).await?;
+        let mut superfluous = None;
+        match content {
+            Content::New(staged) => {
+                if !store::take_blob(&mut tx, project.org, staged, now).await? {
+                    superfluous = Some(&staged.location);
+                }
+            }
+            Content::There(blob) => {
+                if !store::hold_blob(&mut tx, project.org, &blob.sha256, now).await? {
+                    return Err(Error::unavailable(
+                        "the file was removed meanwhile; send it again",
+                    ));
+                }
+            }
+        }
+        let new = store::NewArtifact {
+            org: project.org,
+            project: project.id,
+            sha256,
+            kind: found.kind,
+            name: about.name.as_deref().unwrap_or("file"),
+            size,
+            release: about.release.as_deref().or(found.release.as_deref()).unwrap_or_default(),
+            dist: about.dist.as_deref().or(found.dist.as_deref()).unwrap_or_default(),
+            uploaded_by: about.uploaded_by.as_deref(),
+            now,
+        };
+        let (id, is_new) = store::insert(&mut tx, &new).await?;
+        if is_new {
+            store::insert_objects(&mut tx, project.org, project.id, id, &found.objects).await?;
+        }
+        tx.commit().await?;
+        if let Some(location) = superfluous {
+            self.discard(location).await;
+        }
+        // Whoever looked for it in vain is to look again.
+        self.announcer.say(format!("artifacts {}", project.id));
+        metrics::counter!("loom_crash_artifacts_total").increment(u64::from(is_new));
+        Ok((id, is_new))
+    }
+}
+
+/// What an artifact is made of.
+enum Content<'a> {
+    New(&'a Staged),
+    There(store::Blob),
+}
+
+/// Has symbolication look again for what was not there, whoever took the upload.
+pub(crate) fn follow(crashes: &Crashes) {
+    let (symbolicator, stop) = (crashes.symbolicator.clone(), crashes.deps.stop.clone());
+    let mut said = crashes.deps.hub.subscribe(crate::CHANNEL);
+    tokio::spawn(async move {
+        loop {
+            let signal = tokio::select! {
+                () = stop.cancelled() => return,
+                signal = said.next() => signal,
+            };
+            match signal {
+                Some(Signal::Said(word)) => {
+                    if let Some(project) = heard(&word) {
+                        symbolicator.uploaded(project);
+                    }
+                }
+                // What was missed is not known; what was looked for in vain is forgotten after a while.
+                Some(Signal::ReadAgain) => {}
+                None => return,
+            }
+        }
+    });
+}
+
+/// The project that a word of [`crate::CHANNEL`] says has new artifacts.
+fn heard(word: &str) -> Option<ProjectId> {
+    word.strip_prefix("artifacts ").and_then(|id| id.parse::<Uuid>().ok()).map(ProjectId)
+}

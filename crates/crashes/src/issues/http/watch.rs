@@ -1,0 +1,114 @@
+//! Issues, followed live.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{extract::State, response::Response};
+use http::request::Parts;
+use loom_core::{
+    Path, Principal, Result,
+    authorize::{Action, authorize},
+    error::Problem,
+    principal::{Actor, Authentication, Scope},
+    sse::{self, Leash, Recheck},
+};
+use serde_json::json;
+
+use super::super::{
+    store,
+    stream::{self, Seat},
+};
+use crate::Crashes;
+
+/// Whether the watcher still may is asked so often, and before events are given out.
+const RECHECK: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// Follow a project
+///
+/// Server-sent events: first `init` with the number of open issues, then `crash.new`, `issue.new`,
+/// `issue.regressed`, `issue.resolved`, `issue.unresolved`, `issue.ignored`, `issue.assigned`,
+/// `issue.priority`, `issue.merged`, `issue.unmerged`, `issue.deleted`, each with the issue it is about.
+/// `lagged`: this many were missed; `reset`: some may have been missed - read the list again. `bye` is the
+/// last event: after an hour (`max_duration`), when the credential is not good any more (`revoked`), or when
+/// the server goes down (`shutdown`).
+#[utoipa::path(get, path = "/api/crash/projects/{project}/stream", operation_id = "watch_crash_project", tag = "crashes",
+    security(("api_key" = [])),
+    params(("project" = String, Path, description = "Id, number or slug")),
+    responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`crashes:read` is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "`too_many_watchers`", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn watch_crash_project(
+    State(crashes): State<Crashes>,
+    principal: Principal,
+    Path(project): Path<String>,
+    parts: Parts,
+) -> Result<Response> {
+    authorize(&principal, Action::Use(Scope::CrashesRead))?;
+    let project = crashes.project_head(&principal, &project).await?;
+    watch(&crashes, &principal, Some(project.id), parts).await
+}
+
+/// Follow all projects of your organisation
+///
+/// As `GET /api/crash/projects/{project}/stream`; each event says its `project_id`.
+#[utoipa::path(get, path = "/api/crash/stream", operation_id = "watch_crash_projects", tag = "crashes",
+    security(("api_key" = [])),
+    responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`crashes:read` is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "`too_many_watchers`", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn watch_crash_projects(
+    State(crashes): State<Crashes>,
+    principal: Principal,
+    parts: Parts,
+) -> Result<Response> {
+    authorize(&principal, Action::Use(Scope::CrashesRead))?;
+    watch(&crashes, &principal, None, parts).await
+}
+
+async fn watch(
+    crashes: &Crashes,
+    principal: &Principal,
+    project: Option<loom_core::id::ProjectId>,
+    parts: Parts,
+) -> Result<Response> {
+    let seat = Seat::take(crashes, holder(principal))?;
+    // What happens while the issues are counted is told, too.
+    let listening = stream::listen(crashes);
+    let open = store::detail::open(&crashes.deps.pool, principal.org, project).await?;
+    let init = json!({ "project_id": project, "issue_count": open });
+    let leash =
+        Leash::new(crashes.watchers.leaving.clone(), recheck(crashes, principal, parts), RECHECK, LONGEST);
+    let scope = stream::Scope { org: principal.org, project };
+    Ok(sse::raw_response(stream::events(scope, listening, &init, seat, leash)))
+}
+
+/// Asks who is behind the request once more, and what they may now.
+fn recheck(crashes: &Crashes, principal: &Principal, parts: Parts) -> Recheck {
+    let (again, parts, org) = (Arc::clone(&crashes.deps.who), Arc::new(parts), principal.org);
+    Box::new(move || {
+        let (again, parts) = (Arc::clone(&again), Arc::clone(&parts));
+        Box::pin(async move {
+            match again.again(&parts).await {
+                Authentication::Known(now) => {
+                    now.org == org && authorize(&now, Action::Use(Scope::CrashesRead)).is_ok()
+                }
+                // Nobody could be asked: an outage is no reason to go blind, and while it lasts
+                // nothing is revoked.
+                Authentication::Refused(error) => error.status().is_server_error(),
+                Authentication::Anonymous => false,
+            }
+        })
+    })
+}
+
+/// Whose streams are counted together.
+fn holder(principal: &Principal) -> String {
+    match principal.actor {
+        Actor::User(id) => format!("user:{id}"),
+        Actor::Service(id) => format!("service:{id}"),
+        Actor::Weaver(id) => format!("weaver:{id}"),
+    }
+}

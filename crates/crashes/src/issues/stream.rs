@@ -1,0 +1,235 @@
+//! Who watches issues: what any server says on the channel goes to the watchers of all servers.
+
+use std::{
+    collections::HashMap,
+    fmt::Write,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use loom_core::{
+    Error, Result,
+    id::{OrgId, ProjectId},
+    sse::{Bye, KEEP_ALIVE, Leash},
+};
+use loom_db::{READ_AGAIN, Signal, Subscription};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::Crashes;
+
+/// What words on the channel begin with that are for watchers.
+const WORD: &str = "stream ";
+/// Streams of a server, and of one who watches.
+const MOST: usize = 2000;
+const MOST_OF_ONE: usize = 50;
+/// A watcher that falls behind by more is told that it lags.
+const BACKLOG: usize = 1024;
+/// Events are given out on an authorisation that is no older than this.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Something that watchers are told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) org: OrgId,
+    pub(crate) project: ProjectId,
+    /// `crash.new`, `issue.new`, `issue.regressed`, `issue.resolved`…
+    pub(crate) event: String,
+    pub(crate) data: Value,
+}
+
+#[derive(Clone, Debug)]
+enum Heard {
+    Told(Arc<Told>),
+    /// Words may have been missed.
+    Reset,
+}
+
+/// The watchers of this server.
+pub(crate) struct Watchers {
+    seats: Mutex<HashMap<String, usize>>,
+    heard: broadcast::Sender<Heard>,
+    /// Ends all streams.
+    pub(crate) leaving: CancellationToken,
+}
+
+impl Watchers {
+    pub(crate) fn new(stop: &CancellationToken) -> Self {
+        let heard = broadcast::channel(BACKLOG).0;
+        Self { seats: Mutex::default(), heard, leaving: stop.child_token() }
+    }
+}
+
+impl Crashes {
+    /// Tells the watchers of all servers; to be called after the commit.
+    pub(crate) fn tell(&self, told: &Told) {
+        if let Ok(json) = serde_json::to_string(told) {
+            self.announcer.say(format!("{WORD}{json}"));
+        }
+    }
+
+    /// Passes on what is said on the channel, until the hub stops.
+    pub(crate) fn follow_stream(&self) {
+        let mut words = self.deps.hub.subscribe(crate::CHANNEL);
+        let crashes = self.clone();
+        tokio::spawn(async move {
+            while let Some(heard) = next(&mut words).await {
+                // Nobody watches: nobody is told.
+                let _ = crashes.watchers.heard.send(heard);
+            }
+        });
+    }
+}
+
+async fn next(words: &mut Subscription) -> Option<Heard> {
+    loop {
+        match words.next().await? {
+            Signal::ReadAgain => return Some(Heard::Reset),
+            Signal::Said(word) if *word == *READ_AGAIN => return Some(Heard::Reset),
+            Signal::Said(word) => {
+                let told = word.strip_prefix(WORD).and_then(|json| serde_json::from_str(json).ok());
+                if let Some(told) = told {
+                    return Some(Heard::Told(Arc::new(told)));
+                }
+            }
+        }
+    }
+}
+
+/// A watcher's place among them; given back when dropped.
+pub(crate) struct Seat {
+    crashes: Crashes,
+    who: String,
+}
+
+impl Seat {
+    /// # Errors
+    /// 429 when there are too many, with what to do.
+    pub(crate) fn take(crashes: &Crashes, who: String) -> Result<Self> {
+        let refused = |detail: String| {
+            Err(Error::new(::http::StatusCode::TOO_MANY_REQUESTS, "too_many_watchers", detail)
+                .retry_after(Duration::from_secs(30)))
+        };
+        let mut seats = crashes.watchers.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if seats.get(&who).is_some_and(|count| *count >= MOST_OF_ONE) {
+            return refused(format!(
+                "you follow {MOST_OF_ONE} streams of crashes on this server already; close one, or \
+                 follow all projects with GET /api/crash/stream"
+            ));
+        }
+        if seats.values().sum::<usize>() >= MOST {
+            return refused(format!(
+                "{MOST} streams of crashes are open on this server, which is the most; try again later"
+            ));
+        }
+        *seats.entry(who.clone()).or_default() += 1;
+        drop(seats);
+        Ok(Self { crashes: crashes.clone(), who })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.crashes.watchers.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = seats.get_mut(&self.who) {
+            *count -= 1;
+            if *count == 0 {
+                seats.remove(&self.who);
+            }
+        }
+    }
+}
+
+/// What a stream is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope {
+    pub(crate) org: OrgId,
+    /// None: all of the organisation.
+    pub(crate) project: Option<ProjectId>,
+}
+
+/// Listens from now on: to be called before what is there already is read.
+pub(crate) fn listen(crashes: &Crashes) -> Listening {
+    Listening(crashes.watchers.heard.subscribe())
+}
+
+/// What is said from some moment on.
+pub(crate) struct Listening(broadcast::Receiver<Heard>);
+
+struct Watch {
+    scope: Scope,
+    listening: Listening,
+    begin: Option<String>,
+    leash: Leash,
+    ended: bool,
+    _seat: Seat,
+}
+
+/// The stream: `init` first, then what is told.
+pub(crate) fn events(
+    scope: Scope,
+    listening: Listening,
+    init: &Value,
+    seat: Seat,
+    leash: Leash,
+) -> impl Stream<Item = Bytes> + Send + use<> {
+    let begin = Some(format!("event: init\ndata: {init}\n\n"));
+    let watch = Watch { scope, listening, begin, leash, ended: false, _seat: seat };
+    stream::unfold(watch, |mut watch| async move {
+        if watch.ended {
+            return None;
+        }
+        let piece = match watch.piece().await {
+            Ok(piece) => Bytes::from(piece),
+            Err(bye) => {
+                watch.ended = true;
+                Bytes::from_static(bye.event().as_bytes())
+            }
+        };
+        Some((piece, watch))
+    })
+}
+
+impl Watch {
+    async fn piece(&mut self) -> std::result::Result<String, Bye> {
+        if let Some(begin) = self.begin.take() {
+            return Ok(begin);
+        }
+        let scope = self.scope;
+        let next = async {
+            loop {
+                match self.listening.0.recv().await {
+                    Ok(Heard::Told(told)) if !scope.has(&told) => {}
+                    other => return other,
+                }
+            }
+        };
+        let Ok(heard) = self.leash.unless_ended(tokio::time::timeout(KEEP_ALIVE, next)).await? else {
+            return Ok(": keep-alive\n\n".to_owned());
+        };
+        let mut piece = String::new();
+        // Writing into a string does not fail.
+        let _ = match heard {
+            Ok(Heard::Told(told)) => {
+                self.leash.check_again(FRESH).await?;
+                write!(piece, "event: {}\ndata: {}\n\n", told.event, told.data)
+            }
+            Ok(Heard::Reset) => write!(piece, "event: reset\ndata: {{}}\n\n"),
+            Err(broadcast::error::RecvError::Lagged(skipped)) => {
+                write!(piece, "event: lagged\ndata: {{\"skipped\":{skipped}}}\n\n")
+            }
+            Err(broadcast::error::RecvError::Closed) => return Err(Bye::Shutdown),
+        };
+        Ok(piece)
+    }
+}
+
+impl Scope {
+    fn has(self, told: &Told) -> bool {
+        told.org == self.org && self.project.is_none_or(|project| project == told.project)
+    }
+}
