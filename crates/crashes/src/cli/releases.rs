@@ -340,10 +340,11 @@ pub(super) async fn previous(
         drop(db);
         let Some(before) = before else { continue };
         let newest = store::commits(&crashes.deps.pool, project.org, before.id, 0, 1).await?;
-        return Ok(Json(json!({
-            "version": before.version,
-            "lastCommit": newest.first().map(|commit| json!({"id": commit.sha})),
-        })));
+        let mut told = crashes.told(&[Arc::clone(project)], &before.version).await?;
+        if let (Some(told), Some(commit)) = (told.as_object_mut(), newest.first()) {
+            told.insert("lastCommit".to_owned(), json!({"id": commit.sha}));
+        }
+        return Ok(Json(told));
     }
     Ok(Json(json!({})))
 }

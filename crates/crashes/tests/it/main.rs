@@ -2,5 +2,7 @@
 
 mod pipeline;
 mod artifacts;
+mod chunks;
 mod projects;
+mod releases;
 mod sentry_cli;

@@ -304,7 +304,7 @@ async fn issues_are_listed_resolved_muted_and_opened_again() {
             rows.iter().map(|row| row["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(statuses().await, ["resolved", "unresolved"]);
-        let list = cli.ok(&["issues", "list", "--status", "unresolved"]).await;
+        let list = cli.ok(&["issues", "list", "--query", "is:unresolved"]).await;
         assert!(list.contains("KeyError") && !list.contains("ValueError"), "{list}");
         cli.ok(&["issues", "mute", "--id", "2"]).await;
         assert_eq!(statuses().await, ["resolved", "ignored"]);

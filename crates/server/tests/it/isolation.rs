@@ -32,6 +32,9 @@ struct World {
     /// What she asked of a model, and a price of her own: ids.
     llm_request: String,
     llm_price: String,
+    /// A project of hers (id, slug, number), and an artifact in it.
+    project: [String; 3],
+    artifact: String,
 }
 
 /// Somebody of another organisation, with one of their own.
@@ -117,8 +120,22 @@ impl World {
             rows.first().map(|row| text(&row["request_id"]))
         })
         .await;
+        let new = json!({"name": "Engine room", "slug": "engine-room"});
+        let made = ada.post("/api/crash/projects", &new).await.expect(201).json();
+        let project = [text(&made["id"]), text(&made["slug"]), made["number"].to_string()];
+        let release = json!({"version": "1.0", "url": "https://example.com/engine-room"});
+        ada.post("/api/crash/projects/engine-room/releases", &release).await.expect(201);
+        let form = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"engine-room.sym\"\r\n\r\n\
+            MODULE Linux x86_64 C0BCC3F19827FE653058404B2831D9E60 engine\nPUBLIC 2000 0 main\n\r\n--b--\r\n";
+        let upload = ada
+            .request(Method::POST, "/api/crash/projects/engine-room/artifacts")
+            .header("content-type", "multipart/form-data; boundary=b")
+            .body(form);
+        let artifact = text(&ada.send(upload).await.expect(201).json()["id"]);
         let mut keys = keys.into_iter();
         Self {
+            project,
+            artifact,
             llm_request,
             llm_price,
             session,
@@ -139,7 +156,8 @@ impl World {
         let bob = self.app.user("bob@example.com").await;
         let chief = self.app.admin("chief@example.com").await;
         let new = json!({"name": "robot", "kind": "service", "scopes": [
-            "llm:use", "threads:read", "threads:write", "repos:read", "repos:write", "admin:read", "admin:write"
+            "llm:use", "threads:read", "threads:write", "repos:read", "repos:write", "admin:read", "admin:write",
+            "crashes:read", "crashes:write"
         ]});
         let path = format!("/api/orgs/{}/api-keys", bob.org);
         let key = text(&bob.post(&path, &new).await.expect(201).json()["secret"]);
@@ -177,6 +195,9 @@ impl World {
             ("llm_routes", "org_id"),
             ("llm_requests", "org_id"),
             ("llm_prices", "org_id"),
+            ("crash_projects", "org_id"),
+            ("crash_releases", "org_id"),
+            ("crash_artifacts", "org_id"),
         ] {
             // When a key was used last changes by itself.
             let query = format!(
@@ -215,6 +236,7 @@ impl World {
         telling.push("grace@example.com".to_owned());
         telling.push(self.invitation.0.clone());
         telling.extend([TAG, &self.llm_request, &self.llm_price].map(str::to_owned));
+        telling.extend([&self.artifact, "engine-room.sym"].map(str::to_owned));
         telling.extend([TITLE, LOGIN, &self.session, &self.identity].map(str::to_owned));
         for word in telling {
             assert!(!answer.text.contains(&word), "tells {word}: {}", answer.text);
@@ -243,6 +265,18 @@ async fn thread_case(world: &World, stranger: &Stranger, method: Method, path: &
         let path = format!("/api/threads/{thread}{path}");
         let request = stranger.caller.request(method.clone(), &path).json(&body);
         world.assert_silent(&stranger.caller.send(request).await.expect(404));
+    }
+}
+
+/// Her project is not there, by none of its names.
+async fn crash_case(world: &World, stranger: &Stranger, method: Method, path: &str, body: Value) {
+    for project in &world.project {
+        let path = format!("/api/crash/projects/{project}{path}");
+        let request = stranger.caller.request(method.clone(), &path).json(&body);
+        let answer = stranger.caller.send(request).await;
+        // A key of an organisation is no admin of it.
+        let is_refused = stranger.what == "a service key" && answer.status == 403;
+        world.assert_silent(&if is_refused { answer } else { answer.expect(404) });
     }
 }
 
@@ -758,6 +792,86 @@ const CASES: &[(&str, Case)] = &[
     ("PUT /api/orgs/{org}/threads/settings", |world, stranger| {
         let body = json!({"redact_secrets": true});
         Box::pin(org_case(world, stranger, Method::PUT, "/threads/settings", body))
+    }),
+    ("GET /api/crash/projects/{project}/artifacts", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::GET, "/artifacts", Value::Null).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/artifacts", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::POST, "/artifacts", Value::Null).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/artifacts/reprocess", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::POST, "/artifacts/reprocess", Value::Null).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/artifacts/{artifact}", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::GET, &format!("/artifacts/{}", world.artifact), Value::Null).await;
+        })
+    }),
+    ("DELETE /api/crash/projects/{project}/artifacts/{artifact}", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::DELETE, &format!("/artifacts/{}", world.artifact), Value::Null).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/artifacts/{artifact}/download", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::GET, &format!("/artifacts/{}/download", world.artifact), Value::Null).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/releases", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::GET, "/releases", Value::Null).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/releases", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::POST, "/releases", json!({"version": "2.0"})).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/releases/{version}", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::GET, "/releases/1.0", Value::Null).await;
+        })
+    }),
+    ("PATCH /api/crash/projects/{project}/releases/{version}", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::PATCH, "/releases/1.0", json!({})).await;
+        })
+    }),
+    ("DELETE /api/crash/projects/{project}/releases/{version}", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::DELETE, "/releases/1.0", Value::Null).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/releases/{version}/commits", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::GET, "/releases/1.0/commits", Value::Null).await;
+        })
+    }),
+    ("PUT /api/crash/projects/{project}/releases/{version}/commits", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::PUT, "/releases/1.0/commits", json!({"commits": []})).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/releases/{version}/deploys", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::GET, "/releases/1.0/deploys", Value::Null).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/releases/{version}/deploys", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::POST, "/releases/1.0/deploys", json!({"environment": "x"})).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/issues/{issue}/suspects", |world, stranger| {
+        Box::pin(async move {
+            crash_case(world, stranger, Method::GET, "/issues/1/suspects", Value::Null).await;
+        })
     }),
     ("GET /api/repos", |world, stranger| {
         Box::pin(async move {

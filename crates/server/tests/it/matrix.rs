@@ -41,6 +41,8 @@ const NOBODY_BY_KEY: &str = "-xxxxxxxx";
 const MEMBERS: &str = "-+++++000";
 const USERS_HERE: &str = "-+++xx000";
 const ORG_ADMINS: &str = "-x++xx000";
+/// Admins of whichever organisation they act in.
+const ADMINS_ANYWHERE: &str = "-x++xx+++";
 const ORG_OWNERS: &str = "-xx+xx000";
 const USERS: &str = "-+++xx+++";
 const INSPECT: &str = "-xxxxxx++";
@@ -190,6 +192,22 @@ const ROWS: &[Row] = &[
     ("GET /api/orgs/{org}/threads/settings", MEMBERS, None),
     ("PUT /api/orgs/{org}/threads/settings", ORG_ADMINS, Some(r#"{"redact_secrets": false}"#)),
     // Repositories, likewise.
+    ("GET /api/crash/projects/{project}/artifacts", ALL, None),
+    ("POST /api/crash/projects/{project}/artifacts", ALL, None),
+    ("POST /api/crash/projects/{project}/artifacts/reprocess", ALL, None),
+    ("GET /api/crash/projects/{project}/artifacts/{artifact}", ALL, None),
+    ("DELETE /api/crash/projects/{project}/artifacts/{artifact}", ADMINS_ANYWHERE, None),
+    ("GET /api/crash/projects/{project}/artifacts/{artifact}/download", ADMINS_ANYWHERE, None),
+    ("GET /api/crash/projects/{project}/releases", ALL, None),
+    ("POST /api/crash/projects/{project}/releases", ALL, Some(r#"{"version": ""}"#)),
+    ("GET /api/crash/projects/{project}/releases/{version}", ALL, None),
+    ("PATCH /api/crash/projects/{project}/releases/{version}", ALL, Some("{}")),
+    ("DELETE /api/crash/projects/{project}/releases/{version}", ADMINS_ANYWHERE, None),
+    ("GET /api/crash/projects/{project}/releases/{version}/commits", ALL, None),
+    ("PUT /api/crash/projects/{project}/releases/{version}/commits", ALL, Some(r#"{"commits": []}"#)),
+    ("GET /api/crash/projects/{project}/releases/{version}/deploys", ALL, None),
+    ("POST /api/crash/projects/{project}/releases/{version}/deploys", ALL, Some(r#"{"environment": ""}"#)),
+    ("GET /api/crash/projects/{project}/issues/{issue}/suspects", ALL, None),
     ("GET /api/repos", ALL, None),
     ("POST /api/repos", ALL, Some(r#"{"name": ".."}"#)),
     ("GET /api/repos/{id}", ALL, None),
