@@ -54,6 +54,8 @@ pub(crate) async fn get_crash_issue(
     let (hour, day) = (TimeDelta::hours(1), TimeDelta::days(1));
     let grouping = store::detail::hashes(&mut db, org, issue.id).await?;
     let [from_hour, from_day] = [now - hour * 23, now - day * 29];
+    // Also on the hour is the hour that begins the running one.
+    let now = now + TimeDelta::microseconds(1);
     let last_24_hours = store::detail::series(&mut db, org, of, None, hour, from_hour, now).await?;
     let last_30_days = store::detail::series(&mut db, org, of, None, day, from_day, now).await?;
     let tags = store::detail::tags(&mut db, org, issue.id, None, FEW).await?;
@@ -147,7 +149,8 @@ impl SeriesQuery {
             Interval::Hour => TimeDelta::hours(1),
             Interval::Day => TimeDelta::days(1),
         };
-        let to = checked_time("to", self.to)?.unwrap_or_else(|| crashes.deps.clock.now());
+        let to = checked_time("to", self.to)?
+            .unwrap_or_else(|| crashes.deps.clock.now() + TimeDelta::microseconds(1));
         let back = if self.interval == Interval::Hour { step * 23 } else { step * 29 };
         let from = checked_time("from", self.from)?.unwrap_or(to - back);
         if from >= to {

@@ -102,8 +102,10 @@ async fn who_may_no_more_is_told_nothing_more() {
     let there = bob.with("x-loom-org", &world.ada.org.to_string());
     let mut follower = Follower::start(&there, &format!("{}/stream", world.path)).await;
     assert_eq!(follower.next().await.unwrap().0, "init");
-    let member = format!("/api/orgs/{}/members/{}", world.ada.org, bob.id);
-    world.ada.delete(&member).await.expect(204);
+    let keys = format!("/api/orgs/{}/api-keys", bob.org);
+    let all = bob.get(&keys).await.expect(200).json();
+    let key = all["api_keys"][0]["id"].as_str().unwrap().to_owned();
+    bob.delete(&format!("{keys}/{key}")).await.expect(204);
     // The first event after the authorisation is no more fresh ends it.
     let (end, _) = loop {
         world.act(&made, "resolve", &json!({})).await;
