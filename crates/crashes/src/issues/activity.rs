@@ -21,7 +21,7 @@ pub(crate) async fn record(
     action: &str,
     details: &Value,
     now: DateTime<Utc>,
-) -> Result<()> {
+) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO crash_issue_activity (org_id, issue_id, at, action, actor_id, actor_name, details)
          SELECT $2, issue, $3, $4, $5, $6, $7 FROM unnest($1::uuid[]) AS issue",

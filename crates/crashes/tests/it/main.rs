@@ -1,4 +1,5 @@
 //! Error tracking, through the whole server.
 
 mod issues;
+mod pipeline;
 mod projects;

@@ -1,7 +1,7 @@
 //! What is known of an issue.
 
 use axum::extract::State;
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DurationRound, TimeDelta};
 use loom_core::{
     Error, Json, Path, Principal, Query, Result,
     authorize::{Action, authorize},
@@ -9,13 +9,13 @@ use loom_core::{
     page::{self, PageQuery},
     principal::Scope,
 };
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         activity,
-        list::checked_time,
+        list::{Interval, SeriesQuery, checked_time},
         model::{ActivityPage, IssueDetail, Point, Tag},
         store::{self, detail::Of},
     },
@@ -112,29 +112,6 @@ pub(crate) async fn get_crash_issue_tag(
     let tags = store::detail::tags(&mut db, principal.org, issue.id, Some(&key), MANY).await?;
     let tag = tags.into_iter().next().ok_or_else(|| Error::not_found("tag"))?;
     Ok(Json(tag))
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Interval {
-    #[default]
-    Hour,
-    /// Of UTC.
-    Day,
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct SeriesQuery {
-    #[serde(default)]
-    #[param(inline)]
-    interval: Interval,
-    /// Absent: 24 hours or 30 days before `to`.
-    from: Option<DateTime<Utc>>,
-    /// Absent: now.
-    to: Option<DateTime<Utc>>,
-    /// Only events of this environment.
-    environment: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

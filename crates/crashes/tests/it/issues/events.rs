@@ -74,7 +74,7 @@ async fn events_are_read_one_after_the_other_and_each_of_them_whole() {
     assert_eq!(event["exceptions"][0]["type"], "TypeError");
     assert_eq!(event["exceptions"][0]["frames"][0]["function"], "pay");
     assert_eq!(event["exceptions"][0]["raw_frames"][0]["function"], "a");
-    assert_eq!(event["breadcrumbs"]["values"][0]["message"], "clicked");
+    assert_eq!(event["breadcrumbs"][0]["message"], "clicked");
     assert_eq!(event["contexts"]["os"]["name"], "Linux");
     assert_eq!(event["user"]["id"], "7");
     assert_eq!(event["session_id"], "s1");
