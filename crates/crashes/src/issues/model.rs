@@ -11,9 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// How an issue stands.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub(crate) enum Status {
@@ -41,9 +39,7 @@ impl Status {
     }
 }
 
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub(crate) enum Priority {
@@ -277,7 +273,8 @@ pub(crate) struct IssueDetail {
 /// What somebody, or the server, did to an issue.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Activity {
-    pub(crate) id: Uuid,
+    /// Later ones are greater.
+    pub(crate) id: i64,
     #[serde(serialize_with = "millis")]
     pub(crate) at: DateTime<Utc>,
     /// `resolved`, `unresolved`, `ignored`, `assigned`, `unassigned`, `priority`, `merged`, `unmerged`,

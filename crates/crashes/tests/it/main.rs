@@ -1,8 +1,9 @@
 //! Error tracking, through the whole server.
 
-mod pipeline;
 mod artifacts;
 mod chunks;
+mod issues;
+mod pipeline;
 mod projects;
 mod releases;
 mod sentry_cli;

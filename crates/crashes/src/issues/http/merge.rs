@@ -79,7 +79,10 @@ pub(crate) async fn merge_crash_issues(
     for (index, named) in merge.issues.iter().enumerate() {
         let found = store::find(&mut tx, org, &project, named, false).await?;
         let found = found.ok_or_else(|| {
-            Error::invalid(format!("issues[{index}]"), "is no issue of this project, by id or short id")
+            Error::invalid(
+                format!("issues[{index}]"),
+                "is no issue of this project, by id or short id",
+            )
         })?;
         if found.id == target.id {
             let message = "is the issue itself that the others are merged into";
@@ -212,14 +215,9 @@ impl Crashes {
             tracing::debug!(%error, "events do not follow their issue yet");
         }
         let data = json!({
-            "project_id": project.id, "issue_id": issue.id, "short_id": issue.short_id,
+            "issue_id": issue.id, "short_id": issue.short_id,
             "issues": others, "by": principal.name.as_ref(), "timestamp": now,
         });
-        self.tell(&Told {
-            org: principal.org,
-            project: project.id,
-            event: event.to_owned(),
-            data,
-        });
+        self.tell_watchers(&Told::new(principal.org, project.id, event, data));
     }
 }

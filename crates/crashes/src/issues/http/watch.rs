@@ -79,8 +79,12 @@ async fn watch(
     let listening = stream::listen(crashes);
     let open = store::detail::open(&crashes.deps.pool, principal.org, project).await?;
     let init = json!({ "project_id": project, "issue_count": open });
-    let leash =
-        Leash::new(crashes.watchers.leaving.clone(), recheck(crashes, principal, parts), RECHECK, LONGEST);
+    let leash = Leash::new(
+        crashes.watchers.leaving.clone(),
+        recheck(crashes, principal, parts),
+        RECHECK,
+        LONGEST,
+    );
     let scope = stream::Scope { org: principal.org, project };
     Ok(sse::raw_response(stream::events(scope, listening, &init, seat, leash)))
 }
