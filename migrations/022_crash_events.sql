@@ -197,6 +197,18 @@ CREATE TABLE crash_new_issues (
         REFERENCES crash_projects (org_id, id) ON DELETE CASCADE
 );
 
+-- Which files the events of an issue lack: what an upload makes worth processing anew.
+CREATE TABLE crash_missing_files (
+    org_id uuid NOT NULL,
+    project_id uuid NOT NULL,
+    -- A debug id, or the address of a script.
+    wanted text NOT NULL,
+    issue_id uuid NOT NULL CONSTRAINT crash_missing_files_issue_fkey REFERENCES crash_issues (id) ON DELETE CASCADE,
+    last_seen timestamptz NOT NULL,
+    CONSTRAINT crash_missing_files_pkey PRIMARY KEY (project_id, wanted, issue_id)
+);
+CREATE INDEX crash_missing_files_issue_idx ON crash_missing_files (issue_id);
+
 -- What alerts are to be told of, written with what it tells; a row goes when it was looked at.
 CREATE TABLE crash_alert_signals (
     id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT crash_alert_signals_pkey PRIMARY KEY,

@@ -47,9 +47,9 @@ impl Users {
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Few(hashes) => {
-                std::iter::once(EXACT).chain(hashes.iter().flat_map(|hash| hash.to_be_bytes())).collect()
-            }
+            Self::Few(hashes) => std::iter::once(EXACT)
+                .chain(hashes.iter().flat_map(|hash| hash.to_be_bytes()))
+                .collect(),
             Self::Many(registers) => {
                 std::iter::once(SKETCH).chain(registers.iter().copied()).collect()
             }

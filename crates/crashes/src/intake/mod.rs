@@ -1,8 +1,7 @@
 //! What is taken: read, masked, compressed, and stored by group commit before the answer.
 
 mod payload;
-pub(crate) mod simple;
-pub(crate) mod store;
+mod store;
 
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use sqlx::PgPool;
 
 use crate::Crashes;
 
-pub(crate) use payload::{decompress, compress};
+pub(crate) use payload::{compress, decompress};
 
 /// The largest event, as JSON.
 pub(crate) const MAX_EVENT_BYTES: usize = 1 << 20;

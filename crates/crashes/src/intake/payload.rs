@@ -49,21 +49,14 @@ pub(super) fn read(
     client: Option<IpAddr>,
     scrubbing: &scrub::Settings,
 ) -> Result<Vec<u8>, String> {
-    let mut event: Value = serde_json::from_slice(payload)
-        .map_err(|error| format!("the event is not valid JSON: {error}"))?;
+    let mut event = crate::event::object(payload)?;
     if has_nul_escape(payload) {
         without_nul(&mut event);
     }
-    let Some(members) = event.as_object_mut() else {
-        return Err("an event is a JSON object".to_owned());
-    };
-    members.insert("event_id".to_owned(), Value::String(id.0.simple().to_string()));
-    if let Some(client) = client
-        && let Some(address) = members.get_mut("user").and_then(|user| user.get_mut("ip_address"))
-        && address == "{{auto}}"
-    {
-        *address = Value::String(client.to_string());
+    if let Some(members) = event.as_object_mut() {
+        members.insert("event_id".to_owned(), Value::String(id.0.simple().to_string()));
     }
+    scrub::fill_address(&mut event, client);
     scrub::scrub(&mut event, scrubbing);
     let json = serde_json::to_vec(&event).map_err(|error| error.to_string())?;
     compress(&json).map_err(|error| error.to_string())
