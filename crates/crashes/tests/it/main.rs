@@ -1,4 +1,6 @@
 //! Error tracking, through the whole server.
 
+mod alerts;
 mod grouping;
+mod pipeline;
 mod projects;
