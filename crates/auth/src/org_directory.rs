@@ -3,7 +3,7 @@
 
 use loom_core::{
     Principal, Result,
-    id::{ApiKeyId, OrgId},
+    id::{ApiKeyId, OrgId, UserId},
     port::{BoxFuture, KeyBudgets, OrgDirectory},
     text,
 };
@@ -44,6 +44,25 @@ impl OrgDirectory for Auth {
                 .fetch_optional(&self.pool)
                 .await?;
             Ok(slug.unwrap_or_else(|| org.to_string()))
+        })
+    }
+
+    fn member_addresses<'a>(
+        &'a self,
+        org: OrgId,
+        users: &'a [UserId],
+    ) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async move {
+            let users: Vec<_> = users.iter().map(|user| user.0).collect();
+            Ok(sqlx::query_scalar!(
+                "SELECT u.email FROM organisation_members m JOIN users u ON u.id = m.user_id
+                  WHERE m.org_id = $1 AND u.disabled_at IS NULL AND (cardinality($2::uuid[]) = 0 OR u.id = ANY ($2))
+                  ORDER BY m.created_at, u.id LIMIT 100",
+                org.0,
+                &users
+            )
+            .fetch_all(&self.pool)
+            .await?)
         })
     }
 }

@@ -108,6 +108,16 @@ pub trait OrgDirectory: Send + Sync {
 
     /// The slug of an organisation; its id when there is no such one.
     fn org_slug(&self, org: OrgId) -> BoxFuture<'_, Result<String>>;
+
+    /// The e-mail addresses of its members who may sign in, at most 100: of these, or without any named
+    /// of all. Who is no member is absent. Where no accounts are kept there are none.
+    fn member_addresses<'a>(
+        &'a self,
+        _org: OrgId,
+        _users: &'a [UserId],
+    ) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 /// What a weaver may do, and until when.

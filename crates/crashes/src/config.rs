@@ -15,13 +15,17 @@ pub struct Config {
     pub(crate) artifacts: artifacts::config::Config,
     /// Batches of events that are processed at once.
     pub workers: u32,
+    /// Alerts of a project in an hour; the first that is too many says so, the others are only logged.
+    pub alerts_per_hour: i32,
 }
 
 impl Config {
     pub fn load(env: &mut Env, data_dir: &Path, base_url: &str) -> Self {
         let workers = env.number("LOOM_SERVER_CRASHES_WORKERS", 2, 1, 64);
+        let alerts_per_hour = env.number("LOOM_SERVER_CRASHES_ALERTS_PER_HOUR", 20, 1, 10_000);
         Self {
             workers,
+            alerts_per_hour,
             base_url: base_url.to_owned(),
             data_dir: data_dir.to_owned(),
             artifacts: artifacts::config::Config::load(env, data_dir),

@@ -26,6 +26,11 @@ pub const METRICS: &[Metric] = &[
         "Events of new issues beyond a project's limit, folded into one issue.",
         &[],
     ),
+    Metric::counter(
+        "loom_crash_alerts_total",
+        "Alerts of crashes, by what became of them: sent, or held back as there were too many.",
+        &["outcome"],
+    ),
     Metric::gauge(
         "loom_crash_queue_items",
         "Events that are to be processed, on all servers together, up to 110,000.",

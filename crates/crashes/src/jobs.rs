@@ -53,5 +53,6 @@ pub(crate) fn all(crashes: &Crashes) -> Vec<Job> {
             HOUR,
             move |context| purge::run(purging.clone(), context),
         ),
+        crate::alerts::job(crashes),
     ]
 }

@@ -1,5 +1,6 @@
 //! Error tracking: projects, events, issues, releases, artifacts.
 
+mod alerts;
 mod artifacts;
 mod capture;
 mod cli;
@@ -210,6 +211,15 @@ impl Crashes {
             .routes(routes!(extras::http::list_crash_attachments))
             .routes(routes!(extras::http::get_crash_attachment))
             .routes(routes!(extras::http::list_crash_feedback))
+            .routes(routes!(alerts::http::list_crash_alerts, alerts::http::create_crash_alert))
+            .routes(routes!(
+                alerts::http::get_crash_alert,
+                alerts::http::patch_crash_alert,
+                alerts::http::delete_crash_alert
+            ))
+            .routes(routes!(alerts::http::test_crash_alert))
+            .routes(routes!(alerts::http::snooze_crash_alert))
+            .routes(routes!(alerts::http::list_crash_alert_deliveries))
             .route_layer(middleware::from_fn(principal::required))
             .merge(capture)
             .with_state(self.clone())

@@ -12,7 +12,7 @@ use crate::{
     mailer::chain,
     outbound::{Client, Guard, Refused},
     outcome::{Outcome, Via},
-    signature::sign,
+    signature::{sign, sign_body},
     store::Claimed,
 };
 
@@ -51,6 +51,7 @@ pub(crate) async fn call(
     let id = format!("msg_{}", delivery.id.0.simple());
     let timestamp = now.timestamp();
     let signature = sign(&receiver.secret, &id, timestamp, &body)?;
+    let of_body = sign_body(&receiver.secret, &body)?;
     let request = match client.request(Method::POST, url) {
         Ok(request) => request,
         Err(refused) => return Ok(Outcome::fail(refused.to_string())),
@@ -60,6 +61,7 @@ pub(crate) async fn call(
         .header("webhook-id", id)
         .header("webhook-timestamp", timestamp)
         .header("webhook-signature", signature)
+        .header("x-loom-signature-256", of_body)
         .body(body);
     Ok(match request.send().await {
         Ok(response) => answered(response, now).await,

@@ -7,6 +7,7 @@ mod cleanup;
 mod config;
 mod dispatch;
 pub mod health;
+mod hooks;
 mod http;
 mod mailer;
 mod model;
@@ -33,6 +34,7 @@ use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{Config, Smtp, Tls};
+pub use hooks::{Call, Hook};
 pub use model::{Alert, Channel, DeliveryState, DeliveryView, Mail, WebhookView};
 
 /// What a dispatcher listens to, so that it hears at once of what another replica queued.

@@ -192,6 +192,28 @@ impl Notify {
         self.queue(db, new, body).await
     }
 
+    /// As [`Self::queue_call`], the body as it is.
+    pub(crate) async fn queue_body(
+        &self,
+        db: &mut PgConnection,
+        org: OrgId,
+        (webhook, target): (WebhookId, String),
+        (kind, subject): (&'static str, &str),
+        body: &Value,
+    ) -> Result<DeliveryId> {
+        let new = New {
+            kind,
+            channel: Channel::Webhook,
+            target,
+            subject,
+            key: None,
+            expires_at: None,
+            org: Some(org),
+            webhook: Some(webhook),
+        };
+        self.queue(db, new, body.to_string()).await
+    }
+
     async fn queue(
         &self,
         db: &mut PgConnection,

@@ -226,6 +226,12 @@ pub(crate) struct Filter {
     pub(crate) channel: Option<Channel>,
 }
 
+const VIEW: &str = "SELECT id, org_id, kind, channel, webhook_id, target, subject, state, attempt,
+            CASE WHEN state = 'pending' THEN due_at END AS next_attempt_at, created_at,
+            expires_at, finished_at, via, status_code, last_error,
+            state = 'failed' AND sealed_payload IS NOT NULL AS retriable
+       FROM deliveries WHERE";
+
 /// The log, newest first.
 pub(crate) async fn list(
     pool: &PgPool,
@@ -233,13 +239,8 @@ pub(crate) async fn list(
     after: Option<(DateTime<Utc>, DeliveryId)>,
     limit: usize,
 ) -> Result<Vec<DeliveryView>> {
-    let mut query = QueryBuilder::new(
-        "SELECT id, org_id, kind, channel, webhook_id, target, subject, state, attempt,
-                CASE WHEN state = 'pending' THEN due_at END AS next_attempt_at, created_at,
-                expires_at, finished_at, via, status_code, last_error,
-                state = 'failed' AND sealed_payload IS NOT NULL AS retriable
-           FROM deliveries WHERE true",
-    );
+    let mut query = QueryBuilder::new(VIEW);
+    query.push(" true");
     if let Some(state) = filter.state {
         query.push(" AND state = ").push_bind(state.as_str());
     }
@@ -252,6 +253,14 @@ pub(crate) async fn list(
     }
     query.push(" ORDER BY created_at DESC, id DESC LIMIT ");
     query.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    Ok(query.build_query_as().fetch_all(pool).await?)
+}
+
+/// Those of them that are still there.
+pub(crate) async fn by_ids(pool: &PgPool, ids: &[DeliveryId]) -> Result<Vec<DeliveryView>> {
+    let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let mut query = QueryBuilder::new(VIEW);
+    query.push(" id = ANY (").push_bind(ids).push(")");
     Ok(query.build_query_as().fetch_all(pool).await?)
 }
 

@@ -352,6 +352,9 @@ impl Crashes {
                 self.say("crash.new", outcome);
             }
         }
+        if outcomes.iter().any(|outcome| outcome.is_new_issue || outcome.is_regression) {
+            self.alerts_soon();
+        }
     }
 
     fn say(&self, event: &str, outcome: &Outcome) {

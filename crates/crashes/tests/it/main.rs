@@ -1,7 +1,9 @@
 //! Error tracking, through the whole server.
 
+mod alerts;
 mod artifacts;
 mod chunks;
+mod grouping;
 mod issues;
 mod pipeline;
 mod projects;
