@@ -359,6 +359,8 @@ pub fn routes(
         );
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
+    let (session_capture, capture_document) = features.sessions.capture_routes().split_for_parts();
+    document.merge(capture_document);
     let native = native
         .merge(meta::document_routes(&document))
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
@@ -378,7 +380,7 @@ pub fn routes(
         // What applications send, from any page that their project allows: origins of its own.
         .merge(features.ingest.routes())
         .merge(features.crons.ping_routes())
-        .merge(features.sessions.capture_routes())
+        .merge(session_capture)
         .layer(middleware::from_fn_with_state(outermost, layers::observe));
     (router, document)
 }
