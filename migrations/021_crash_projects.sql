@@ -26,9 +26,12 @@ CREATE TABLE crash_projects (
         CONSTRAINT crash_projects_new_issues_check CHECK (new_issues_per_hour BETWEEN 1 AND 100000),
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
-    CONSTRAINT crash_projects_slug_key UNIQUE (org_id, slug),
+    -- Nobody sees it any more; a job removes what belongs to it.
+    deleted_at timestamptz,
     CONSTRAINT crash_projects_org_key UNIQUE (org_id, id)
 );
+CREATE UNIQUE INDEX crash_projects_slug_key ON crash_projects (org_id, slug) WHERE deleted_at IS NULL;
+CREATE INDEX crash_projects_list_idx ON crash_projects (org_id, created_at DESC, id DESC) WHERE deleted_at IS NULL;
 
 -- Not a secret: pages of browsers carry it. It lets in what is sent, and nothing out.
 CREATE TABLE crash_project_keys (

@@ -5,6 +5,7 @@ mod directory;
 mod event;
 mod grouping;
 mod jobs;
+mod projects;
 mod sinks;
 mod symbols;
 
@@ -22,7 +23,7 @@ use loom_notify::Notify;
 use loom_vault::Vault;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
 pub use directory::Directory;
@@ -81,6 +82,7 @@ impl Crashes {
     /// Begins to process what was taken, and to hear other replicas.
     pub fn start(&self) {
         self.announcer.start();
+        self.deps.directory.follow(self.deps.stop.clone());
     }
 
     pub fn health(&self) -> Check {
@@ -102,6 +104,17 @@ impl Crashes {
     /// All native routes. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
         OpenApiRouter::new()
+            .routes(routes!(
+                projects::http::list_crash_projects,
+                projects::http::create_crash_project
+            ))
+            .routes(routes!(
+                projects::http::get_crash_project,
+                projects::http::patch_crash_project,
+                projects::http::delete_crash_project
+            ))
+            .routes(routes!(projects::keys::list_crash_keys, projects::keys::create_crash_key))
+            .routes(routes!(projects::keys::patch_crash_key, projects::keys::delete_crash_key))
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }

@@ -95,7 +95,7 @@ impl Crons {
     /// All native routes. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
         OpenApiRouter::new()
-            .route_layer(middleware::from_fn(principal::required))
+            .layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }
 

@@ -1,1 +1,3 @@
-//! Tests of crashes against a real database.
+//! Error tracking, through the whole server.
+
+mod projects;
