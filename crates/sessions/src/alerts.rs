@@ -219,8 +219,11 @@ impl Sessions {
                 "project_id": project.id, "project": project.slug, "release": release,
                 "environment": rule.environment, "value": value, "threshold": rule.threshold, "text": text,
             });
-            let called =
-                self.deps.notify.call_org_webhook(&mut tx, rule.org_id, webhook, EVENT, &data).await;
+            let called = self
+                .deps
+                .notify
+                .call_org_webhook(&mut tx, rule.org_id, webhook, EVENT, &data)
+                .await;
             match called {
                 Err(error) if error.status().is_server_error() => return Err(error),
                 Err(error) => {

@@ -30,7 +30,8 @@ impl Step {
         };
         let unit = text.chars().last().ok_or_else(wrong)?;
         let number = text.strip_suffix(unit).unwrap_or_default();
-        let number: u32 = number.parse().ok().filter(|n| (1..=10_000).contains(n)).ok_or_else(wrong)?;
+        let number: u32 =
+            number.parse().ok().filter(|n| (1..=10_000).contains(n)).ok_or_else(wrong)?;
         match unit {
             'm' if number.is_multiple_of(30) => Ok(Self::Time(TimeDelta::minutes(number.into()))),
             'h' => Ok(Self::Time(TimeDelta::hours(number.into()))),
@@ -171,7 +172,10 @@ mod tests {
             assert!(Step::parse(wrong).is_err(), "{wrong}");
         }
         let from = at("2020-01-01T00:00:00Z");
-        assert!(edges(chrono_tz::UTC, Step::parse("1h").unwrap(), from, at("2026-01-01T00:00:00Z")).is_err());
+        assert!(
+            edges(chrono_tz::UTC, Step::parse("1h").unwrap(), from, at("2026-01-01T00:00:00Z"))
+                .is_err()
+        );
         assert!(edges(chrono_tz::UTC, Step::Days(1), from, from).is_err());
     }
 }

@@ -59,7 +59,10 @@ mod tests {
             for (q, at) in [(0.5, 499), (0.95, 949), (0.99, 989)] {
                 let told = quantile(histogram.iter().map(|(b, n)| (*b, *n)), q).unwrap();
                 let truth = all[at] as f64;
-                assert!((told - truth).abs() <= truth * 0.021 + 1.0, "{q} of {scale}: {told} for {truth}");
+                assert!(
+                    (told - truth).abs() <= truth * 0.021 + 1.0,
+                    "{q} of {scale}: {told} for {truth}"
+                );
             }
         }
     }

@@ -115,7 +115,7 @@ impl Feed {
                     Signal::ReadAgain => Heard::ReadAgain,
                 };
                 // Nobody may be there.
-                let _ = self::broadcast(&feed, heard);
+                let _ = feed.heard.send(heard);
             }
         });
     }
@@ -161,8 +161,4 @@ impl Feed {
         gauge!("loom_app_session_watchers").set(self.watchers.load(Ordering::SeqCst) as f64);
         Ok((Seat(self.clone()), self.heard.subscribe()))
     }
-}
-
-fn broadcast(feed: &Feed, heard: Heard) -> Option<usize> {
-    feed.heard.send(heard).ok()
 }

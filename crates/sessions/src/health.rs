@@ -20,7 +20,11 @@ pub const METRICS: &[Metric] = &[
         &[],
     ),
     Metric::gauge("loom_app_session_watchers", "Streams of sessions that are open.", &[]),
-    Metric::counter("loom_app_session_alerts_total", "Alerts on releases that were told.", &["kind"]),
+    Metric::counter(
+        "loom_app_session_alerts_total",
+        "Alerts on releases that were told.",
+        &["kind"],
+    ),
 ];
 
 impl Sessions {

@@ -6,11 +6,7 @@ use chrono::TimeDelta;
 use loom_db::partitions::Daily;
 use loom_jobs::{Job, JobContext, JobError, JobReport};
 
-use crate::{
-    Sessions, alerts,
-    session::UPDATABLE,
-    store::aggregate,
-};
+use crate::{Sessions, alerts, session::UPDATABLE, store::aggregate};
 
 const SESSIONS: Daily = Daily { table: "app_sessions", column: "started" };
 const HOUR: Duration = Duration::from_secs(3600);

@@ -137,7 +137,11 @@ impl Sessions {
             .routes(routes!(http::releases::get_app_session_release))
             .routes(routes!(http::stream::watch_app_sessions))
             .routes(routes!(http::alerts::list_alerts, http::alerts::create_alert))
-            .routes(routes!(http::alerts::get_alert, http::alerts::change_alert, http::alerts::delete_alert))
+            .routes(routes!(
+                http::alerts::get_alert,
+                http::alerts::change_alert,
+                http::alerts::delete_alert
+            ))
             .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }

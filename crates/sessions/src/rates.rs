@@ -50,7 +50,8 @@ impl ReleaseHealth for Sessions {
         to: DateTime<Utc>,
     ) -> BoxFuture<'a, Result<i64>> {
         Box::pin(async move {
-            let filter = Filter { org: project.org, project: project.id, release: None, environment };
+            let filter =
+                Filter { org: project.org, project: project.id, release: None, environment };
             // To the half hour; the last is taken whole.
             let end = if slot(to) == to { to } else { slot(to) + SLOT };
             let rows = read::by_release(&self.deps.pool, filter, slot(from), end).await?;

@@ -70,8 +70,7 @@ impl SessionSink for Sessions {
             // What tells two processes apart that count the same, as far as anything does.
             let sent_at = delivery.sent_at.map(|at| at.timestamp_micros()).unwrap_or_default();
             let client = delivery.client.map(|ip| ip.to_string()).unwrap_or_default();
-            let hash =
-                id_of(&[b"counted", &payload, &sent_at.to_be_bytes(), client.as_bytes()]);
+            let hash = id_of(&[b"counted", &payload, &sent_at.to_be_bytes(), client.as_bytes()]);
             let item = Item::Counted {
                 project: delivery.project.id,
                 hash,

@@ -221,8 +221,10 @@ mod tests {
 
     #[test]
     fn unions_are_the_same_in_any_order_and_however_often() {
-        let parts: Vec<Users> =
-            [0..700, 500..2500, 2000..9000].into_iter().map(|range| Users::exact(users(range)).compact()).collect();
+        let parts: Vec<Users> = [0..700, 500..2500, 2000..9000]
+            .into_iter()
+            .map(|range| Users::exact(users(range)).compact())
+            .collect();
         let mut forward = Users::default();
         let mut backward = Users::default();
         for part in &parts {

@@ -35,9 +35,12 @@ pub(crate) type Refused = String;
 pub(crate) fn release(text: &str) -> Result<Arc<str>, Refused> {
     let text = text.trim();
     if text.is_empty() {
-        return Err("the release is missing: a session without one says nothing of a release".to_owned());
+        return Err(
+            "the release is missing: a session without one says nothing of a release".to_owned()
+        );
     }
-    if text.len() > RELEASE_MAX || text.chars().any(char::is_control) || matches!(text, "." | "..") {
+    if text.len() > RELEASE_MAX || text.chars().any(char::is_control) || matches!(text, "." | "..")
+    {
         return Err(format!("the release is one line of 1 to {RELEASE_MAX} bytes"));
     }
     Ok(text.into())
@@ -73,12 +76,18 @@ pub(crate) fn user(salt: &SecretString, project: Uuid, distinct_id: &str) -> Opt
 }
 
 /// When it began, by our clock.
-pub(crate) fn began(at: DateTime<Utc>, received_at: DateTime<Utc>) -> Result<DateTime<Utc>, Refused> {
+pub(crate) fn began(
+    at: DateTime<Utc>,
+    received_at: DateTime<Utc>,
+) -> Result<DateTime<Utc>, Refused> {
     if at > received_at + AHEAD {
         return Err("the session begins in the future; is the clock right?".to_owned());
     }
     if at < received_at - UPDATABLE {
-        return Err("the session began more than 5 days ago, which is as long as one may be told of".to_owned());
+        return Err(
+            "the session began more than 5 days ago, which is as long as one may be told of"
+                .to_owned(),
+        );
     }
     Ok(at.min(received_at))
 }
@@ -102,7 +111,8 @@ fn time(value: &Value) -> Option<DateTime<Utc>> {
         Value::String(text) => {
             let at = DateTime::parse_from_rfc3339(text).map(|at| at.with_timezone(&Utc)).ok();
             at.or_else(|| {
-                let at = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?;
+                let at =
+                    chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?;
                 Some(at.and_utc())
             })
         }
@@ -250,7 +260,13 @@ pub(crate) fn aggregates(
             sessions.push(Session {
                 org: project.org,
                 project: project.id,
-                sid: id_of(&[b"aggregate", payload, &received, &index.to_be_bytes(), name.as_bytes()]),
+                sid: id_of(&[
+                    b"aggregate",
+                    payload,
+                    &received,
+                    &index.to_be_bytes(),
+                    name.as_bytes(),
+                ]),
                 started,
                 guessed: false,
                 release: Arc::clone(&release),

@@ -110,7 +110,9 @@ fn check(alert: &Alert, has_webhook: bool) -> Result<()> {
     if !(30..=43_200).contains(&alert.window_minutes) || alert.window_minutes % 30 != 0 {
         wrong("window_minutes", "is a multiple of 30 from 30 to 43200");
     }
-    for (name, value, most) in [("release", &alert.release, 250), ("environment", &alert.environment, 64)] {
+    for (name, value, most) in
+        [("release", &alert.release, 250), ("environment", &alert.environment, 64)]
+    {
         if value.as_ref().is_some_and(|value| !text::is_plain_line(value, most)) {
             wrong(name, "is one line of text");
         }
@@ -118,7 +120,9 @@ fn check(alert: &Alert, has_webhook: bool) -> Result<()> {
     let is_address = |email: &String| {
         text::is_plain_line(email, 254)
             && !email.contains(char::is_whitespace)
-            && email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty())
+            && email
+                .split_once('@')
+                .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty())
     };
     if alert.emails.len() > MOST_EMAILS || !alert.emails.iter().all(is_address) {
         wrong("emails", "are at most 10 e-mail addresses");
@@ -227,7 +231,11 @@ pub(crate) async fn create_alert(
     tx.commit().await?;
     let details = json!({"name": alert.name, "kind": alert.kind.as_str(), "project": project.id});
     let target = alert.id.to_string();
-    sessions.deps.audit.done(&principal, &info, "app_session_alert.create", target, details).await?;
+    sessions
+        .deps
+        .audit
+        .done(&principal, &info, "app_session_alert.create", target, details)
+        .await?;
     let location = format!("/api/app-sessions/alerts/{}", alert.id);
     let body = AppSessionAlert { alert, firing: Vec::new(), webhook_secret };
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)))
@@ -312,7 +320,11 @@ pub(crate) async fn change_alert(
     alerts::forget(&mut tx, id).await?;
     tx.commit().await?;
     let (target, details) = (id.to_string(), json!({"name": alert.name}));
-    sessions.deps.audit.done(&principal, &info, "app_session_alert.change", target, details).await?;
+    sessions
+        .deps
+        .audit
+        .done(&principal, &info, "app_session_alert.change", target, details)
+        .await?;
     Ok(Json(AppSessionAlert { alert, firing: Vec::new(), webhook_secret }))
 }
 
@@ -346,7 +358,11 @@ pub(crate) async fn delete_alert(
     }
     tx.commit().await?;
     let (target, details) = (id.to_string(), json!({"name": alert.name}));
-    sessions.deps.audit.done(&principal, &info, "app_session_alert.delete", target, details).await?;
+    sessions
+        .deps
+        .audit
+        .done(&principal, &info, "app_session_alert.delete", target, details)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

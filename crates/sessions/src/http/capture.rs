@@ -296,15 +296,21 @@ async fn take(
     allowed: &mut Option<Allowed>,
 ) -> Result<SessionTaken> {
     // Who may is decided before what is sent is looked at closely.
-    let named = serde_json::from_slice::<SessionUpdate>(body)
+    let named = serde_json::from_slice::<Named>(body)
         .ok()
-        .and_then(|update| project_name(update.project_id.as_ref()));
+        .and_then(|named| project_name(named.project_id.as_ref()));
     let project = project_of(sessions, parts, named, allowed).await?;
     require_json(&parts.headers)?;
     let update: SessionUpdate = parse_json(body)?;
     let session = read(sessions, verb, &project, update).await?;
     let session_id = session.sid;
     Ok(SessionTaken { session_id, sampled: sessions.take(session).await? })
+}
+
+/// Whose it is, of a body that may be wrong in all else.
+#[derive(Deserialize)]
+struct Named {
+    project_id: Option<serde_json::Value>,
 }
 
 fn project_name(value: Option<&serde_json::Value>) -> Option<String> {

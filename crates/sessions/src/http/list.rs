@@ -60,10 +60,8 @@ pub(crate) async fn list_app_sessions(
     authorize(&principal, Action::Use(Scope::SessionsRead))?;
     let project = sessions.project(&principal, &of.project).await?;
     let limit = page.limit()?;
-    let kind = format!(
-        "app-sessions/{}/{:?}/{:?}/{:?}",
-        project.id, of.release, of.environment, by.class
-    );
+    let kind =
+        format!("app-sessions/{}/{:?}/{:?}/{:?}", project.id, of.release, of.environment, by.class);
     let after: Option<(DateTime<Utc>, Uuid)> = page.after_time(&kind)?;
     let one_more = i64::try_from(limit + 1).unwrap_or(i64::MAX);
     let filter = of.filter(&project);

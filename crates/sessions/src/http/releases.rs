@@ -232,7 +232,8 @@ pub(crate) async fn get_app_session_release(
     });
     let (now, earlier) = (days.now.of(&total.release), days.before.of(&total.release));
     let threads = sessions.threads_of(&principal, &facts).await?;
-    let ReleaseFacts { new_issues, regressed_issues, resolved_issues, events, released_at, .. } = facts;
+    let ReleaseFacts { new_issues, regressed_issues, resolved_issues, events, released_at, .. } =
+        facts;
     Ok(Json(ReleaseDetail {
         release,
         comparison,

@@ -128,9 +128,7 @@ pub(crate) async fn app_session_series(
         Field::Sessions | Field::CrashFreeSessions => {
             (sessions.counts(filter, query.field, &edges).await?, true)
         }
-        Field::Users | Field::CrashFreeUsers => {
-            sessions.users(filter, query.field, &edges).await?
-        }
+        Field::Users | Field::CrashFreeUsers => sessions.users(filter, query.field, &edges).await?,
         Field::Duration => (sessions.durations(filter, &edges).await?, true),
     };
     Ok(Json(Series {
@@ -192,7 +190,8 @@ impl Sessions {
         let counts: BTreeMap<i32, Counts> =
             buckets.into_iter().map(|bucket| (bucket.number, bucket.counts)).collect();
         let point = |(number, at)| {
-            let counts = i32::try_from(number).ok().and_then(|number: i32| counts.get(&(number + 1)));
+            let counts =
+                i32::try_from(number).ok().and_then(|number: i32| counts.get(&(number + 1)));
             let counts = counts.copied().unwrap_or_default();
             let value = match field {
                 Field::CrashFreeSessions => crash_free(counts.total(), counts.crashed),
@@ -235,11 +234,7 @@ impl Sessions {
         Ok((points, exact))
     }
 
-    async fn durations(
-        &self,
-        filter: Filter<'_>,
-        edges: &[DateTime<Utc>],
-    ) -> Result<Vec<Point>> {
+    async fn durations(&self, filter: Filter<'_>, edges: &[DateTime<Utc>]) -> Result<Vec<Point>> {
         let (Some(from), Some(to)) = (edges.first(), edges.last()) else { return Ok(Vec::new()) };
         let sums = read::series(&self.deps.pool, filter, edges).await?;
         let mut histograms: BTreeMap<usize, BTreeMap<i16, f64>> = BTreeMap::new();

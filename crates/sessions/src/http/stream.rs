@@ -1,10 +1,6 @@
 //! Sessions of a project, followed live.
 
-use std::{
-    fmt::Write,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
 use bytes::Bytes;

@@ -20,7 +20,12 @@ const REPEAT: TimeDelta = TimeDelta::minutes(2);
 pub(crate) enum Item {
     Update(Session),
     /// Counted where they ran; `hash` is of what was sent.
-    Counted { project: ProjectId, hash: Uuid, received_at: DateTime<Utc>, sessions: Vec<Session> },
+    Counted {
+        project: ProjectId,
+        hash: Uuid,
+        received_at: DateTime<Utc>,
+        sessions: Vec<Session>,
+    },
 }
 
 /// What happened to the sessions of a project.

@@ -206,7 +206,10 @@ pub(crate) struct Total {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which<'a> {
     /// The newest first, behind a place.
-    Page { after: Option<&'a (DateTime<Utc>, String)>, limit: i64 },
+    Page {
+        after: Option<&'a (DateTime<Utc>, String)>,
+        limit: i64,
+    },
     Versions(&'a [String]),
     /// The one that began last before another.
     Before(DateTime<Utc>, &'a str),

@@ -84,7 +84,8 @@ async fn check(rig: &Rig, slug: &str, expected: &Expected, what: &str) {
     for release in list["releases"].as_array().unwrap() {
         let counts = ["healthy", "errored", "unhandled", "abnormal", "crashed"]
             .map(|class| release[class].as_i64().unwrap());
-        let users = (release["users"].as_i64().unwrap(), release["crashed_users"].as_i64().unwrap());
+        let users =
+            (release["users"].as_i64().unwrap(), release["crashed_users"].as_i64().unwrap());
         found.insert(release["version"].as_str().unwrap().to_owned(), (counts, users));
     }
     let wanted: BTreeMap<String, _> = expected
@@ -264,7 +265,8 @@ async fn releases_are_compared_and_rates_are_null_without_sessions() {
     assert_eq!(list["releases"][0]["previous"], "1.0");
     assert_eq!(list["top"][0]["version"], "1.0");
     let cursor = list["next_cursor"].as_str().unwrap();
-    let next = rig.get(&format!("/api/app-sessions/releases?project=shop&limit=1&cursor={cursor}")).await;
+    let next =
+        rig.get(&format!("/api/app-sessions/releases?project=shop&limit=1&cursor={cursor}")).await;
     assert_eq!(next["releases"][0]["version"], "1.0");
     assert_eq!(next["next_cursor"], Value::Null);
 

@@ -44,8 +44,14 @@ async fn what_cannot_be_kept_is_refused_with_a_reason_and_harms_nobody() {
     }
     let refused = [
         (json!({"attrs": {"release": "1.0"}}), "missing"),
-        (json!({"aggregates": vec![json!({"started": rfc(now), "exited": 1}); 101], "attrs": {"release": "1.0"}}), "100"),
-        (json!({"aggregates": [{"started": "1970-01-01T00:00:00Z", "exited": 1}], "attrs": {"release": "1.0"}}), "5 days"),
+        (
+            json!({"aggregates": vec![json!({"started": rfc(now), "exited": 1}); 101], "attrs": {"release": "1.0"}}),
+            "100",
+        ),
+        (
+            json!({"aggregates": [{"started": "1970-01-01T00:00:00Z", "exited": 1}], "attrs": {"release": "1.0"}}),
+            "5 days",
+        ),
     ];
     for (item, reason) in refused {
         match rig.send_counts(&item).await {

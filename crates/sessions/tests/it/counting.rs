@@ -24,52 +24,193 @@ fn sid(letter: &str, row: usize) -> String {
     format!("00000000-0000-4000-8000-{row:06}{:06x}", letter.as_bytes()[0])
 }
 
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn table() -> Vec<(&'static str, Vec<Step>, [i64; 5])> {
     let ok = || json!({"init": true, "status": "ok", "errors": 0});
     vec![
-        ("python, a whole application", vec![S("a", json!({"init": true, "status": "exited", "errors": 0, "duration": 3.5}))], [1, 0, 0, 0, 0]),
-        ("python, with an error", vec![S("a", json!({"init": true, "status": "exited", "errors": 2}))], [0, 1, 0, 0, 0]),
-        ("browser: errored at once, and never ended", vec![S("a", json!({"init": true, "status": "ok", "errors": 1}))], [0, 1, 0, 0, 0]),
+        (
+            "python, a whole application",
+            vec![S("a", json!({"init": true, "status": "exited", "errors": 0, "duration": 3.5}))],
+            [1, 0, 0, 0, 0],
+        ),
+        (
+            "python, with an error",
+            vec![S("a", json!({"init": true, "status": "exited", "errors": 2}))],
+            [0, 1, 0, 0, 0],
+        ),
+        (
+            "browser: errored at once, and never ended",
+            vec![S("a", json!({"init": true, "status": "ok", "errors": 1}))],
+            [0, 1, 0, 0, 0],
+        ),
         ("browser: begun, and never ended", vec![S("a", ok())], [1, 0, 0, 0, 0]),
-        ("begun and ended", vec![S("a", ok()), S("a", json!({"status": "exited"}))], [1, 0, 0, 0, 0]),
-        ("ended before begun", vec![S("a", json!({"status": "exited"})), S("a", ok())], [1, 0, 0, 0, 0]),
+        (
+            "begun and ended",
+            vec![S("a", ok()), S("a", json!({"status": "exited"}))],
+            [1, 0, 0, 0, 0],
+        ),
+        (
+            "ended before begun",
+            vec![S("a", json!({"status": "exited"})), S("a", ok())],
+            [1, 0, 0, 0, 0],
+        ),
         ("init is missing", vec![S("a", json!({"status": "exited", "seq": 4}))], [1, 0, 0, 0, 0]),
         ("init came twice", vec![S("a", ok()), S("a", ok())], [1, 0, 0, 0, 0]),
-        ("the end came twice", vec![S("a", json!({"status": "exited"})), S("a", json!({"status": "exited"}))], [1, 0, 0, 0, 0]),
+        (
+            "the end came twice",
+            vec![S("a", json!({"status": "exited"})), S("a", json!({"status": "exited"}))],
+            [1, 0, 0, 0, 0],
+        ),
         ("crashed", vec![S("a", ok()), S("a", json!({"status": "crashed"}))], [0, 0, 0, 0, 1]),
-        ("crashed, then said to have exited", vec![S("a", json!({"status": "crashed"})), S("a", json!({"status": "exited"}))], [0, 0, 0, 0, 1]),
-        ("an error is not unsaid", vec![S("a", json!({"status": "ok", "errors": 1})), S("a", json!({"status": "exited", "errors": 0}))], [0, 1, 0, 0, 0]),
-        ("errored, then crashed", vec![S("a", json!({"status": "errored"})), S("a", json!({"status": "crashed"}))], [0, 0, 0, 0, 1]),
-        ("crashed, then errored", vec![S("a", json!({"status": "crashed"})), S("a", json!({"status": "errored"}))], [0, 0, 0, 0, 1]),
-        ("unhandled rejection", vec![S("a", ok()), S("a", json!({"status": "unhandled", "errors": 1}))], [0, 0, 1, 0, 0]),
-        ("unhandled, then exited", vec![S("a", json!({"status": "unhandled"})), S("a", json!({"status": "exited"}))], [0, 0, 1, 0, 0]),
-        ("abnormal end", vec![S("a", ok()), S("a", json!({"status": "abnormal", "abnormal_mechanism": "anr_foreground"}))], [0, 0, 0, 1, 0]),
-        ("unhandled, then abnormal", vec![S("a", json!({"status": "unhandled"})), S("a", json!({"status": "abnormal"}))], [0, 0, 0, 1, 0]),
-        ("abnormal, then unhandled", vec![S("a", json!({"status": "abnormal"})), S("a", json!({"status": "unhandled"}))], [0, 0, 0, 1, 0]),
-        ("abnormal, then crashed", vec![S("a", json!({"status": "abnormal"})), S("a", json!({"status": "crashed"}))], [0, 0, 0, 0, 1]),
-        ("an unknown state is no good end", vec![S("a", json!({"status": "evaporated"}))], [0, 1, 0, 0, 0]),
+        (
+            "crashed, then said to have exited",
+            vec![S("a", json!({"status": "crashed"})), S("a", json!({"status": "exited"}))],
+            [0, 0, 0, 0, 1],
+        ),
+        (
+            "an error is not unsaid",
+            vec![
+                S("a", json!({"status": "ok", "errors": 1})),
+                S("a", json!({"status": "exited", "errors": 0})),
+            ],
+            [0, 1, 0, 0, 0],
+        ),
+        (
+            "errored, then crashed",
+            vec![S("a", json!({"status": "errored"})), S("a", json!({"status": "crashed"}))],
+            [0, 0, 0, 0, 1],
+        ),
+        (
+            "crashed, then errored",
+            vec![S("a", json!({"status": "crashed"})), S("a", json!({"status": "errored"}))],
+            [0, 0, 0, 0, 1],
+        ),
+        (
+            "unhandled rejection",
+            vec![S("a", ok()), S("a", json!({"status": "unhandled", "errors": 1}))],
+            [0, 0, 1, 0, 0],
+        ),
+        (
+            "unhandled, then exited",
+            vec![S("a", json!({"status": "unhandled"})), S("a", json!({"status": "exited"}))],
+            [0, 0, 1, 0, 0],
+        ),
+        (
+            "abnormal end",
+            vec![
+                S("a", ok()),
+                S("a", json!({"status": "abnormal", "abnormal_mechanism": "anr_foreground"})),
+            ],
+            [0, 0, 0, 1, 0],
+        ),
+        (
+            "unhandled, then abnormal",
+            vec![S("a", json!({"status": "unhandled"})), S("a", json!({"status": "abnormal"}))],
+            [0, 0, 0, 1, 0],
+        ),
+        (
+            "abnormal, then unhandled",
+            vec![S("a", json!({"status": "abnormal"})), S("a", json!({"status": "unhandled"}))],
+            [0, 0, 0, 1, 0],
+        ),
+        (
+            "abnormal, then crashed",
+            vec![S("a", json!({"status": "abnormal"})), S("a", json!({"status": "crashed"}))],
+            [0, 0, 0, 0, 1],
+        ),
+        (
+            "an unknown state is no good end",
+            vec![S("a", json!({"status": "evaporated"}))],
+            [0, 1, 0, 0, 0],
+        ),
         ("no state at all", vec![S("a", json!({}))], [1, 0, 0, 0, 0]),
         ("the state is null", vec![S("a", json!({"status": null, "errors": 0}))], [1, 0, 0, 0, 0]),
-        ("errors as a word", vec![S("a", json!({"status": "ok", "errors": "many"}))], [1, 0, 0, 0, 0]),
-        ("errors as a truth", vec![S("a", json!({"status": "ok", "errors": true}))], [0, 1, 0, 0, 0]),
+        (
+            "errors as a word",
+            vec![S("a", json!({"status": "ok", "errors": "many"}))],
+            [1, 0, 0, 0, 0],
+        ),
+        (
+            "errors as a truth",
+            vec![S("a", json!({"status": "ok", "errors": true}))],
+            [0, 1, 0, 0, 0],
+        ),
         ("errors below zero", vec![S("a", json!({"status": "ok", "errors": -3}))], [1, 0, 0, 0, 0]),
-        ("seq 0 with each update", vec![S("a", json!({"seq": 0, "status": "ok"})), S("a", json!({"seq": 0, "status": "crashed"}))], [0, 0, 0, 0, 1]),
-        ("an old seq after a new one", vec![S("a", json!({"seq": 9, "status": "crashed"})), S("a", json!({"seq": 1, "status": "ok"}))], [0, 0, 0, 0, 1]),
-        ("the nil user", vec![S("a", json!({"did": "00000000-0000-0000-0000-000000000000", "status": "exited"}))], [1, 0, 0, 0, 0]),
+        (
+            "seq 0 with each update",
+            vec![
+                S("a", json!({"seq": 0, "status": "ok"})),
+                S("a", json!({"seq": 0, "status": "crashed"})),
+            ],
+            [0, 0, 0, 0, 1],
+        ),
+        (
+            "an old seq after a new one",
+            vec![
+                S("a", json!({"seq": 9, "status": "crashed"})),
+                S("a", json!({"seq": 1, "status": "ok"})),
+            ],
+            [0, 0, 0, 0, 1],
+        ),
+        (
+            "the nil user",
+            vec![S(
+                "a",
+                json!({"did": "00000000-0000-0000-0000-000000000000", "status": "exited"}),
+            )],
+            [1, 0, 0, 0, 0],
+        ),
         ("a number as user", vec![S("a", json!({"did": 42, "status": "exited"}))], [1, 0, 0, 0, 0]),
         ("two sessions", vec![S("a", ok()), S("b", json!({"status": "crashed"}))], [1, 0, 0, 0, 1]),
-        ("two, their updates mixed", vec![S("a", ok()), S("b", ok()), S("b", json!({"status": "crashed"})), S("a", json!({"status": "exited"}))], [1, 0, 0, 0, 1]),
-        ("an update a day later", vec![S("a", ok()), Wait(86_400), S("a", json!({"status": "crashed"}))], [0, 0, 0, 0, 1]),
+        (
+            "two, their updates mixed",
+            vec![
+                S("a", ok()),
+                S("b", ok()),
+                S("b", json!({"status": "crashed"})),
+                S("a", json!({"status": "exited"})),
+            ],
+            [1, 0, 0, 0, 1],
+        ),
+        (
+            "an update a day later",
+            vec![S("a", ok()), Wait(86_400), S("a", json!({"status": "crashed"}))],
+            [0, 0, 0, 0, 1],
+        ),
         ("an event marks its session", vec![S("a", ok()), X("a")], [0, 0, 0, 0, 1]),
-        ("the event is there before its session", vec![X("a"), S("a", json!({"status": "exited"}))], [0, 0, 0, 0, 1]),
+        (
+            "the event is there before its session",
+            vec![X("a"), S("a", json!({"status": "exited"}))],
+            [0, 0, 0, 0, 1],
+        ),
         ("an event of a session that nobody told of", vec![X("a")], [0, 0, 0, 0, 1]),
-        ("two events of one session", vec![X("a"), X("a"), S("a", json!({"status": "crashed"}))], [0, 0, 0, 0, 1]),
-        ("counts", vec![C(json!([{"exited": 10, "errored": 3, "crashed": 1, "abnormal": 2, "unhandled": 4}]))], [10, 3, 4, 2, 1]),
-        ("counts that are sent again", vec![C(json!([{"exited": 10}])), Wait(5), C(json!([{"exited": 10}]))], [10, 0, 0, 0, 0]),
-        ("the same counts minutes later", vec![C(json!([{"exited": 10}])), Wait(300), C(json!([{"exited": 10}]))], [20, 0, 0, 0, 0]),
+        (
+            "two events of one session",
+            vec![X("a"), X("a"), S("a", json!({"status": "crashed"}))],
+            [0, 0, 0, 0, 1],
+        ),
+        (
+            "counts",
+            vec![C(
+                json!([{"exited": 10, "errored": 3, "crashed": 1, "abnormal": 2, "unhandled": 4}]),
+            )],
+            [10, 3, 4, 2, 1],
+        ),
+        (
+            "counts that are sent again",
+            vec![C(json!([{"exited": 10}])), Wait(5), C(json!([{"exited": 10}]))],
+            [10, 0, 0, 0, 0],
+        ),
+        (
+            "the same counts minutes later",
+            vec![C(json!([{"exited": 10}])), Wait(300), C(json!([{"exited": 10}]))],
+            [20, 0, 0, 0, 0],
+        ),
         ("counts of nothing", vec![C(json!([{"exited": 0, "errored": null}]))], [0, 0, 0, 0, 0]),
-        ("counts and single ones", vec![C(json!([{"exited": 2, "did": "u"}])), S("a", json!({"status": "crashed"}))], [2, 0, 0, 0, 1]),
+        (
+            "counts and single ones",
+            vec![C(json!([{"exited": 2, "did": "u"}])), S("a", json!({"status": "crashed"}))],
+            [2, 0, 0, 0, 1],
+        ),
     ]
 }
 
@@ -86,7 +227,8 @@ async fn forty_sequences_of_items_come_to_what_they_should() {
         for step in steps {
             match step {
                 S(letter, members) => {
-                    let mut item = json!({"sid": sid(letter, row), "started": started, "attrs": attrs});
+                    let mut item =
+                        json!({"sid": sid(letter, row), "started": started, "attrs": attrs});
                     item.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
                     assert_eq!(rig.send(&item).await, Taken::Stored, "{name}");
                 }

@@ -36,7 +36,8 @@ impl Rig {
 
     pub(crate) async fn on(app: TestApp) -> Self {
         let ada = app.user("ada@example.com").await;
-        let made = ada.post("/api/crash/projects", &json!({"name": "Shop"})).await.expect(201).json();
+        let made =
+            ada.post("/api/crash/projects", &json!({"name": "Shop"})).await.expect(201).json();
         let key = made["dsn"].as_str().unwrap().split_once("://").unwrap().1[..32].to_owned();
         let project = of_json(ada.org, &made);
         Self { app, ada, project, key }
