@@ -11,12 +11,11 @@ use std::sync::Arc;
 
 use loom_core::{Error, Principal, Result, port::Project};
 use serde::Deserialize;
-use utoipa::IntoParams;
 
 use crate::{Sessions, store::read::Filter};
 
 /// Of which sessions.
-#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OfProject {
     /// Id, number or slug.

@@ -14,7 +14,7 @@ use loom_core::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::{
     Sessions,
@@ -25,7 +25,7 @@ use crate::{
 const MOST: i64 = 50;
 const MOST_EMAILS: usize = 10;
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AlertsQuery {
     /// Id, number or slug.

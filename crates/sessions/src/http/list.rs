@@ -10,7 +10,7 @@ use loom_core::{
     principal::Scope,
 };
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::OfProject;
@@ -20,7 +20,7 @@ use crate::{
     store::read::{self, SessionView},
 };
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ByClass {
     /// `healthy`, `errored`, `unhandled`, `abnormal` or `crashed`.

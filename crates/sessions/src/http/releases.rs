@@ -13,7 +13,7 @@ use loom_core::{
     principal::Scope,
 };
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::OfProject;
 use crate::{
@@ -107,7 +107,7 @@ pub(crate) async fn list_app_session_releases(
     Ok(Json(ReleasePage { releases: releases.collect(), top: top.collect(), next_cursor }))
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ReleaseQuery {
     /// Id, number or slug.

@@ -12,7 +12,7 @@ use loom_core::{
     principal::Scope,
 };
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::OfProject;
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) enum Field {
     Duration,
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SeriesQuery {
     #[serde(default)]

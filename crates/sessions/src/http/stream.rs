@@ -17,7 +17,6 @@ use loom_core::{
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{sync::broadcast, time::timeout};
-use utoipa::IntoParams;
 
 use crate::{
     Sessions,
@@ -29,7 +28,7 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// Events are given out on an authorisation that is no older than this.
 const FRESH: Duration = Duration::from_secs(1);
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct StreamQuery {
     /// Id, number or slug.
