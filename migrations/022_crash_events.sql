@@ -31,7 +31,10 @@ CREATE TABLE crash_queue (
     parked_reason text,
     parked_at timestamptz
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
-CREATE INDEX crash_queue_due_idx ON crash_queue (id) WHERE parked_at IS NULL;
+-- What nobody has had yet, in the order that it came; and what somebody has, or had: again when the lease is over.
+CREATE INDEX crash_queue_fresh_idx ON crash_queue (id) WHERE parked_at IS NULL AND claimed_until IS NULL;
+CREATE INDEX crash_queue_claimed_idx ON crash_queue (claimed_until)
+    WHERE parked_at IS NULL AND claimed_until IS NOT NULL;
 CREATE INDEX crash_queue_parked_idx ON crash_queue (org_id, project_id, id) WHERE parked_at IS NOT NULL;
 
 -- Which ids a project has had: an event that is sent twice counts once.
@@ -183,6 +186,73 @@ CREATE TABLE crash_releases (
     CONSTRAINT crash_releases_project_fkey FOREIGN KEY (org_id, project_id)
         REFERENCES crash_projects (org_id, id) ON DELETE CASCADE
 ) WITH (fillfactor = 80);
+-- New issues of a project by the hour: those beyond its limit are folded into one.
+CREATE TABLE crash_new_issues (
+    org_id uuid NOT NULL,
+    project_id uuid NOT NULL,
+    hour timestamptz NOT NULL,
+    issues integer NOT NULL,
+    CONSTRAINT crash_new_issues_pkey PRIMARY KEY (project_id, hour),
+    CONSTRAINT crash_new_issues_project_fkey FOREIGN KEY (org_id, project_id)
+        REFERENCES crash_projects (org_id, id) ON DELETE CASCADE
+);
+
+-- Which files the events of an issue lack: what an upload makes worth processing anew.
+CREATE TABLE crash_missing_files (
+    org_id uuid NOT NULL,
+    project_id uuid NOT NULL,
+    -- A debug id, or the address of a script.
+    wanted text NOT NULL,
+    issue_id uuid NOT NULL CONSTRAINT crash_missing_files_issue_fkey REFERENCES crash_issues (id) ON DELETE CASCADE,
+    last_seen timestamptz NOT NULL,
+    CONSTRAINT crash_missing_files_pkey PRIMARY KEY (project_id, wanted, issue_id)
+);
+CREATE INDEX crash_missing_files_issue_idx ON crash_missing_files (issue_id);
+
+-- What alerts are to be told of, written with what it tells; a row goes when it was looked at.
+CREATE TABLE crash_alert_signals (
+    id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT crash_alert_signals_pkey PRIMARY KEY,
+    org_id uuid NOT NULL,
+    project_id uuid NOT NULL,
+    issue_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    kind text NOT NULL CONSTRAINT crash_alert_signals_kind_check CHECK (kind IN ('new', 'regressed')),
+    at timestamptz NOT NULL
+);
+
+-- Files that came with events.
+CREATE TABLE crash_attachments (
+    id uuid CONSTRAINT crash_attachments_pkey PRIMARY KEY,
+    org_id uuid NOT NULL,
+    project_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    received_at timestamptz NOT NULL,
+    name text NOT NULL,
+    content_type text,
+    kind text NOT NULL,
+    size bigint NOT NULL,
+    sha256 bytea NOT NULL,
+    content bytea NOT NULL,
+    -- A file that is sent twice is there once.
+    CONSTRAINT crash_attachments_once_key UNIQUE (project_id, event_id, kind, name, sha256)
+);
+ALTER TABLE crash_attachments ALTER COLUMN content SET STORAGE EXTERNAL;
+CREATE INDEX crash_attachments_age_idx ON crash_attachments (project_id, received_at);
+
+-- What users say of events.
+CREATE TABLE crash_feedback (
+    id uuid CONSTRAINT crash_feedback_pkey PRIMARY KEY,
+    org_id uuid NOT NULL,
+    project_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    received_at timestamptz NOT NULL,
+    name text,
+    email text,
+    message text NOT NULL,
+    CONSTRAINT crash_feedback_once_key UNIQUE (project_id, event_id, message)
+);
+CREATE INDEX crash_feedback_age_idx ON crash_feedback (project_id, received_at);
+
 CREATE INDEX crash_releases_list_idx ON crash_releases (org_id, project_id, created_at DESC, id DESC);
 
 DO $$

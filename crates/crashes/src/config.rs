@@ -10,10 +10,13 @@ pub struct Config {
     pub base_url: String,
     /// Artifacts and derived files lie under it.
     pub data_dir: PathBuf,
+    /// Batches of events that are processed at once.
+    pub workers: u32,
 }
 
 impl Config {
-    pub fn load(_env: &mut Env, data_dir: &Path, base_url: &str) -> Self {
-        Self { base_url: base_url.to_owned(), data_dir: data_dir.to_owned() }
+    pub fn load(env: &mut Env, data_dir: &Path, base_url: &str) -> Self {
+        let workers = env.number("LOOM_SERVER_CRASHES_WORKERS", 2, 1, 64);
+        Self { workers, base_url: base_url.to_owned(), data_dir: data_dir.to_owned() }
     }
 }

@@ -1,20 +1,30 @@
 //! Error tracking: projects, events, issues, releases, artifacts.
 
+mod capture;
 mod config;
 mod directory;
 mod event;
+mod extras;
 mod grouping;
+mod health;
+mod intake;
 mod jobs;
+mod pipeline;
 mod projects;
+mod release;
+mod scrub;
 mod sinks;
 mod symbols;
+mod users;
 
 use std::sync::Arc;
 
-use axum::middleware;
+use axum::{Extension, middleware};
 use loom_core::{
     Clock,
-    health::{Check, Component, Status},
+    extract::BodyLimit,
+    group_commit::Writer,
+    health::Check,
     port::{Audit, OrgDirectory, Reauthenticate, ReleaseHealth, SessionSink, ThreadDirectory},
     principal,
 };
@@ -27,6 +37,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
 pub use directory::Directory;
+pub use health::METRICS;
 
 /// What replicas tell each other: `projects …` (a project or its keys changed), `artifacts …` (something
 /// was uploaded), `stream …` (what watchers are told, as JSON).
@@ -63,6 +74,8 @@ pub struct Inner {
     deps: Deps,
     config: Config,
     announcer: Announcer,
+    writer: Writer<intake::Intake>,
+    pipeline: Arc<pipeline::Pipeline>,
 }
 
 impl std::ops::Deref for Crashes {
@@ -76,17 +89,27 @@ impl std::ops::Deref for Crashes {
 impl Crashes {
     pub fn new(deps: Deps, config: Config) -> Self {
         let announcer = Announcer::new(deps.pool.clone(), CHANNEL);
-        Self(Arc::new(Inner { deps, config, announcer }))
+        let pipeline = Arc::new(pipeline::Pipeline::new(config.workers.max(1)));
+        let wake = {
+            let (pipeline, announcer) = (Arc::clone(&pipeline), announcer.clone());
+            move || {
+                pipeline.wake();
+                announcer.say(pipeline::WORD.to_owned());
+            }
+        };
+        let writer = intake::writer(&deps.pool, Arc::new(wake));
+        Self(Arc::new(Inner { deps, config, announcer, writer, pipeline }))
     }
 
     /// Begins to process what was taken, and to hear other replicas.
     pub fn start(&self) {
         self.announcer.start();
         self.deps.directory.follow(self.deps.stop.clone());
+        self.start_pipeline();
     }
 
     pub fn health(&self) -> Check {
-        Check::new("crashes", || async { Component::new(Status::Healthy) })
+        self.check()
     }
 
     /// Says good-bye to all who watch.
@@ -94,6 +117,9 @@ impl Crashes {
 
     /// Finishes the batch that is being processed.
     pub async fn close(&self) {
+        // What is taken is stored; whoever comes next processes it.
+        self.writer.close().await;
+        self.close_pipeline().await;
         self.announcer.stop().await;
     }
 
@@ -103,6 +129,11 @@ impl Crashes {
 
     /// All native routes. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
+        // Whoever has the key of a project needs nothing else.
+        let capture = OpenApiRouter::new()
+            .routes(routes!(capture::capture_crash))
+            .routes(routes!(capture::capture_crashes))
+            .layer(Extension(BodyLimit(capture::MAX_BATCH_BYTES)));
         OpenApiRouter::new()
             .routes(routes!(
                 projects::http::list_crash_projects,
@@ -115,7 +146,14 @@ impl Crashes {
             ))
             .routes(routes!(projects::keys::list_crash_keys, projects::keys::create_crash_key))
             .routes(routes!(projects::keys::patch_crash_key, projects::keys::delete_crash_key))
+            .routes(routes!(pipeline::http::list_parked_events))
+            .routes(routes!(pipeline::http::retry_parked_events))
+            .routes(routes!(pipeline::http::reprocess_issue))
+            .routes(routes!(extras::http::list_crash_attachments))
+            .routes(routes!(extras::http::get_crash_attachment))
+            .routes(routes!(extras::http::list_crash_feedback))
             .route_layer(middleware::from_fn(principal::required))
+            .merge(capture)
             .with_state(self.clone())
     }
 }

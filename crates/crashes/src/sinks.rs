@@ -12,28 +12,28 @@ use crate::Crashes;
 impl EventSink for Crashes {
     fn event<'a>(
         &'a self,
-        _delivery: &'a Delivery,
-        _id: EventId,
-        _payload: Bytes,
+        delivery: &'a Delivery,
+        id: EventId,
+        payload: Bytes,
     ) -> BoxFuture<'a, Result<Taken>> {
-        Box::pin(async { Ok(Taken::Stored) })
+        Box::pin(self.take(delivery, id, payload))
     }
 
     fn feedback<'a>(
         &'a self,
-        _delivery: &'a Delivery,
-        _payload: Bytes,
+        delivery: &'a Delivery,
+        payload: Bytes,
     ) -> BoxFuture<'a, Result<Taken>> {
-        Box::pin(async { Ok(Taken::Stored) })
+        Box::pin(self.take_feedback(delivery, payload))
     }
 }
 
 impl AttachmentSink for Crashes {
     fn attachment<'a>(
         &'a self,
-        _delivery: &'a Delivery,
-        _attachment: Attachment,
+        delivery: &'a Delivery,
+        attachment: Attachment,
     ) -> BoxFuture<'a, Result<Taken>> {
-        Box::pin(async { Ok(Taken::Stored) })
+        Box::pin(self.attach_file(delivery, attachment))
     }
 }

@@ -9,13 +9,14 @@ use loom_core::{
 };
 use sqlx::PgPool;
 
-use crate::grouping::Rules;
+use crate::{grouping::Rules, scrub};
 
 /// What processing needs of a project.
 pub(crate) struct ProjectSettings {
     pub project: Arc<Project>,
     pub short_prefix: String,
     pub rules: Rules,
+    pub scrubbing: scrub::Settings,
     pub new_issues_per_hour: i32,
 }
 
@@ -77,7 +78,7 @@ pub(super) async fn find(pool: &PgPool, org: OrgId, name: &str) -> Result<Option
 
 pub(super) async fn settings(pool: &PgPool, id: ProjectId) -> Result<Option<ProjectSettings>> {
     let found = sqlx::query!(
-        "SELECT number, org_id, slug, name, allowed_origins, short_prefix, new_issues_per_hour
+        "SELECT number, org_id, slug, name, allowed_origins, short_prefix, grouping_rules, scrubbing, new_issues_per_hour
            FROM crash_projects WHERE id = $1 AND deleted_at IS NULL",
         id.0
     )
@@ -93,7 +94,9 @@ pub(super) async fn settings(pool: &PgPool, id: ProjectId) -> Result<Option<Proj
             allowed_origins: found.allowed_origins,
         }),
         short_prefix: found.short_prefix,
-        rules: Rules,
+        // They were checked when they were set.
+        rules: Rules::parse(&found.grouping_rules).unwrap_or_default(),
+        scrubbing: scrub::Settings::parse(&found.scrubbing).unwrap_or_default(),
         new_issues_per_hour: found.new_issues_per_hour,
     }))
 }

@@ -16,6 +16,30 @@ pub(crate) enum Level {
     Fatal,
 }
 
+impl Level {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Fatal => "fatal",
+        }
+    }
+
+    /// Also under the names that other systems have for it.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        Some(match text.trim().to_ascii_lowercase().as_str() {
+            "debug" | "trace" | "verbose" => Self::Debug,
+            "info" | "log" | "notice" => Self::Info,
+            "warning" | "warn" => Self::Warning,
+            "error" => Self::Error,
+            "fatal" | "critical" | "alert" | "emergency" => Self::Fatal,
+            _ => return None,
+        })
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub project: ProjectId,
@@ -153,4 +177,18 @@ pub(crate) struct User {
     pub email: Option<String>,
     pub username: Option<String>,
     pub ip_address: Option<String>,
+}
+
+impl User {
+    /// What tells users apart, with what it is: `id:42`.
+    pub(crate) fn label(&self) -> Option<String> {
+        [
+            ("id", &self.id),
+            ("username", &self.username),
+            ("email", &self.email),
+            ("ip", &self.ip_address),
+        ]
+        .into_iter()
+        .find_map(|(name, value)| value.as_ref().map(|value| format!("{name}:{value}")))
+    }
 }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::{grouping, scrub};
+
 const MAX_NAME: usize = 200;
 const MAX_SLUG: usize = 63;
 const MAX_PLATFORM: usize = 64;
@@ -130,6 +132,18 @@ impl Faults {
         }
     }
 
+    /// Those of a part, which knows its own paths.
+    fn below(&mut self, path: &str, faults: Vec<FieldError>) {
+        self.0.extend(faults.into_iter().map(|fault| FieldError {
+            path: match fault.path.as_str() {
+                "" => path.to_owned(),
+                at if at.starts_with('[') => format!("{path}{at}"),
+                at => format!("{path}.{at}"),
+            },
+            message: fault.message,
+        }));
+    }
+
     fn done(self) -> Result<()> {
         if self.0.is_empty() { Ok(()) } else { Err(Error::invalid_fields(self.0)) }
     }
@@ -245,14 +259,18 @@ impl Settings {
             check_rules(rules, faults);
         }
         if let Some(scrubbing) = &self.scrubbing {
-            faults.unless(scrubbing.is_object(), "scrubbing", "is an object");
+            if let Err(wrong) = scrub::Settings::parse(scrubbing) {
+                faults.below("scrubbing", wrong);
+            }
             faults.unless(is_small(scrubbing), "scrubbing", "is at most 64 KiB");
         }
     }
 }
 
 fn check_rules(rules: &Value, faults: &mut Faults) {
-    faults.unless(rules.is_array(), "grouping_rules", "is a list of rules");
+    if let Err(wrong) = grouping::Rules::parse(rules) {
+        faults.below("grouping_rules", wrong);
+    }
     faults.unless(is_small(rules), "grouping_rules", "is at most 64 KiB");
 }
 

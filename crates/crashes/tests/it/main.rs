@@ -1,3 +1,4 @@
 //! Error tracking, through the whole server.
 
+mod pipeline;
 mod projects;

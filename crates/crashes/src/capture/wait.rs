@@ -1,0 +1,75 @@
+//! Waiting for what becomes of an event, for a while.
+
+use std::time::Duration;
+
+use loom_core::{
+    Result,
+    id::{EventId, IssueId, ProjectId},
+};
+use sqlx::PgPool;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    Crashes,
+    pipeline::{Became, Place},
+};
+
+/// Longer than a short queue takes.
+const LONGEST: Duration = Duration::from_secs(10);
+/// Whoever was not told looks: another server may have processed it, or it was there before.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+
+impl Crashes {
+    /// None: it is stored, and still to be processed.
+    pub(super) async fn await_grouping(
+        &self,
+        place: Place,
+        mut waits: oneshot::Receiver<Became>,
+    ) -> Result<Option<Became>> {
+        let end = Instant::now() + LONGEST;
+        let mut pause = FIRST_LOOK;
+        let found = loop {
+            let look = (Instant::now() + pause).min(end);
+            match timeout_at(look, &mut waits).await {
+                Ok(Ok(became)) => break Some(became),
+                Ok(Err(_)) | Err(_) => {}
+            }
+            if let Some(became) = stored(&self.deps.pool, place).await? {
+                break Some(became);
+            }
+            if Instant::now() >= end || self.deps.stop.is_cancelled() {
+                break None;
+            }
+            pause *= 2;
+        };
+        drop(waits);
+        self.pipeline.waiting.leave(place);
+        Ok(found)
+    }
+}
+
+/// Where an event is that was processed already.
+async fn stored(pool: &PgPool, (project, event): (ProjectId, EventId)) -> Result<Option<Became>> {
+    let found = sqlx::query!(
+        "SELECT e.issue_id, i.number, p.short_prefix, i.event_count
+           FROM crash_event_ids d
+           JOIN crash_events e
+             ON e.project_id = d.project_id AND e.event_id = d.event_id AND e.received_at = d.received_at
+           JOIN crash_issues i ON i.id = e.issue_id
+           JOIN crash_projects p ON p.org_id = i.org_id AND p.id = i.project_id
+          WHERE d.project_id = $1 AND d.event_id = $2",
+        project.0,
+        event.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(found.map(|found| Became {
+        issue_id: IssueId(found.issue_id),
+        short_id: format!("{}-{}", found.short_prefix, found.number),
+        is_new_issue: found.event_count == 1,
+        is_regression: false,
+    }))
+}

@@ -1,0 +1,139 @@
+//! The SQL of attachments and feedback.
+
+use bytes::Bytes;
+use loom_core::{
+    Result,
+    id::{EventId, OrgId, ProjectId},
+    port::Delivery,
+};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::model::{AttachmentView, Feedback};
+
+/// Of one event: what is beyond is not kept, nor listed.
+const MOST: i64 = 100;
+
+pub(super) struct File {
+    pub id: Uuid,
+    pub event: EventId,
+    pub name: String,
+    pub content_type: Option<String>,
+    pub kind: String,
+    pub sha256: Vec<u8>,
+    pub content: Bytes,
+}
+
+pub(super) async fn insert_file(pool: &PgPool, delivery: &Delivery, file: &File) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO crash_attachments
+             (id, org_id, project_id, event_id, received_at, name, content_type, kind, size, sha256, content)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
+          WHERE (SELECT count(*) FROM crash_attachments WHERE project_id = $3 AND event_id = $4) < $12
+         ON CONFLICT DO NOTHING",
+        file.id,
+        delivery.project.org.0,
+        delivery.project.id.0,
+        file.event.0,
+        delivery.received_at,
+        file.name,
+        file.content_type,
+        file.kind,
+        i64::try_from(file.content.len()).unwrap_or(i64::MAX),
+        file.sha256,
+        &*file.content,
+        MOST
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn attachments(
+    pool: &PgPool,
+    org: OrgId,
+    project: ProjectId,
+    event: EventId,
+) -> Result<Vec<AttachmentView>> {
+    Ok(sqlx::query_as!(
+        AttachmentView,
+        "SELECT id, name, content_type, kind, size AS size_bytes, received_at FROM crash_attachments
+          WHERE org_id = $1 AND project_id = $2 AND event_id = $3
+          ORDER BY received_at, id LIMIT $4",
+        org.0,
+        project.0,
+        event.0,
+        MOST
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+pub(super) async fn content(
+    pool: &PgPool,
+    org: OrgId,
+    project: ProjectId,
+    event: EventId,
+    id: Uuid,
+) -> Result<Option<(String, Vec<u8>)>> {
+    let found = sqlx::query!(
+        "SELECT name, content FROM crash_attachments
+          WHERE org_id = $1 AND project_id = $2 AND event_id = $3 AND id = $4",
+        org.0,
+        project.0,
+        event.0,
+        id
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(found.map(|found| (found.name, found.content)))
+}
+
+pub(super) struct Said {
+    pub id: Uuid,
+    pub event: EventId,
+    pub name: Option<String>,
+    pub email: Option<String>,
+    pub message: String,
+}
+
+pub(super) async fn insert_said(pool: &PgPool, delivery: &Delivery, said: &Said) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO crash_feedback (id, org_id, project_id, event_id, received_at, name, email, message)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8
+          WHERE (SELECT count(*) FROM crash_feedback WHERE project_id = $3 AND event_id = $4) < $9
+         ON CONFLICT DO NOTHING",
+        said.id,
+        delivery.project.org.0,
+        delivery.project.id.0,
+        said.event.0,
+        delivery.received_at,
+        said.name,
+        said.email,
+        said.message,
+        MOST
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn feedback(
+    pool: &PgPool,
+    org: OrgId,
+    project: ProjectId,
+    event: EventId,
+) -> Result<Vec<Feedback>> {
+    Ok(sqlx::query_as!(
+        Feedback,
+        "SELECT id, name, email, message, received_at FROM crash_feedback
+          WHERE org_id = $1 AND project_id = $2 AND event_id = $3
+          ORDER BY received_at, id LIMIT $4",
+        org.0,
+        project.0,
+        event.0,
+        MOST
+    )
+    .fetch_all(pool)
+    .await?)
+}

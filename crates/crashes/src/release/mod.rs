@@ -1,0 +1,3 @@
+//! Releases of applications.
+
+pub(crate) mod order;
