@@ -375,6 +375,8 @@ pub fn routes(
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
     document.merge(uploads_document);
+    let (session_capture, capture_document) = features.sessions.capture_routes().split_for_parts();
+    document.merge(capture_document);
     let native = native
         .merge(meta::document_routes(&document))
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
@@ -396,7 +398,7 @@ pub fn routes(
         .merge(features.ingest.routes())
         .merge(features.crashes.cli_routes())
         .merge(features.crons.ping_routes())
-        .merge(features.sessions.capture_routes())
+        .merge(session_capture)
         .layer(middleware::from_fn_with_state(outermost, layers::observe));
     (router, document)
 }

@@ -1,12 +1,42 @@
 //! Settings of release health.
 
+use std::time::Duration;
+
+use chrono::TimeDelta;
 use loom_core::config::Env;
 
-#[derive(Clone, Debug, Default)]
-pub struct Config {}
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long single sessions are kept.
+    pub(crate) retention: TimeDelta,
+    /// The share of sessions that is kept, beside all that crashed.
+    pub(crate) sample_rate: f64,
+    pub(crate) aggregation_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            retention: TimeDelta::days(30),
+            sample_rate: 1.0,
+            aggregation_interval: Duration::from_secs(3600),
+        }
+    }
+}
 
 impl Config {
-    pub fn load(_env: &mut Env) -> Self {
-        Self {}
+    pub fn load(env: &mut Env) -> Self {
+        // Longer than a session may be updated: sums of what is gone are never made anew.
+        let days = env.number("LOOM_SERVER_SESSIONS_RETENTION_DAYS", 30, 7, 3650);
+        Self {
+            retention: TimeDelta::days(days),
+            sample_rate: env.number("LOOM_SERVER_SESSIONS_SAMPLE_RATE", 1.0, 0.0001, 1.0),
+            aggregation_interval: env.secs(
+                "LOOM_SERVER_SESSIONS_AGGREGATION_INTERVAL_SECS",
+                3600,
+                60,
+                3600,
+            ),
+        }
     }
 }

@@ -1,16 +1,28 @@
 //! Release health: sessions of applications, crash-free rates, adoption.
 
+mod alerts;
+mod calendar;
 mod config;
+mod durations;
+mod feed;
+mod health;
+mod http;
 mod jobs;
+mod overview;
 mod rates;
+mod session;
 mod sink;
+mod statistics;
+mod store;
+mod users;
+mod wire;
 
 use std::sync::Arc;
 
-use axum::{Router, middleware};
+use axum::middleware;
 use loom_core::{
     Clock,
-    health::{Check, Component, Status},
+    group_commit::{Limits, Writer},
     port::{
         Audit, CrashDirectory, OrgDirectory, ProjectDirectory, Reauthenticate, ThreadDirectory,
     },
@@ -20,9 +32,13 @@ use loom_db::{Announcer, Hub};
 use loom_notify::Notify;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use feed::Feed;
+use store::intake::{self, Item};
 
 pub use config::Config;
+pub use health::METRICS;
 
 /// What replicas tell each other: `stream …` (what watchers are told, as JSON).
 pub const CHANNEL: &str = "loom_app_sessions";
@@ -57,6 +73,10 @@ pub struct Inner {
     deps: Deps,
     config: Config,
     announcer: Announcer,
+    writer: Writer<Item>,
+    /// The writer's one connection.
+    own: PgPool,
+    feed: Feed,
 }
 
 impl std::ops::Deref for Sessions {
@@ -70,22 +90,37 @@ impl std::ops::Deref for Sessions {
 impl Sessions {
     pub fn new(deps: Deps, config: Config) -> Self {
         let announcer = Announcer::new(deps.pool.clone(), CHANNEL);
-        Self(Arc::new(Inner { deps, config, announcer }))
+        let feed = Feed::new(announcer.clone(), &deps.stop);
+        // In the queue for the shared connections a batch would wait behind every request of a busy server.
+        let options = deps.pool.connect_options().as_ref().clone();
+        let own = deps.pool.options().clone().max_connections(1).connect_lazy_with(options);
+        let writer = {
+            let (own, feed) = (own.clone(), feed.clone());
+            Writer::start("app_sessions", Limits::default(), move |items: Arc<[Item]>| {
+                let (own, feed) = (own.clone(), feed.clone());
+                async move {
+                    feed.changed(intake::write(&own, &items).await?);
+                    Ok(())
+                }
+            })
+        };
+        Self(Arc::new(Inner { deps, config, announcer, writer, own, feed }))
     }
 
     pub fn start(&self) {
-        let _ = (&self.deps, &self.config);
         self.announcer.start();
-    }
-
-    pub fn health(&self) -> Check {
-        Check::new("app_sessions", || async { Component::new(Status::Healthy) })
+        self.feed.start(&self.deps.hub, CHANNEL);
     }
 
     /// Says good-bye to all who watch.
-    pub fn end_streams(&self) {}
+    pub fn end_streams(&self) {
+        self.feed.leaving.cancel();
+    }
 
+    /// Writes what waits.
     pub async fn close(&self) {
+        self.writer.close().await;
+        self.own.close().await;
         self.announcer.stop().await;
     }
 
@@ -96,12 +131,27 @@ impl Sessions {
     /// All native routes that need somebody who is signed in or a key.
     pub fn routes(&self) -> OpenApiRouter {
         OpenApiRouter::new()
-            .layer(middleware::from_fn(principal::required))
+            .routes(routes!(http::list::list_app_sessions))
+            .routes(routes!(http::series::app_session_series))
+            .routes(routes!(http::releases::list_app_session_releases))
+            .routes(routes!(http::releases::get_app_session_release))
+            .routes(routes!(http::stream::watch_app_sessions))
+            .routes(routes!(http::alerts::list_alerts, http::alerts::create_alert))
+            .routes(routes!(
+                http::alerts::get_alert,
+                http::alerts::change_alert,
+                http::alerts::delete_alert
+            ))
+            .route_layer(middleware::from_fn(principal::required))
             .with_state(self.clone())
     }
 
     /// `start`, `update`, `end`: also with a project's DSN key, from the origins that the project allows.
-    pub fn capture_routes(&self) -> Router {
-        Router::new()
+    pub fn capture_routes(&self) -> OpenApiRouter {
+        http::capture::routes(self)
+    }
+
+    pub(crate) fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        self.deps.clock.now()
     }
 }

@@ -12,6 +12,8 @@ use crate::document::{Operation, operations};
 
 /// What Ada made, and what a stranger would need to get at it.
 struct World {
+    app_project: String,
+    app_alert: String,
     app: TestApp,
     ada: User,
     /// An organisation of hers: id and slug.
@@ -153,9 +155,20 @@ impl World {
             .header("content-type", "multipart/form-data; boundary=b")
             .body(form);
         let artifact = text(&ada.send(upload).await.expect(201).json()["id"]);
+        let app_project = "shop-of-ada".to_owned();
+        let new = json!({"name": TITLE, "slug": app_project});
+        ada.post("/api/crash/projects", &new).await.expect(201);
+        let new = json!({"project_id": app_project, "session_id": "s1", "release": TITLE});
+        ada.post("/api/app-sessions/start", &new).await.expect(200);
+        let new = json!({"project_id": app_project, "name": TITLE, "kind": "crash_free_sessions",
+            "emails": [ada.email]});
+        let made = ada.post("/api/app-sessions/alerts", &new).await.expect(201).json();
+        let app_alert = text(&made["id"]);
         let mut keys = keys.into_iter();
         Self {
             artifact,
+            app_project,
+            app_alert,
             llm_request,
             llm_price,
             session,
@@ -186,7 +199,7 @@ impl World {
         let chief = self.app.admin("chief@example.com").await;
         let new = json!({"name": "robot", "kind": "service", "scopes": [
             "llm:use", "threads:read", "threads:write", "repos:read", "repos:write", "admin:read", "admin:write",
-            "crashes:read", "crashes:write"
+            "crashes:read", "crashes:write", "sessions:read", "sessions:write"
         ]});
         let path = format!("/api/orgs/{}/api-keys", bob.org);
         let key = text(&bob.post(&path, &new).await.expect(201).json()["secret"]);
@@ -231,6 +244,8 @@ impl World {
             ("llm_prices", "org_id"),
             ("crash_releases", "org_id"),
             ("crash_artifacts", "org_id"),
+            ("app_sessions", "org_id"),
+            ("app_session_alerts", "org_id"),
         ] {
             // When a key was used last changes by itself.
             let query = format!(
@@ -270,6 +285,7 @@ impl World {
         telling.push(self.invitation.0.clone());
         telling.extend([TAG, &self.llm_request, &self.llm_price].map(str::to_owned));
         telling.extend([&self.artifact, "engine-room.sym"].map(str::to_owned));
+        telling.push(self.app_alert.clone());
         telling.extend([TITLE, LOGIN, &self.session, &self.identity].map(str::to_owned));
         telling.extend(self.crash_project.first().cloned());
         telling.extend(
@@ -371,6 +387,20 @@ async fn own_case(world: &World, stranger: &Stranger, method: Method, path: &str
     }));
 }
 
+/// Her project is not there.
+async fn app_sessions_case(
+    world: &World,
+    stranger: &Stranger,
+    method: Method,
+    path: &str,
+    body: Value,
+) {
+    let path = format!("/api/app-sessions{path}").replace("{project}", &world.app_project);
+    let request = stranger.caller.request(method, &path).json(&body);
+    let answer = stranger.caller.send(request).await.expect(404);
+    assert!(!answer.text.contains(&world.app_alert), "{}", answer.text);
+}
+
 /// One for each operation under which something of an organisation can be reached.
 const CASES: &[(&str, Case)] = &[
     ("GET /api/crash/projects/{project}/discarded", |world, stranger| {
@@ -383,6 +413,110 @@ const CASES: &[(&str, Case)] = &[
                 world.assert_silent(&stranger.caller.get(&path).await.expect(404));
                 world.ada.get(&path).await.expect(200);
             }
+        })
+    }),
+    ("POST /api/app-sessions/start", |world, stranger| {
+        Box::pin(async move {
+            let body = json!({"project_id": world.app_project, "session_id": "s1", "release": "1"});
+            app_sessions_case(world, stranger, Method::POST, "/start", body).await;
+        })
+    }),
+    ("POST /api/app-sessions/update", |world, stranger| {
+        Box::pin(async move {
+            let body = json!({"project_id": world.app_project, "session_id": "s1", "release": "1"});
+            app_sessions_case(world, stranger, Method::POST, "/update", body).await;
+        })
+    }),
+    ("POST /api/app-sessions/end", |world, stranger| {
+        Box::pin(async move {
+            let body = json!({"project_id": world.app_project, "session_id": "s1", "release": "1"});
+            app_sessions_case(world, stranger, Method::POST, "/end", body).await;
+        })
+    }),
+    ("GET /api/app-sessions", |world, stranger| {
+        Box::pin(async move {
+            let body = Value::Null;
+            app_sessions_case(world, stranger, Method::GET, "?project={project}", body).await;
+        })
+    }),
+    ("GET /api/app-sessions/series", |world, stranger| {
+        Box::pin(async move {
+            let body = Value::Null;
+            app_sessions_case(world, stranger, Method::GET, "/series?project={project}", body)
+                .await;
+        })
+    }),
+    ("GET /api/app-sessions/stream", |world, stranger| {
+        Box::pin(async move {
+            let body = Value::Null;
+            app_sessions_case(world, stranger, Method::GET, "/stream?project={project}", body)
+                .await;
+        })
+    }),
+    ("GET /api/app-sessions/releases", |world, stranger| {
+        Box::pin(async move {
+            let body = Value::Null;
+            app_sessions_case(world, stranger, Method::GET, "/releases?project={project}", body)
+                .await;
+        })
+    }),
+    ("GET /api/app-sessions/releases/{version}", |world, stranger| {
+        Box::pin(async move {
+            let body = Value::Null;
+            app_sessions_case(world, stranger, Method::GET, "/releases/1?project={project}", body)
+                .await;
+        })
+    }),
+    ("GET /api/app-sessions/alerts", |world, stranger| {
+        Box::pin(async move {
+            let body = Value::Null;
+            app_sessions_case(world, stranger, Method::GET, "/alerts?project={project}", body)
+                .await;
+        })
+    }),
+    ("POST /api/app-sessions/alerts", |world, stranger| {
+        Box::pin(async move {
+            let body = json!({"project_id": world.app_project, "name": "a", "kind": "regression", "emails": ["a@b.c"]});
+            app_sessions_case(world, stranger, Method::POST, "/alerts", body).await;
+        })
+    }),
+    ("GET /api/app-sessions/alerts/{id}", |world, stranger| {
+        Box::pin(async move {
+            let body = Value::Null;
+            app_sessions_case(
+                world,
+                stranger,
+                Method::GET,
+                &format!("/alerts/{}", world.app_alert),
+                body,
+            )
+            .await;
+        })
+    }),
+    ("PATCH /api/app-sessions/alerts/{id}", |world, stranger| {
+        Box::pin(async move {
+            let body = json!({"enabled": false});
+            app_sessions_case(
+                world,
+                stranger,
+                Method::PATCH,
+                &format!("/alerts/{}", world.app_alert),
+                body,
+            )
+            .await;
+        })
+    }),
+    ("DELETE /api/app-sessions/alerts/{id}", |world, stranger| {
+        Box::pin(async move {
+            let body = Value::Null;
+            app_sessions_case(
+                world,
+                stranger,
+                Method::DELETE,
+                &format!("/alerts/{}", world.app_alert),
+                body,
+            )
+            .await;
         })
     }),
     ("GET /api/llm/usage", |world, stranger| {

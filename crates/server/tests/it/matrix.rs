@@ -170,6 +170,32 @@ const ROWS: &[Row] = &[
     ("POST /api/admin/webhooks/{id}/test", SYSTEM, None),
     // Threads: what nobody has made; whose they are is the matter of isolation.rs and of the crate.
     ("GET /api/crash/projects/{project}/discarded", ALL, None),
+    // Sessions of applications: of no such project.
+    (
+        "POST /api/app-sessions/start",
+        ALL,
+        Some(r#"{"project_id": "none", "session_id": "s", "release": "1"}"#),
+    ),
+    (
+        "POST /api/app-sessions/update",
+        ALL,
+        Some(r#"{"project_id": "none", "session_id": "s", "release": "1"}"#),
+    ),
+    (
+        "POST /api/app-sessions/end",
+        ALL,
+        Some(r#"{"project_id": "none", "session_id": "s", "release": "1"}"#),
+    ),
+    ("GET /api/app-sessions", ALL, None),
+    ("GET /api/app-sessions/series", ALL, None),
+    ("GET /api/app-sessions/stream", ALL, None),
+    ("GET /api/app-sessions/releases", ALL, None),
+    ("GET /api/app-sessions/releases/{version}", ALL, None),
+    ("GET /api/app-sessions/alerts", ALL, None),
+    ("POST /api/app-sessions/alerts", ALL, Some("{}")),
+    ("GET /api/app-sessions/alerts/{id}", ALL, None),
+    ("PATCH /api/app-sessions/alerts/{id}", ALL, Some("{}")),
+    ("DELETE /api/app-sessions/alerts/{id}", ALL, None),
     ("GET /api/threads", ALL, None),
     ("GET /api/threads/{id}", ALL, None),
     ("GET /api/threads/search", ALL, None),

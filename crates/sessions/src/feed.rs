@@ -1,0 +1,164 @@
+//! What watchers are told, gathered: at most one word a second for each project and kind, through NOTIFY
+//! to all servers.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use loom_core::{
+    Error, Result,
+    id::{OrgId, ProjectId},
+};
+use loom_db::{Announcer, Hub, Signal};
+use metrics::gauge;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::intake::{Changes, ChangesByProject};
+
+const PAUSE: Duration = Duration::from_secs(1);
+/// Words that a slow watcher may be behind.
+const BACKLOG: usize = 1024;
+const MOST_WATCHERS: usize = 2000;
+
+/// Something that happened in a project.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) org: OrgId,
+    pub(crate) project: ProjectId,
+    #[serde(flatten)]
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum What {
+    Sessions {
+        started: i64,
+        ended: i64,
+        crashed: i64,
+    },
+    /// A release is below the bar of an alert, or above it again.
+    HealthChanged {
+        release: String,
+        alert: String,
+        kind: String,
+        firing: bool,
+        value: f64,
+    },
+}
+
+/// What a stream hears.
+#[derive(Clone, Debug)]
+pub(crate) enum Heard {
+    Told(Arc<Told>),
+    /// Words were lost.
+    ReadAgain,
+}
+
+#[derive(Clone)]
+pub(crate) struct Feed {
+    waiting: Arc<Mutex<HashMap<(OrgId, ProjectId), Changes>>>,
+    announcer: Announcer,
+    heard: broadcast::Sender<Heard>,
+    watchers: Arc<AtomicUsize>,
+    /// Ends the streams, and the tasks.
+    pub(crate) leaving: CancellationToken,
+}
+
+/// A watcher's place; given back when dropped.
+pub(crate) struct Seat(Feed);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let before = self.0.watchers.fetch_sub(1, Ordering::SeqCst);
+        gauge!("loom_app_session_watchers").set(before.saturating_sub(1) as f64);
+    }
+}
+
+impl Feed {
+    pub(crate) fn new(announcer: Announcer, stop: &CancellationToken) -> Self {
+        Self {
+            waiting: Arc::default(),
+            announcer,
+            heard: broadcast::channel(BACKLOG).0,
+            watchers: Arc::default(),
+            leaving: stop.child_token(),
+        }
+    }
+
+    /// Begins to tell, and to hear.
+    pub(crate) fn start(&self, hub: &Hub, channel: &str) {
+        let feed = self.clone();
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(PAUSE);
+            while feed.leaving.run_until_cancelled(ticks.tick()).await.is_some() {
+                feed.flush();
+            }
+        });
+        let (feed, mut words) = (self.clone(), hub.subscribe(channel));
+        tokio::spawn(async move {
+            while let Some(Some(signal)) = feed.leaving.run_until_cancelled(words.next()).await {
+                let heard = match signal {
+                    Signal::Said(word) if &*word == loom_db::READ_AGAIN => Heard::ReadAgain,
+                    Signal::Said(word) => match serde_json::from_str(&word) {
+                        Ok(told) => Heard::Told(Arc::new(told)),
+                        // Of another version of the server.
+                        Err(_) => continue,
+                    },
+                    Signal::ReadAgain => Heard::ReadAgain,
+                };
+                // Nobody may be there.
+                let _ = feed.heard.send(heard);
+            }
+        });
+    }
+
+    /// To be called after the commit.
+    pub(crate) fn changed(&self, changes: ChangesByProject) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, change) in changes {
+            let sum = waiting.entry(key).or_default();
+            sum.started += change.started;
+            sum.ended += change.ended;
+            sum.crashed += change.crashed;
+        }
+    }
+
+    fn flush(&self) {
+        let waiting =
+            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        for ((org, project), Changes { started, ended, crashed }) in waiting {
+            self.say(&Told { org, project, what: What::Sessions { started, ended, crashed } });
+        }
+    }
+
+    /// To be called after the commit.
+    pub(crate) fn say(&self, told: &Told) {
+        if let Ok(word) = serde_json::to_string(told) {
+            self.announcer.say(word);
+        }
+    }
+
+    /// # Errors
+    /// 429 when there are too many.
+    pub(crate) fn sit(&self) -> Result<(Seat, broadcast::Receiver<Heard>)> {
+        if self.watchers.fetch_add(1, Ordering::SeqCst) >= MOST_WATCHERS {
+            self.watchers.fetch_sub(1, Ordering::SeqCst);
+            return Err(Error::new(
+                http::StatusCode::TOO_MANY_REQUESTS,
+                "too_many_watchers",
+                format!("{MOST_WATCHERS} streams of sessions are open on this server, which is the most; try again later"),
+            )
+            .retry_after(Duration::from_secs(30)));
+        }
+        gauge!("loom_app_session_watchers").set(self.watchers.load(Ordering::SeqCst) as f64);
+        Ok((Seat(self.clone()), self.heard.subscribe()))
+    }
+}

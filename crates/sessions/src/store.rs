@@ -1,0 +1,6 @@
+//! The SQL of release health.
+
+pub(crate) mod aggregate;
+pub(crate) mod alerts;
+pub(crate) mod intake;
+pub(crate) mod read;
