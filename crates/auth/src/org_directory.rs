@@ -2,7 +2,7 @@
 //! key may spend.
 
 use loom_core::{
-    Principal, Result,
+    Error, Principal, Result,
     id::{ApiKeyId, OrgId},
     port::{BoxFuture, KeyBudgets, OrgDirectory},
     text,
@@ -12,6 +12,8 @@ use crate::Auth;
 
 /// The longest of both: a slug has 63 bytes, an id 36.
 const MAX_NAME: usize = 63;
+/// The slug of the organisation of what is the installation's own.
+pub(crate) const INTERNAL: &str = "loom-internal";
 
 impl OrgDirectory for Auth {
     fn org_id<'a>(&'a self, id_or_slug: &'a str) -> BoxFuture<'a, Result<Option<OrgId>>> {
@@ -44,6 +46,26 @@ impl OrgDirectory for Auth {
                 .fetch_optional(&self.pool)
                 .await?;
             Ok(slug.unwrap_or_else(|| org.to_string()))
+        })
+    }
+
+    fn internal_org(&self) -> BoxFuture<'_, Result<OrgId>> {
+        Box::pin(async move {
+            if let Some(id) = self.org_id(INTERNAL).await? {
+                return Ok(id);
+            }
+            let now = self.clock.now();
+            sqlx::query!(
+                "INSERT INTO organisations (id, slug, name, is_personal, created_at)
+                 VALUES ($1, $2, 'Loom itself', false, $3) ON CONFLICT (slug) DO NOTHING",
+                OrgId::new(now).0,
+                INTERNAL,
+                now
+            )
+            .execute(&self.pool)
+            .await?;
+            let id = self.org_id(INTERNAL).await?;
+            id.ok_or_else(|| Error::internal("the organisation of the installation is gone"))
         })
     }
 }

@@ -108,6 +108,10 @@ pub trait OrgDirectory: Send + Sync {
 
     /// The slug of an organisation; its id when there is no such one.
     fn org_slug(&self, org: OrgId) -> BoxFuture<'_, Result<String>>;
+
+    /// The organisation of what is the installation's own, as its jobs are when they are monitored: made when
+    /// it is first asked for. It has no members; only system admins see it.
+    fn internal_org(&self) -> BoxFuture<'_, Result<OrgId>>;
 }
 
 /// What a weaver may do, and until when.

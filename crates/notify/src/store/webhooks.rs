@@ -5,7 +5,7 @@ use loom_core::{
     Result,
     id::{OrgId, UserId, WebhookId},
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use crate::model::WebhookView;
 
@@ -101,7 +101,7 @@ pub(crate) async fn find(
 
 /// False: there are `most` already.
 pub(crate) async fn insert(
-    pool: &PgPool,
+    db: impl PgExecutor<'_>,
     org: Option<OrgId>,
     new: &Webhook,
     most: i64,
@@ -123,7 +123,7 @@ pub(crate) async fn insert(
         view.created_at,
         most
     )
-    .execute(pool)
+    .execute(db)
     .await?;
     Ok(inserted.rows_affected() == 1)
 }

@@ -71,6 +71,10 @@ impl OrgDirectory for Nobody {
     fn org_slug(&self, org: OrgId) -> BoxFuture<'_, Result<String>> {
         Box::pin(async move { Ok(org.to_string()) })
     }
+
+    fn internal_org(&self) -> BoxFuture<'_, Result<OrgId>> {
+        Box::pin(async { Ok(OrgId(uuid::Uuid::nil())) })
+    }
 }
 
 impl Reauthenticate for Nobody {
