@@ -1,30 +1,52 @@
 //! Cron monitoring: monitors, pings and check-ins, missed and overlong runs, incidents.
 
+mod alerts;
+mod badge;
 mod config;
+mod draft;
+mod engine;
+mod health;
+mod http;
 mod jobs;
+mod judge;
+mod model;
+mod monitors;
+mod mute;
+mod own;
+mod ping;
+mod report;
+mod schedule;
 mod sink;
+mod store;
+mod stream;
+mod sweep;
+mod work;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::{Router, middleware};
 use loom_core::{
-    Clock,
-    health::{Check, Component, Status},
+    Clock, Error, Result,
+    group_commit::{Limits, Writer},
+    health::Check,
     port::{
         Audit, CrashDirectory, EventSink, OrgDirectory, ProjectDirectory, Reauthenticate,
         ThreadDirectory,
     },
     principal,
 };
-use loom_db::{Announcer, Hub};
+use loom_db::{Announcer, Hub, READ_AGAIN, Signal};
 use loom_notify::Notify;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
+pub use health::METRICS;
+pub use schedule::{Schedule, Unit};
 
-/// What replicas tell each other: `stream …` (what watchers are told, as JSON).
+/// What replicas tell each other: `stream …` (what watchers are told, as JSON), and `monitor <id>` or
+/// `monitor all`, of which everybody forgets what they have.
 pub const CHANNEL: &str = "loom_crons";
 
 /// What the feature is given.
@@ -55,7 +77,12 @@ pub struct Crons(Arc<Inner>);
 pub struct Inner {
     deps: Deps,
     config: Config,
-    announcer: Announcer,
+    engine: Arc<engine::Engine>,
+    writer: OnceLock<Writer<report::Report>>,
+    own: own::OwnRuns,
+    seats: stream::Seats,
+    badges: badge::Badges,
+    leaving: CancellationToken,
 }
 
 impl std::ops::Deref for Crons {
@@ -69,23 +96,79 @@ impl std::ops::Deref for Crons {
 impl Crons {
     pub fn new(deps: Deps, config: Config) -> Self {
         let announcer = Announcer::new(deps.pool.clone(), CHANNEL);
-        Self(Arc::new(Inner { deps, config, announcer }))
+        let engine = engine::Engine::new(&deps, announcer, config.base_url.clone());
+        let leaving = deps.stop.child_token();
+        Self(Arc::new(Inner {
+            deps,
+            config,
+            engine: Arc::new(engine),
+            writer: OnceLock::new(),
+            own: own::OwnRuns::default(),
+            seats: stream::Seats::default(),
+            badges: badge::Badges::new(),
+            leaving,
+        }))
     }
 
+    /// Begins to take reports, and to hear what other replicas say of monitors.
     pub fn start(&self) {
-        let _ = (&self.deps, &self.config);
-        self.announcer.start();
+        self.engine.announcer.start();
+        let engine = Arc::clone(&self.engine);
+        let writer = Writer::start("crons", Limits::default(), move |batch| {
+            let engine = Arc::clone(&engine);
+            async move { engine.write(&batch).await }
+        });
+        let _ = self.writer.set(writer);
+        self.follow();
+        self.take_own_runs();
+    }
+
+    /// Forgets what another replica says has changed, until the server stops.
+    fn follow(&self) {
+        let crons = self.clone();
+        let mut said = self.deps.hub.subscribe(CHANNEL);
+        tokio::spawn(async move {
+            loop {
+                let signal = tokio::select! {
+                    () = crons.leaving.cancelled() => return,
+                    signal = said.next() => signal,
+                };
+                match signal {
+                    Some(Signal::Said(word)) if &*word == READ_AGAIN => {
+                        crons.engine.forget(None).await;
+                    }
+                    Some(Signal::Said(word)) => {
+                        if let Some(whose) = word.strip_prefix(engine::CHANGED) {
+                            crons.engine.forget(whose.parse().ok()).await;
+                        }
+                    }
+                    Some(Signal::ReadAgain) => crons.engine.forget(None).await,
+                    None => return,
+                }
+            }
+        });
+    }
+
+    fn writer(&self) -> Result<&Writer<report::Report>> {
+        self.writer.get().ok_or_else(|| Error::unavailable("the server is not ready yet"))
     }
 
     pub fn health(&self) -> Check {
-        Check::new("crons", || async { Component::new(Status::Healthy) })
+        health::check(self)
     }
 
     /// Says good-bye to all who watch.
-    pub fn end_streams(&self) {}
+    pub fn end_streams(&self) {
+        self.leaving.cancel();
+    }
 
     pub async fn close(&self) {
-        self.announcer.stop().await;
+        self.leaving.cancel();
+        self.own.close().await;
+        if let Some(writer) = self.writer.get() {
+            writer.close().await;
+        }
+        self.engine.announcer.stop().await;
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
@@ -94,13 +177,38 @@ impl Crons {
 
     /// All native routes. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
+        // What anybody may see: figures of a schedule, and a badge by its key.
+        let public = OpenApiRouter::new()
+            .routes(routes!(http::preview::preview_schedule))
+            .routes(routes!(http::figures::get_badge));
         OpenApiRouter::new()
-            .layer(middleware::from_fn(principal::required))
+            .routes(routes!(http::monitors::list_monitors, http::monitors::create_monitor))
+            .routes(routes!(
+                http::monitors::get_monitor,
+                http::monitors::patch_monitor,
+                http::monitors::delete_monitor
+            ))
+            .routes(routes!(http::monitors::pause_monitor))
+            .routes(routes!(http::monitors::resume_monitor))
+            .routes(routes!(http::monitors::rotate_ping_key))
+            .routes(routes!(http::alerts::get_alerts, http::alerts::put_alerts))
+            .routes(routes!(http::checkins::list_checkins, http::checkins::create_checkin))
+            .routes(routes!(http::checkins::get_checkin, http::checkins::patch_checkin))
+            .routes(routes!(http::figures::get_stats))
+            .routes(routes!(http::figures::get_calendar))
+            .routes(routes!(http::figures::list_incidents))
+            .routes(routes!(http::figures::get_overview))
+            .routes(routes!(http::watch::watch_monitors))
+            .routes(routes!(http::keys::list_ping_keys, http::keys::create_ping_key))
+            .routes(routes!(http::keys::delete_ping_key))
+            .routes(routes!(http::sentry::list_sentry_monitors))
+            .route_layer(middleware::from_fn(principal::required))
+            .merge(public)
             .with_state(self.clone())
     }
 
     /// `/ping/…`: the key is the secret; any origin, any method, answers in the surface's own shape.
     pub fn ping_routes(&self) -> Router {
-        Router::new()
+        ping::routes(self)
     }
 }

@@ -23,6 +23,6 @@ pub use model::{
     Job, JobContext, JobError, JobReport, JobView, RunDay, RunFn, RunOutcome, RunRecord, RunStatus,
     Trigger,
 };
-pub use schedule::{CatchUp, Schedule};
+pub use schedule::{CatchUp, Cron, Schedule};
 pub use scheduler::{Deps, JobScheduler, Run};
 pub use word::CHANNEL;

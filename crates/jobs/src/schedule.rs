@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use loom_core::{Error, Result};
 
-use cron::Cron;
+pub use cron::Cron;
 use every::Every;
 
 /// When a job is due.

@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Deref,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
-use loom_core::{Clock, Error, Result, id::RunId};
+use loom_core::{Clock, Error, Result, id::RunId, port::CheckInSink};
 use loom_db::Hub;
 use loom_notify::Notify;
 use sqlx::PgPool;
@@ -74,6 +74,8 @@ pub(crate) struct Inner {
     /// Ends the runs that did not stop.
     pub(crate) kill: CancellationToken,
     clockwork: Mutex<Option<Clockwork>>,
+    /// Whoever wants to know of each run.
+    pub(crate) sink: OnceLock<Arc<dyn CheckInSink>>,
 }
 
 /// A job with its schedule checked.
@@ -177,7 +179,13 @@ impl JobScheduler {
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             clockwork: Mutex::default(),
+            sink: OnceLock::new(),
         })))
+    }
+
+    /// From now on each run is told of when it begins and when it has ended. The first one stays.
+    pub fn report_to(&self, sink: Arc<dyn CheckInSink>) {
+        let _ = self.0.sink.set(sink);
     }
 
     /// Starts the clock, which looks each second from now on. A database that is out of reach is

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use loom_core::{Error, Result, id::RunId, text};
+use loom_core::{Error, Result, id::RunId, port::OwnRun, text};
 use tokio::{
     task::JoinError,
     time::{Instant, sleep, timeout},
@@ -16,6 +16,7 @@ use crate::{
     lease::Lease,
     model::{Job, JobContext, JobError, JobReport, RunOutcome, RunStatus},
     retry,
+    schedule::Schedule,
     scheduler::Inner,
     store,
 };
@@ -54,6 +55,7 @@ enum Ending {
 
 /// Runs the body to its end and records it.
 pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
+    report(inner, job, run.id, None, run.started_at, None);
     let cancel = inner.stop.child_token();
     let context = JobContext {
         cancel: cancel.clone(),
@@ -117,7 +119,31 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
         retry_at: pause.map(|pause| now + pause),
     };
     record(inner, job, &outcome, run.lease.ends(), now).await;
+    // Of what is tried again the last attempt counts; what somebody stopped did not fail.
+    let succeeded = matches!(outcome.status, RunStatus::Succeeded | RunStatus::Cancelled);
+    let duration = i64::try_from(outcome.duration.as_millis()).ok();
+    report(inner, job, run.id, Some(succeeded), now, duration);
     outcome
+}
+
+/// Tells whoever wants to know of each run.
+fn report(
+    inner: &Inner,
+    job: &Job,
+    run: RunId,
+    succeeded: Option<bool>,
+    at: DateTime<Utc>,
+    duration_ms: Option<i64>,
+) {
+    let Some(sink) = inner.sink.get() else { return };
+    let (every_secs, cron) = match &job.schedule {
+        Schedule::Every(every) => (Some(every.as_secs()), None),
+        Schedule::Cron { expression, timezone } => {
+            (None, Some((expression.clone(), timezone.clone())))
+        }
+    };
+    let (job, name) = (job.id, job.name);
+    sink.own_run(OwnRun { job, name, every_secs, cron, run, succeeded, at, duration_ms });
 }
 
 fn judge(ending: Ending, job: &Job, was_told_to_stop: bool) -> (RunStatus, u64, Option<String>) {

@@ -15,6 +15,7 @@ pub mod outbound;
 mod outbox;
 mod outcome;
 mod queue;
+mod receivers;
 mod retry;
 mod signature;
 mod store;
@@ -133,4 +134,9 @@ impl AdminDirectory for Listed {
     fn admin_addresses(&self) -> BoxFuture<'_, Result<Vec<String>>> {
         Box::pin(async { Ok::<_, Error>(self.0.clone()) })
     }
+}
+
+/// Is it an e-mail address that can be sent to?
+pub fn is_address(text: &str) -> bool {
+    queue::address(text).is_some()
 }

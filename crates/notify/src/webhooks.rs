@@ -62,7 +62,7 @@ pub(crate) struct WebhookChange {
     enabled: Option<bool>,
 }
 
-fn context(id: WebhookId) -> String {
+pub(crate) fn context(id: WebhookId) -> String {
     format!("webhooks/{id}")
 }
 
@@ -216,7 +216,7 @@ impl Notify {
         Ok(Receiver { url: webhook.view.url.clone(), secret })
     }
 
-    fn check(&self, view: &WebhookView) -> Result<()> {
+    pub(crate) fn check(&self, view: &WebhookView) -> Result<()> {
         let mut errors = Vec::new();
         let mut wrong = |path: &str, message: String| {
             errors.push(FieldError { path: path.to_owned(), message });

@@ -245,6 +245,7 @@ impl Features {
             replica: loom_logs::replica_name(),
         };
         let jobs = JobScheduler::new(deps, all_jobs)?;
+        jobs.report_to(Arc::new(crons.clone()));
         Ok(Self {
             auth,
             llm,

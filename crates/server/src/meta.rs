@@ -64,6 +64,7 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
         crate::otlp::METRICS,
         loom_core::telemetry::METRICS,
         loom_crashes::METRICS,
+        loom_crons::METRICS,
         loom_db::health::METRICS,
         loom_ingest::METRICS,
         loom_jobs::health::METRICS,

@@ -13,14 +13,18 @@ const MOST_STEPS: usize = 20_000;
 /// Minutes in the longest gap there was: Samoa left out a day.
 const LONGEST_GAP: u64 = 25 * 60;
 
+/// What runs by such an expression: a time that the clock skips is due once at the next that it shows, one
+/// that it shows twice the first time only.
 #[derive(Clone, Debug)]
-pub(crate) struct Cron {
+pub struct Cron {
     pattern: croner::Cron,
     timezone: Tz,
 }
 
 impl Cron {
-    pub(crate) fn new(expression: &str, timezone: &str) -> Result<Self, String> {
+    /// # Errors
+    /// Why there is no such schedule.
+    pub fn new(expression: &str, timezone: &str) -> Result<Self, String> {
         let pattern = croner::Cron::from_str(expression)
             .map_err(|error| format!("the cron expression `{expression}`: {error}"))?;
         let timezone =
@@ -46,7 +50,8 @@ impl Cron {
         self.timezone.offset_from_utc_datetime(&at.naive_utc()).fix()
     }
 
-    pub(crate) fn after(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    /// The first time after `at`.
+    pub fn after(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut local = at.with_timezone(&self.timezone).naive_local();
         for _ in 0..MOST_STEPS {
             local = self.pattern.find_next_occurrence(&local, false).ok()?;
@@ -58,7 +63,8 @@ impl Cron {
         None
     }
 
-    pub(crate) fn floor(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    /// The last time that is not after `at`.
+    pub fn floor(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         // While an hour is shown again, its first showing may have been later in it.
         let offset =
             self.offset(at).local_minus_utc().max(self.offset(at - FOLD).local_minus_utc());
