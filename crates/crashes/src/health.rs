@@ -31,6 +31,11 @@ pub const METRICS: &[Metric] = &[
         "Alerts of crashes, by what became of them: sent, or held back as there were too many.",
         &["outcome"],
     ),
+    Metric::counter(
+        "loom_crash_artifacts_total",
+        "Artifacts that were uploaded, each content of a project once.",
+        &[],
+    ),
     Metric::gauge(
         "loom_crash_queue_items",
         "Events that are to be processed, on all servers together, up to 110,000.",

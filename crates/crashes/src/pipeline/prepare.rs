@@ -169,18 +169,10 @@ fn finish(claimed: Claimed, event: Event, grouping: Grouping) -> Result<Prepared
     })
 }
 
+/// By the names that an upload is found by.
 fn missing(event: &Event) -> BTreeSet<String> {
-    let stacks = event.exceptions.iter().map(|exception| &exception.frames);
-    let stacks = stacks.chain(event.threads.iter().map(|thread| &thread.frames));
-    let mut missing = BTreeSet::new();
-    for frame in stacks.flatten() {
-        if let Some(FrameStatus::MissingFile { wanted }) = &frame.symbolication
-            && missing.len() < MAX_MISSING
-        {
-            missing.insert(short(wanted, MAX_WANTED));
-        }
-    }
-    missing
+    let names = event.missing_files.iter().flat_map(|file| [&file.debug_id, &file.code_id, &file.url]);
+    names.flatten().take(MAX_MISSING).map(|name| short(name, MAX_WANTED)).collect()
 }
 
 /// As the database takes it.
