@@ -32,7 +32,8 @@ fn error(kind: &str) -> Value {
 }
 
 async fn rule(ada: &User, condition: Value, filters: Value, actions: Value) -> Value {
-    let new = json!({"name": "Cart", "condition": condition, "filters": filters, "actions": actions});
+    let new =
+        json!({"name": "Cart", "condition": condition, "filters": filters, "actions": actions});
     ada.post(ALERTS, &new).await.expect(201).json()
 }
 
@@ -100,7 +101,8 @@ async fn only_events_that_the_filters_let_through_are_told() {
     ] {
         rule(&ada, json!({"type": "new_issue"}), filters, webhook(&hooks)).await;
     }
-    let filters = json!({"environments": ["production"], "levels": ["error"], "tags": {"team": "cart"}});
+    let filters =
+        json!({"environments": ["production"], "levels": ["error"], "tags": {"team": "cart"}});
     let matching = rule(&ada, json!({"type": "new_issue"}), filters, webhook(&hooks)).await;
     capture(&ada, &error("ValueError")).await;
     hooks.call(1).await;
@@ -145,7 +147,11 @@ async fn many_issues_do_not_break_the_budget_and_are_told_once() {
     let hooks = WebhookReceiver::start();
     rule(&ada, json!({"type": "new_issue"}), json!({}), webhook(&hooks)).await;
     for n in 0..8 {
-        capture(&ada, &json!({"exception_type": format!("E{}x", "z".repeat(n + 1)), "exception_value": "v"})).await;
+        capture(
+            &ada,
+            &json!({"exception_type": format!("E{}x", "z".repeat(n + 1)), "exception_value": "v"}),
+        )
+        .await;
     }
     let log = logged(&ada, 8).await;
     let sent = log.iter().filter(|told| told["outcome"] == "sent").count();
@@ -153,7 +159,11 @@ async fn many_issues_do_not_break_the_budget_and_are_told_once() {
     hooks.call(4).await;
     let calls = hooks.calls();
     let kinds: Vec<_> = calls.iter().map(|call| call.json()["type"].clone()).collect();
-    assert_eq!(kinds.iter().filter(|kind| **kind == "crash.alerts.held_back").count(), 1, "{kinds:?}");
+    assert_eq!(
+        kinds.iter().filter(|kind| **kind == "crash.alerts.held_back").count(),
+        1,
+        "{kinds:?}"
+    );
     assert_eq!(kinds.len(), 4);
     // The next hour has its own.
     app.clock.advance(Duration::from_secs(3600));
@@ -183,11 +193,13 @@ async fn members_get_mail_and_slack_its_blocks() {
     let grace = app.user("grace@example.com").await;
     app.join(grace.id, ada.org, OrgRole::Member).await;
     let hooks = WebhookReceiver::start();
-    let actions = json!([{"type": "email"}, {"type": "slack", "url": hooks.url("/services/T0/secret-path")}]);
+    let actions =
+        json!([{"type": "email"}, {"type": "slack", "url": hooks.url("/services/T0/secret-path")}]);
     let made = rule(&ada, json!({"type": "new_issue"}), json!({}), actions).await;
     assert_eq!(made["actions"][1]["host"], hooks.url(""), "its path is a secret");
     assert!(made.get("secrets").is_none());
-    capture(&ada, &json!({"exception_type": "ValueError", "exception_value": "<!channel> & more"})).await;
+    capture(&ada, &json!({"exception_type": "ValueError", "exception_value": "<!channel> & more"}))
+        .await;
     let body = hooks.call(1).await.json();
     assert!(body["text"].as_str().unwrap().contains("&lt;!channel&gt; &amp; more"), "{body}");
     assert_eq!(body["blocks"][0]["type"], "section");
@@ -243,8 +255,10 @@ async fn two_servers_tell_an_issue_once() {
     let there = ada.at(&replica);
     for n in 0..10 {
         let event = json!({"project_id": "shop", "exception_type": format!("E{}x", "q".repeat(n + 1)), "exception_value": "v"});
-        let (one, other) =
-            tokio::join!(ada.post("/api/crash/capture", &event), there.post("/api/crash/capture", &event));
+        let (one, other) = tokio::join!(
+            ada.post("/api/crash/capture", &event),
+            there.post("/api/crash/capture", &event)
+        );
         assert!(one.status.is_success() && other.status.is_success());
     }
     let log = logged(&ada, 10).await;
