@@ -51,6 +51,7 @@ impl Operation {
             .replace("{event}", NOBODY)
             .replace("{issue}", NOBODY)
             .replace("{attachment}", NOBODY)
+            .replace("{alert}", NOBODY)
             .replace("{provider}", "openai")
             .replace("{name}", "none")
             .replace("{kind}/{subject}", "organisation/all")

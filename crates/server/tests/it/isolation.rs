@@ -42,6 +42,7 @@ struct World {
     crash_event: String,
     crash_issue: String,
     crash_file: String,
+    crash_alert: String,
 }
 
 /// Somebody of another organisation, with one of their own.
@@ -111,6 +112,9 @@ impl World {
         .execute(app.database.pool())
         .await
         .unwrap();
+        let new = json!({"name": TITLE, "condition": {"type": "regression"}, "actions": [{"type": "email"}]});
+        let alert = ada.post("/api/crash/projects/analytical/alerts", &new).await.expect(201);
+        let crash_alert = text(&alert.json()["id"]);
         let mut repositories = Vec::new();
         for visibility in ["private", "organization"] {
             let new = json!({"name": format!("plans-{visibility}"), "visibility": visibility,
@@ -188,6 +192,7 @@ impl World {
             crash_event,
             crash_issue: text(&crashed["issue_id"]),
             crash_file,
+            crash_alert,
             repositories: repositories.try_into().unwrap(),
             ada,
             app,
@@ -239,6 +244,8 @@ impl World {
             ("crash_issues", "org_id"),
             ("crash_events", "org_id"),
             ("crash_queue", "org_id"),
+            ("crash_alert_rules", "org_id"),
+            ("crash_alerts", "org_id"),
             ("llm_routes", "org_id"),
             ("llm_requests", "org_id"),
             ("llm_prices", "org_id"),
@@ -289,8 +296,14 @@ impl World {
         telling.extend([TITLE, LOGIN, &self.session, &self.identity].map(str::to_owned));
         telling.extend(self.crash_project.first().cloned());
         telling.extend(
-            [&self.crash_key, &self.crash_event, &self.crash_issue, &self.crash_file]
-                .map(String::clone),
+            [
+                &self.crash_key,
+                &self.crash_event,
+                &self.crash_issue,
+                &self.crash_file,
+                &self.crash_alert,
+            ]
+            .map(String::clone),
         );
         for word in telling {
             assert!(!answer.text.contains(&word), "tells {word}: {}", answer.text);
@@ -1188,6 +1201,55 @@ const CASES: &[(&str, Case)] = &[
         Box::pin(async move {
             let path = format!("/keys/{}", world.crash_key);
             crash_case(world, stranger, Method::DELETE, &path, Value::Null, true).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/alerts", |world, stranger| {
+        Box::pin(async move {
+            let path = "/alerts".to_owned();
+            crash_case(world, stranger, Method::GET, &path, Value::Null, false).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/alerts", |world, stranger| {
+        Box::pin(async move {
+            let path = "/alerts".to_owned();
+            crash_case(world, stranger, Method::POST, &path, json!({"name": "Mine", "condition": {"type": "new_issue"}, "actions": [{"type": "email"}]}), true).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/alerts/{alert}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/alerts/{}", world.crash_alert);
+            crash_case(world, stranger, Method::GET, &path, Value::Null, false).await;
+        })
+    }),
+    ("PATCH /api/crash/projects/{project}/alerts/{alert}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/alerts/{}", world.crash_alert);
+            crash_case(world, stranger, Method::PATCH, &path, json!({"enabled": false}), true)
+                .await;
+        })
+    }),
+    ("DELETE /api/crash/projects/{project}/alerts/{alert}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/alerts/{}", world.crash_alert);
+            crash_case(world, stranger, Method::DELETE, &path, Value::Null, true).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/alerts/{alert}/test", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/alerts/{}/test", world.crash_alert);
+            crash_case(world, stranger, Method::POST, &path, Value::Null, true).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/alerts/{alert}/snooze", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/alerts/{}/snooze", world.crash_alert);
+            crash_case(world, stranger, Method::POST, &path, json!({"minutes": 5}), false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/alerts/deliveries", |world, stranger| {
+        Box::pin(async move {
+            let path = "/alerts/deliveries".to_owned();
+            crash_case(world, stranger, Method::GET, &path, Value::Null, true).await;
         })
     }),
     ("GET /api/crash/projects/{project}/parked", |world, stranger| {
