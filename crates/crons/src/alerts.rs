@@ -6,7 +6,7 @@ use loom_core::{
     Error, Result,
     id::{EventId, IncidentId, WebhookId},
 };
-use loom_notify::Mail;
+use loom_notify::{Call, Mail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -196,9 +196,10 @@ impl Engine {
             passing(self.notify.mail(db, &mail).await)?;
         }
         if let Some(receiver) = &monitor.alerts.webhook {
-            let called =
-                self.notify.call_receiver(db, monitor.org, receiver.id, kind, subject, data).await;
-            passing(called)?;
+            let what = (kind, subject);
+            let call = Call::Event(data);
+            let called = self.notify.call_hook(db, monitor.org, receiver.id, what, call).await;
+            passing(called.map(|_| ()))?;
         }
         passing(self.notify.webhook(db, Some(monitor.org), kind, data).await.map(|_| ()))
     }

@@ -15,6 +15,7 @@ use crate::{
     queue::origin,
     signature,
     store::{self, webhooks, webhooks::Webhook},
+    webhooks::context,
 };
 
 /// Of one organisation.
@@ -77,7 +78,7 @@ impl Notify {
             created_at: now,
             updated_at: now,
         };
-        let sealed_secret = self.vault.seal(&format!("webhooks/{id}"), &secret)?;
+        let sealed_secret = self.vault.seal(&context(id), &secret)?;
         if !webhooks::insert(db, Some(org), &Webhook { view, sealed_secret }, MOST).await? {
             return Err(Error::conflict(
                 "too_many_webhooks",

@@ -15,7 +15,6 @@ pub mod outbound;
 mod outbox;
 mod outcome;
 mod queue;
-mod receivers;
 mod retry;
 mod signature;
 mod store;

@@ -4,13 +4,12 @@ use loom_common_secret::SecretString;
 use loom_core::{
     Error, Principal, Result,
     error::FieldError,
-    id::{DeliveryId, OrgId, WebhookId},
+    id::{DeliveryId, WebhookId},
     text,
 };
 use reqwest::Url;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use sqlx::PgConnection;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::{
@@ -73,68 +72,6 @@ impl Notify {
         by: &Principal,
         new: NewWebhook,
     ) -> Result<(WebhookView, SecretString)> {
-        let mut db = self.pool.acquire().await?;
-        self.add(&mut db, None, by, new).await
-    }
-
-    /// Makes one of an organisation that hears of `kind`, when it is called by its id: for a feature's
-    /// alert. Gives its secret, which is shown this once.
-    ///
-    /// # Errors
-    /// 422 for a URL that cannot be called, 409 when there are too many.
-    pub async fn add_org_webhook(
-        &self,
-        db: &mut PgConnection,
-        by: &Principal,
-        name: String,
-        url: String,
-        kind: &'static str,
-    ) -> Result<(WebhookId, SecretString)> {
-        let new = NewWebhook { name, url, kinds: vec![kind.to_owned()], enabled: true };
-        let (view, secret) = self.add(db, Some(by.org), by, new).await?;
-        Ok((view.id, secret))
-    }
-
-    /// Removes a webhook of an organisation; true: there was one.
-    ///
-    /// # Errors
-    /// When the database says so.
-    pub async fn remove_org_webhook(
-        &self,
-        db: &mut PgConnection,
-        org: OrgId,
-        id: WebhookId,
-    ) -> Result<bool> {
-        webhooks::delete(db, Some(org), id, self.clock.now()).await
-    }
-
-    /// Queues a call of one webhook of an organisation in the caller's transaction; false: it is not
-    /// there any more, or switched off. Call [`Notify::wake`] after the commit.
-    ///
-    /// # Errors
-    /// 413 for too large an event, 429 when too much waits already.
-    pub async fn call_org_webhook(
-        &self,
-        db: &mut PgConnection,
-        org: OrgId,
-        id: WebhookId,
-        kind: &'static str,
-        data: &Value,
-    ) -> Result<bool> {
-        let view = webhooks::find(db, Some(org), id).await?;
-        let Some(view) = view.filter(|view| view.enabled) else { return Ok(false) };
-        let to = (id, origin(&view.url));
-        self.queue_call(db, Some(org), to, kind, kind, None, data).await?;
-        Ok(true)
-    }
-
-    async fn add(
-        &self,
-        db: &mut PgConnection,
-        org: Option<OrgId>,
-        by: &Principal,
-        new: NewWebhook,
-    ) -> Result<(WebhookView, SecretString)> {
         let now = self.clock.now();
         let id = WebhookId::new(now);
         let secret = signature::new_secret();
@@ -152,7 +89,7 @@ impl Notify {
         };
         self.check(&view)?;
         let webhook = Webhook { view, sealed_secret: self.vault.seal(&context(id), &secret)? };
-        if !webhooks::insert(db, org, &webhook, MOST).await? {
+        if !webhooks::insert(&self.pool, None, &webhook, MOST).await? {
             return Err(Error::conflict(
                 "too_many_webhooks",
                 format!("there are {MOST} webhooks already; delete one that is not needed"),
@@ -216,7 +153,7 @@ impl Notify {
         Ok(Receiver { url: webhook.view.url.clone(), secret })
     }
 
-    pub(crate) fn check(&self, view: &WebhookView) -> Result<()> {
+    fn check(&self, view: &WebhookView) -> Result<()> {
         let mut errors = Vec::new();
         let mut wrong = |path: &str, message: String| {
             errors.push(FieldError { path: path.to_owned(), message });

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use chrono::TimeDelta;
 use loom_core::{Result, port::Project};
 use loom_jobs::{JobContext, JobError, JobReport};
-use loom_notify::Mail;
+use loom_notify::{Call, Mail};
 use metrics::counter;
 use serde_json::json;
 
@@ -222,7 +222,7 @@ impl Sessions {
             let called = self
                 .deps
                 .notify
-                .call_org_webhook(&mut tx, rule.org_id, webhook, EVENT, &data)
+                .call_hook(&mut tx, rule.org_id, webhook, (EVENT, EVENT), Call::Event(&data))
                 .await;
             match called {
                 Err(error) if error.status().is_server_error() => return Err(error),

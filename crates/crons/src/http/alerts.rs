@@ -134,6 +134,9 @@ pub(crate) async fn put_alerts(
         return Err(Error::invalid("reminder_minutes", "is 5 to 40320"));
     }
     let notify = &crons.deps.notify;
+    if let Some(url) = &request.webhook_url {
+        notify.check_hook(url).map_err(|why| Error::invalid("webhook_url", why))?;
+    }
     let mut tx = loom_db::begin(&crons.deps.pool).await?;
     let found = store::monitors::lock(&mut tx, principal.org, &slug).await?;
     let mut monitor = found.ok_or_else(not_found)?;
@@ -145,16 +148,17 @@ pub(crate) async fn put_alerts(
             (Some(old), Some(url)) if old.url == url => Some(old),
             (old, url) => {
                 if let Some(old) = old {
-                    notify.remove_receiver(&mut tx, principal.org, old.id).await?;
+                    notify.drop_hook(&mut tx, principal.org, old.id).await?;
                 }
                 match url {
                     None => None,
                     Some(url) => {
                         let name = format!("cron monitor {slug}");
-                        let (id, made) =
-                            notify.add_receiver(&mut tx, principal.org, &name, url.clone()).await?;
-                        secret = Some(made.expose().to_owned());
-                        Some(Receiver { id, url })
+                        let by = principal.user_id();
+                        let hook =
+                            notify.add_hook(&mut tx, principal.org, (&name, &url), by).await?;
+                        secret = Some(hook.secret.expose().to_owned());
+                        Some(Receiver { id: hook.id, url })
                     }
                 }
             }

@@ -289,7 +289,7 @@ pub(crate) async fn delete_monitor(
     let found = store::monitors::lock(&mut tx, principal.org, &slug).await?;
     let monitor = found.ok_or_else(not_found)?;
     if let Some(receiver) = &monitor.alerts.webhook {
-        crons.deps.notify.remove_receiver(&mut tx, principal.org, receiver.id).await?;
+        crons.deps.notify.drop_hook(&mut tx, principal.org, receiver.id).await?;
     }
     store::monitors::delete(&mut tx, principal.org, monitor.id).await?;
     tx.commit().await?;

@@ -18,7 +18,6 @@ use utoipa::ToSchema;
 
 use crate::{
     Sessions,
-    alerts::EVENT,
     store::alerts::{self, Alert, Firing, Kind},
 };
 
@@ -117,13 +116,7 @@ fn check(alert: &Alert, has_webhook: bool) -> Result<()> {
             wrong(name, "is one line of text");
         }
     }
-    let is_address = |email: &String| {
-        text::is_plain_line(email, 254)
-            && !email.contains(char::is_whitespace)
-            && email
-                .split_once('@')
-                .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty())
-    };
+    let is_address = |email: &String| loom_notify::is_address(email);
     if alert.emails.len() > MOST_EMAILS || !alert.emails.iter().all(is_address) {
         wrong("emails", "are at most 10 e-mail addresses");
     }
@@ -311,7 +304,7 @@ pub(crate) async fn change_alert(
     if let Some(url) = change.webhook_url {
         if let Some(old) = alert.webhook_id.take() {
             alerts::update(&mut tx, &alert).await?;
-            sessions.deps.notify.remove_org_webhook(&mut tx, alert.org_id, old).await?;
+            sessions.deps.notify.drop_hook(&mut tx, alert.org_id, old).await?;
         }
         let url = Some(url).filter(|url| !url.is_empty());
         webhook_secret = sessions.set_webhook(&mut tx, &principal, &mut alert, url).await?;
@@ -354,7 +347,7 @@ pub(crate) async fn delete_alert(
     let alert = alerts::find(&mut tx, principal.org, id).await?.ok_or_else(not_found)?;
     alerts::delete(&mut tx, principal.org, id).await?;
     if let Some(webhook) = alert.webhook_id {
-        sessions.deps.notify.remove_org_webhook(&mut tx, principal.org, webhook).await?;
+        sessions.deps.notify.drop_hook(&mut tx, principal.org, webhook).await?;
     }
     tx.commit().await?;
     let (target, details) = (id.to_string(), json!({"name": alert.name}));
@@ -377,15 +370,10 @@ impl Sessions {
     ) -> Result<Option<String>> {
         let Some(url) = url else { return Ok(None) };
         let name = text::cut(&format!("Alert {}", alert.name), 100).to_owned();
-        let made = self.deps.notify.add_org_webhook(db, principal, name, url, EVENT).await;
-        let (id, secret) = made.map_err(|error| {
-            if error.status() == StatusCode::UNPROCESSABLE_ENTITY {
-                Error::invalid("webhook_url", error.detail().to_owned())
-            } else {
-                error
-            }
-        })?;
-        alert.webhook_id = Some(id);
-        Ok(Some(secret.expose().to_owned()))
+        let notify = &self.deps.notify;
+        notify.check_hook(&url).map_err(|why| Error::invalid("webhook_url", why))?;
+        let hook = notify.add_hook(db, principal.org, (&name, &url), principal.user_id()).await?;
+        alert.webhook_id = Some(hook.id);
+        Ok(Some(hook.secret.expose().to_owned()))
     }
 }
