@@ -11,7 +11,7 @@ use super::claim::Claimed;
 use crate::{
     Crashes,
     directory::ProjectSettings,
-    event::{self, Event, Frame, FrameStatus, Image, Level},
+    event::{self, Event, Frame, Image, Level},
     grouping::{self, Grouping},
     intake::{Surrounding, compress, decompress},
     symbols, users,

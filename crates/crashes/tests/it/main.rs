@@ -2,6 +2,8 @@
 
 mod artifacts;
 mod chunks;
+mod issues;
+mod pipeline;
 mod projects;
 mod releases;
 mod sentry_cli;
