@@ -1,8 +1,8 @@
 //! Error tracking: projects, events, issues, releases, artifacts.
 
 mod artifacts;
-mod cli;
 mod capture;
+mod cli;
 mod config;
 mod directory;
 mod event;
@@ -104,10 +104,8 @@ impl Crashes {
             announcer.clone(),
             config.artifacts.clone(),
         );
-        let symbolicator = Symbolicator::new(
-            Arc::new(artifacts.clone()),
-            config.artifacts.symbolication.clone(),
-        );
+        let symbolicator =
+            Symbolicator::new(Arc::new(artifacts.clone()), config.artifacts.symbolication.clone());
         let watchers = issues::Watchers::new(&deps.stop);
         let pipeline = Arc::new(pipeline::Pipeline::new(config.workers.max(1)));
         let wake = {

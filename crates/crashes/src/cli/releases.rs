@@ -24,7 +24,9 @@ use crate::{
     Crashes,
     releases::{
         check_version,
-        model::{Commit, Deploy, MAX_COMMITS, NewDeploy, NewRelease, ReleasePatch, ReleaseView, bounded},
+        model::{
+            Commit, Deploy, MAX_COMMITS, NewDeploy, NewRelease, ReleasePatch, ReleaseView, bounded,
+        },
         not_found, store,
     },
 };
@@ -43,9 +45,8 @@ async fn named(
     params: &RawPathParams,
     action: Action,
 ) -> Result<Named> {
-    let of = |name: &str| {
-        params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
-    };
+    let of =
+        |name: &str| params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
     let acting = crashes.acting(principal, &of("org").unwrap_or_default(), action).await?;
     let project = match of("project") {
         Some(name) => Some(crashes.project(&acting, &name).await?),
@@ -189,7 +190,12 @@ impl ChangeRequest {
                     author_email: commit.author_email,
                     at: commit.timestamp,
                     repository: commit.repository,
-                    files: commit.patch_set.unwrap_or_default().into_iter().map(|p| p.path).collect(),
+                    files: commit
+                        .patch_set
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(|p| p.path)
+                        .collect(),
                 })
                 .collect(),
             // What lies behind a reference only its repository knows.

@@ -170,7 +170,8 @@ fn finish(claimed: Claimed, event: Event, grouping: Grouping) -> Result<Prepared
 
 /// By the names that an upload is found by.
 fn missing(event: &Event) -> BTreeSet<String> {
-    let names = event.missing_files.iter().flat_map(|file| [&file.debug_id, &file.code_id, &file.url]);
+    let names =
+        event.missing_files.iter().flat_map(|file| [&file.debug_id, &file.code_id, &file.url]);
     names.flatten().take(MAX_MISSING).map(|name| short(name, MAX_WANTED)).collect()
 }
 

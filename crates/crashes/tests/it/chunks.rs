@@ -68,7 +68,8 @@ async fn what_is_not_what_it_is_said_to_be_is_refused() {
     let ada = app.user("ada@example.com").await;
     project(&ada, "Shop").await;
     let org = ada.org.to_string();
-    let detail = |answer: loom_testkit::Answer| answer.json()["detail"].as_str().unwrap().to_owned();
+    let detail =
+        |answer: loom_testkit::Answer| answer.json()["detail"].as_str().unwrap().to_owned();
     let wrong = send(&ada, &org, &[(&sha1(b"a"), b"b")]).await.expect(400);
     assert!(detail(wrong).contains("SHA-1"));
     for name in ["../../etc/passwd", "", "zz"] {
@@ -76,7 +77,8 @@ async fn what_is_not_what_it_is_said_to_be_is_refused() {
     }
     let large = vec![0; (8 << 20) + 1];
     send(&ada, &org, &[(&sha1(&large), &large)]).await.expect(413);
-    let parts = vec![("file_gzip", Some("da39a3ee5e6b4b0d3255bfef95601890afd80709"), b"no gzip".to_vec())];
+    let parts =
+        vec![("file_gzip", Some("da39a3ee5e6b4b0d3255bfef95601890afd80709"), b"no gzip".to_vec())];
     post_form(&ada, &format!("/api/0/organizations/{org}/chunk-upload/"), parts).await.expect(400);
     assert!(app.rows("SELECT 1 FROM crash_chunks").await.is_empty());
 

@@ -1,7 +1,6 @@
 //! Releases, their commits and deploys, and who is suspected.
 
 use loom_core::{
-
     port::{CrashDirectory, ProjectDirectory},
     principal::OrgRole,
 };
@@ -13,7 +12,8 @@ use crate::artifacts::{project, source_map, upload};
 const RELEASES: &str = "/api/crash/projects/shop/releases";
 
 async fn capture(user: &User, body: Value) -> Value {
-    let mut event = json!({"project_id": "shop", "exception_type": "TypeError", "exception_value": "no"});
+    let mut event =
+        json!({"project_id": "shop", "exception_type": "TypeError", "exception_value": "no"});
     event.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
     user.post("/api/crash/capture", &event).await.expect(200).json()
 }
@@ -48,7 +48,8 @@ async fn an_event_makes_its_release_and_counts_its_issues() {
     let app = TestApp::start().await;
     let ada = app.user("ada@example.com").await;
     let shop = project(&ada, "Shop").await;
-    let stack = |name: &str| json!({"frames": [{"function": name, "filename": "a.py", "in_app": true}]});
+    let stack =
+        |name: &str| json!({"frames": [{"function": name, "filename": "a.py", "in_app": true}]});
     let first = capture(&ada, json!({"release": "1.0", "stacktrace": stack("a")})).await;
     capture(&ada, json!({"release": "1.0", "stacktrace": stack("b")})).await;
     let issue = first["issue_id"].as_str().unwrap();
@@ -106,12 +107,17 @@ async fn commits_are_replaced_each_once_and_deploys_are_kept() {
     assert_eq!(page["commits"][0]["author_name"], "Ada");
     assert_eq!(page["next_cursor"], json!(null));
     let many: Vec<_> = (0..1100).map(|n| json!({"sha": format!("s{n}")})).collect();
-    assert_eq!(ada.put(&path, &json!({"commits": many})).await.expect(200).json()["commit_count"], 1000);
+    assert_eq!(
+        ada.put(&path, &json!({"commits": many})).await.expect(200).json()["commit_count"],
+        1000
+    );
     ada.put(&path, &json!({"commits": [{"sha": ""}]})).await.expect(422);
     ada.put(&path, &json!({"commits": []})).await.expect(200);
 
     let path = format!("{RELEASES}/1.0/deploys");
-    for (environment, at) in [("staging", "2026-11-01T12:00:00Z"), ("production", "2026-11-02T12:00:00Z")] {
+    for (environment, at) in
+        [("staging", "2026-11-01T12:00:00Z"), ("production", "2026-11-02T12:00:00Z")]
+    {
         let new = json!({"environment": environment, "finished_at": at});
         ada.post(&path, &new).await.expect(201);
     }
@@ -148,7 +154,8 @@ async fn the_commit_and_the_thread_that_touched_the_failing_file_are_suspected()
         {"function": "divide", "filename": "lib/README.md", "in_app": false},
     ]});
     let event = capture(&ada, json!({"release": "shop@1.1", "stacktrace": frames})).await;
-    let path = format!("/api/crash/projects/shop/issues/{}/suspects", event["issue_id"].as_str().unwrap());
+    let path =
+        format!("/api/crash/projects/shop/issues/{}/suspects", event["issue_id"].as_str().unwrap());
     let told = ada.get(&path).await.expect(200).json();
     assert_eq!(told["release"], "shop@1.1");
     assert_eq!(told["previous_release"], "shop@1.0");
@@ -164,8 +171,13 @@ async fn the_commit_and_the_thread_that_touched_the_failing_file_are_suspected()
     assert_eq!(told["suspects"][0]["sha"], sha);
     assert_eq!(told["suspects"][0]["threads"], json!([]));
     // Without a release there is nobody to suspect.
-    let event = capture(&ada, json!({"stacktrace": {"frames": [{"function": "other", "filename": "x.py"}]}})).await;
-    let path = format!("/api/crash/projects/shop/issues/{}/suspects", event["issue_id"].as_str().unwrap());
+    let event = capture(
+        &ada,
+        json!({"stacktrace": {"frames": [{"function": "other", "filename": "x.py"}]}}),
+    )
+    .await;
+    let path =
+        format!("/api/crash/projects/shop/issues/{}/suspects", event["issue_id"].as_str().unwrap());
     assert_eq!(ada.get(&path).await.expect(200).json()["reason"], "no_release");
 }
 
@@ -182,7 +194,9 @@ async fn a_file_that_came_late_has_the_issues_that_lacked_it_processed_again() {
     let event = capture(&ada, event).await;
     let again = "/api/crash/projects/shop/artifacts/reprocess";
     assert_eq!(ada.post(again, &json!({})).await.expect(202).json()["events"], 0);
-    upload(&ada, "shop", "app.js", format!("x();\n//# debugId={debug_id}\n"), &[]).await.expect(201);
+    upload(&ada, "shop", "app.js", format!("x();\n//# debugId={debug_id}\n"), &[])
+        .await
+        .expect(201);
     upload(&ada, "shop", "app.js.map", source_map(Some(debug_id)), &[]).await.expect(201);
     assert_eq!(ada.post(again, &json!({})).await.expect(202).json()["events"], 1);
     let path = format!("/api/crash/projects/shop/events/{}", event["event_id"].as_str().unwrap());

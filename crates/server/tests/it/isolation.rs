@@ -843,22 +843,47 @@ const CASES: &[(&str, Case)] = &[
     }),
     ("POST /api/crash/projects/{project}/artifacts/reprocess", |world, stranger| {
         Box::pin(async move {
-            crash_case(world, stranger, Method::POST, "/artifacts/reprocess", Value::Null, false).await;
+            crash_case(world, stranger, Method::POST, "/artifacts/reprocess", Value::Null, false)
+                .await;
         })
     }),
     ("GET /api/crash/projects/{project}/artifacts/{artifact}", |world, stranger| {
         Box::pin(async move {
-            crash_case(world, stranger, Method::GET, &format!("/artifacts/{}", world.crash_artifact), Value::Null, false).await;
+            crash_case(
+                world,
+                stranger,
+                Method::GET,
+                &format!("/artifacts/{}", world.crash_artifact),
+                Value::Null,
+                false,
+            )
+            .await;
         })
     }),
     ("DELETE /api/crash/projects/{project}/artifacts/{artifact}", |world, stranger| {
         Box::pin(async move {
-            crash_case(world, stranger, Method::DELETE, &format!("/artifacts/{}", world.crash_artifact), Value::Null, true).await;
+            crash_case(
+                world,
+                stranger,
+                Method::DELETE,
+                &format!("/artifacts/{}", world.crash_artifact),
+                Value::Null,
+                true,
+            )
+            .await;
         })
     }),
     ("GET /api/crash/projects/{project}/artifacts/{artifact}/download", |world, stranger| {
         Box::pin(async move {
-            crash_case(world, stranger, Method::GET, &format!("/artifacts/{}/download", world.crash_artifact), Value::Null, true).await;
+            crash_case(
+                world,
+                stranger,
+                Method::GET,
+                &format!("/artifacts/{}/download", world.crash_artifact),
+                Value::Null,
+                true,
+            )
+            .await;
         })
     }),
     ("GET /api/crash/projects/{project}/releases", |world, stranger| {
@@ -868,7 +893,15 @@ const CASES: &[(&str, Case)] = &[
     }),
     ("POST /api/crash/projects/{project}/releases", |world, stranger| {
         Box::pin(async move {
-            crash_case(world, stranger, Method::POST, "/releases", json!({"version": "2.0"}), false).await;
+            crash_case(
+                world,
+                stranger,
+                Method::POST,
+                "/releases",
+                json!({"version": "2.0"}),
+                false,
+            )
+            .await;
         })
     }),
     ("GET /api/crash/projects/{project}/releases/{version}", |world, stranger| {
@@ -888,27 +921,46 @@ const CASES: &[(&str, Case)] = &[
     }),
     ("GET /api/crash/projects/{project}/releases/{version}/commits", |world, stranger| {
         Box::pin(async move {
-            crash_case(world, stranger, Method::GET, "/releases/1.0/commits", Value::Null, false).await;
+            crash_case(world, stranger, Method::GET, "/releases/1.0/commits", Value::Null, false)
+                .await;
         })
     }),
     ("PUT /api/crash/projects/{project}/releases/{version}/commits", |world, stranger| {
         Box::pin(async move {
-            crash_case(world, stranger, Method::PUT, "/releases/1.0/commits", json!({"commits": []}), false).await;
+            crash_case(
+                world,
+                stranger,
+                Method::PUT,
+                "/releases/1.0/commits",
+                json!({"commits": []}),
+                false,
+            )
+            .await;
         })
     }),
     ("GET /api/crash/projects/{project}/releases/{version}/deploys", |world, stranger| {
         Box::pin(async move {
-            crash_case(world, stranger, Method::GET, "/releases/1.0/deploys", Value::Null, false).await;
+            crash_case(world, stranger, Method::GET, "/releases/1.0/deploys", Value::Null, false)
+                .await;
         })
     }),
     ("POST /api/crash/projects/{project}/releases/{version}/deploys", |world, stranger| {
         Box::pin(async move {
-            crash_case(world, stranger, Method::POST, "/releases/1.0/deploys", json!({"environment": "x"}), false).await;
+            crash_case(
+                world,
+                stranger,
+                Method::POST,
+                "/releases/1.0/deploys",
+                json!({"environment": "x"}),
+                false,
+            )
+            .await;
         })
     }),
     ("GET /api/crash/projects/{project}/issues/{issue}/suspects", |world, stranger| {
         Box::pin(async move {
-            crash_case(world, stranger, Method::GET, "/issues/1/suspects", Value::Null, false).await;
+            crash_case(world, stranger, Method::GET, "/issues/1/suspects", Value::Null, false)
+                .await;
         })
     }),
     ("GET /api/crash/projects", |world, stranger| {
