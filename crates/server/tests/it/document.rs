@@ -51,6 +51,8 @@ impl Operation {
             .replace("{event}", NOBODY)
             .replace("{issue}", NOBODY)
             .replace("{attachment}", NOBODY)
+            .replace("{artifact}", NOBODY)
+            .replace("{version}", "0.0.0")
             .replace("{provider}", "openai")
             .replace("{name}", "none")
             .replace("{kind}/{subject}", "organisation/all")
