@@ -2,7 +2,6 @@
 
 use std::{
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
@@ -65,7 +64,6 @@ impl Config {
             Place::S3,
         );
         let days: u64 = env.number("LOOM_SERVER_ARTIFACTS_RETENTION_DAYS", 90, 1, 3650);
-        let parallel = thread::available_parallelism().map_or(2, usize::from).div_ceil(2);
         Self {
             place,
             max_bytes: env.number("LOOM_SERVER_ARTIFACTS_MAX_BYTES", 2 << 30, 1 << 10, 16 << 30),
@@ -80,7 +78,7 @@ impl Config {
                     1 << 20,
                     1 << 44,
                 ),
-                parallel: env.number("LOOM_SERVER_SYMBOLICATION_PARALLEL", parallel, 1, 1024),
+                parallel: env.number("LOOM_SERVER_SYMBOLICATION_PARALLEL", 4, 1, 1024),
             },
         }
     }

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::check_version;
+
 /// Commits of a release, and files of a commit, that are kept.
 pub(crate) const MAX_COMMITS: usize = 1000;
 const MAX_FILES: usize = 1000;
@@ -173,8 +175,6 @@ fn check_time(field: &str, at: Option<DateTime<Utc>>) -> Result<()> {
         _ => Ok(()),
     }
 }
-
-use super::check_version;
 
 /// A commit that a release brings, and that the one before has not.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, sqlx::FromRow, ToSchema)]

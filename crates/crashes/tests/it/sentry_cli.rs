@@ -34,8 +34,8 @@ fn program(major: u32) -> PathBuf {
     let places =
         [modules.join(format!("sentry-cli-{major}/node_modules/@sentry")), modules.join("@sentry")];
     let found = places.iter().flat_map(|place| std::fs::read_dir(place).into_iter().flatten());
-    let found = found.map(|entry| entry.unwrap().path().join("bin/sentry-cli"));
-    found.filter(|path| path.is_file()).next().expect("the platform's package of sentry-cli")
+    let mut found = found.map(|entry| entry.unwrap().path().join("bin/sentry-cli"));
+    found.find(|path| path.is_file()).expect("the platform's package of sentry-cli")
 }
 
 struct Cli {

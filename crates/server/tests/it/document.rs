@@ -52,6 +52,8 @@ impl Operation {
             .replace("{issue}", NOBODY)
             .replace("{attachment}", NOBODY)
             .replace("{alert}", NOBODY)
+            .replace("{artifact}", NOBODY)
+            .replace("{version}", "0.0.0")
             .replace("{provider}", "openai")
             .replace("{name}", "none")
             .replace("{kind}/{subject}", "organisation/all")

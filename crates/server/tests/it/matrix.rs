@@ -41,8 +41,6 @@ const NOBODY_BY_KEY: &str = "-xxxxxxxx";
 const MEMBERS: &str = "-+++++000";
 const USERS_HERE: &str = "-+++xx000";
 const ORG_ADMINS: &str = "-x++xx000";
-/// Admins of whichever organisation they act in.
-const ADMINS_ANYWHERE: &str = "-x++xx+++";
 /// Of the organisation that they act in, which everybody is of their own.
 const OWN_ADMINS: &str = "-x++xx+++";
 const ORG_OWNERS: &str = "-xx+xx000";
@@ -224,13 +222,13 @@ const ROWS: &[Row] = &[
     ("POST /api/crash/projects/{project}/artifacts", ALL, None),
     ("POST /api/crash/projects/{project}/artifacts/reprocess", ALL, None),
     ("GET /api/crash/projects/{project}/artifacts/{artifact}", ALL, None),
-    ("DELETE /api/crash/projects/{project}/artifacts/{artifact}", ADMINS_ANYWHERE, None),
-    ("GET /api/crash/projects/{project}/artifacts/{artifact}/download", ADMINS_ANYWHERE, None),
+    ("DELETE /api/crash/projects/{project}/artifacts/{artifact}", OWN_ADMINS, None),
+    ("GET /api/crash/projects/{project}/artifacts/{artifact}/download", OWN_ADMINS, None),
     ("GET /api/crash/projects/{project}/releases", ALL, None),
     ("POST /api/crash/projects/{project}/releases", ALL, Some(r#"{"version": ""}"#)),
     ("GET /api/crash/projects/{project}/releases/{version}", ALL, None),
     ("PATCH /api/crash/projects/{project}/releases/{version}", ALL, Some("{}")),
-    ("DELETE /api/crash/projects/{project}/releases/{version}", ADMINS_ANYWHERE, None),
+    ("DELETE /api/crash/projects/{project}/releases/{version}", OWN_ADMINS, None),
     ("GET /api/crash/projects/{project}/releases/{version}/commits", ALL, None),
     (
         "PUT /api/crash/projects/{project}/releases/{version}/commits",
