@@ -3,3 +3,4 @@
 mod artifacts;
 mod projects;
 mod sentry_cli;
+mod symbols;
