@@ -41,7 +41,11 @@ async fn a_native_crash_is_shown_in_functions_files_and_lines_and_the_addresses_
     let captured = capture(&ada, "shop", native("0x40001004")).await;
     let event = shown(&ada, &captured).await;
     let frame = newest(&event);
-    assert_eq!((&frame["function"], &frame["filename"], &frame["lineno"]), (&json!("boom"), &json!("crash.c"), &json!(3)), "{event:#}");
+    assert_eq!(
+        (&frame["function"], &frame["filename"], &frame["lineno"]),
+        (&json!("boom"), &json!("crash.c"), &json!(3)),
+        "{event:#}"
+    );
     assert_eq!(frame["symbolication"], json!({"status": "symbolicated", "file": "crash.sym"}));
     let raw = event["exceptions"][0]["raw_frames"].as_array().unwrap();
     assert_eq!(raw.last().unwrap(), &json!({"instruction_addr": "0x40001004"}));
