@@ -5,7 +5,7 @@ ALTER TABLE crash_issues ADD COLUMN resolved_after_release text;
 
 -- Who did what to an issue, and what was said of it.
 CREATE TABLE crash_issue_activity (
-    id uuid CONSTRAINT crash_issue_activity_pkey PRIMARY KEY,
+    id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT crash_issue_activity_pkey PRIMARY KEY,
     org_id uuid NOT NULL,
     issue_id uuid NOT NULL CONSTRAINT crash_issue_activity_issue_fkey REFERENCES crash_issues (id) ON DELETE CASCADE,
     at timestamptz NOT NULL,

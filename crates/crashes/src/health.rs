@@ -26,6 +26,11 @@ pub const METRICS: &[Metric] = &[
         "Events of new issues beyond a project's limit, folded into one issue.",
         &[],
     ),
+    Metric::counter(
+        "loom_crash_artifacts_total",
+        "Artifacts that were uploaded, each content of a project once.",
+        &[],
+    ),
     Metric::gauge(
         "loom_crash_queue_items",
         "Events that are to be processed, on all servers together, up to 110,000.",

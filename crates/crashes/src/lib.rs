@@ -1,16 +1,16 @@
 //! Error tracking: projects, events, issues, releases, artifacts.
 
 mod artifacts;
-mod cli;
 mod capture;
+mod cli;
 mod config;
 mod directory;
 mod event;
 mod extras;
 mod grouping;
-mod issues;
 mod health;
 mod intake;
+mod issues;
 mod jobs;
 mod pipeline;
 mod projects;
@@ -105,10 +105,8 @@ impl Crashes {
             announcer.clone(),
             config.artifacts.clone(),
         );
-        let symbolicator = Symbolicator::new(
-            Arc::new(artifacts.clone()),
-            config.artifacts.symbolication.clone(),
-        );
+        let symbolicator =
+            Symbolicator::new(Arc::new(artifacts.clone()), config.artifacts.symbolication.clone());
         let watchers = issues::Watchers::new(&deps.stop);
         let pipeline = Arc::new(pipeline::Pipeline::new(config.workers.max(1)));
         let wake = {

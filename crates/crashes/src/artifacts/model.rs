@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use loom_core::{
     Error, Result,
-    id::{ArtifactId, OrgId, ProjectId},
+    id::{ArtifactId, ProjectId},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -41,8 +41,6 @@ pub(crate) struct Artifact {
     pub id: ArtifactId,
     #[schema(value_type = String)]
     pub project_id: ProjectId,
-    #[serde(skip)]
-    pub org_id: OrgId,
     pub kind: ArtifactKind,
     pub name: String,
     #[serde(rename = "size_bytes")]

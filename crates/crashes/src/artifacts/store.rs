@@ -209,7 +209,7 @@ pub(crate) async fn find(
 ) -> Result<Option<Artifact>> {
     Ok(sqlx::query_as!(
         Artifact,
-        r#"SELECT id AS "id: ArtifactId", project_id AS "project_id: ProjectId", org_id AS "org_id: OrgId",
+        r#"SELECT id AS "id: ArtifactId", project_id AS "project_id: ProjectId",
                   kind AS "kind: ArtifactKind", name, size, sha256, nullif(release, '') AS release,
                   nullif(dist, '') AS dist, uploaded_by, created_at, last_used_at
              FROM crash_artifacts WHERE org_id = $1 AND project_id = $2 AND id = $3"#,
@@ -257,7 +257,7 @@ pub(crate) async fn list(
     limit: i64,
 ) -> Result<Vec<Artifact>> {
     let mut sql = QueryBuilder::<Postgres>::new(
-        "SELECT id, project_id, org_id, kind, name, size, sha256, nullif(release, '') AS release,
+        "SELECT id, project_id, kind, name, size, sha256, nullif(release, '') AS release,
                 nullif(dist, '') AS dist, uploaded_by, created_at, last_used_at
            FROM crash_artifacts WHERE org_id = ",
     );
@@ -320,13 +320,11 @@ pub(crate) struct Candidate {
     pub url: Option<String>,
     pub entry: Option<String>,
     pub source_map: Option<String>,
-    pub release: String,
-    pub dist: String,
     pub last_used_at: DateTime<Utc>,
 }
 
 const CANDIDATES: &str =
-    "SELECT a.id AS artifact_id, a.name, a.sha256, b.location, o.url, o.entry, o.source_map, a.release, a.dist,
+    "SELECT a.id AS artifact_id, a.name, a.sha256, b.location, o.url, o.entry, o.source_map,
             a.last_used_at
        FROM crash_artifact_objects o
        JOIN crash_artifacts a ON a.id = o.artifact_id

@@ -65,7 +65,8 @@ pub(super) async fn upload(
     loop {
         let next = tokio::time::timeout(IDLE, form.next_field()).await;
         let next = next.map_err(|_| malformed("nothing came in for a minute"))?;
-        let next = next.map_err(|error| malformed("the form did not arrive whole").because(error))?;
+        let next =
+            next.map_err(|error| malformed("the form did not arrive whole").because(error))?;
         let Some(field) = next else { break };
         let packed = match field.name() {
             Some("file") => false,
@@ -106,7 +107,9 @@ async fn whole(field: axum::extract::multipart::Field<'_>, packed: bool) -> Resu
     if let Some(error) = failed {
         return Err(error);
     }
-    read.map_err(|error| malformed("a chunk is not the gzip that it is said to be").because(error))?;
+    read.map_err(|error| {
+        malformed("a chunk is not the gzip that it is said to be").because(error)
+    })?;
     if content.len() > CHUNK {
         return Err(Error::too_large(format!("a chunk has at most {CHUNK} bytes")));
     }

@@ -41,26 +41,34 @@ impl Selection {
     /// `?id=1&id=2`, `?status=resolved`, `?query=is:unresolved`, `?cursor=…`
     fn parse(query: Option<&str>) -> Result<Self> {
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query.unwrap_or_default())
-            .map_err(|_| Error::malformed("invalid_query", "the query is not one of names and values"))?;
+            .map_err(|_| {
+                Error::malformed("invalid_query", "the query is not one of names and values")
+            })?;
         let mut selection = Self::default();
         for (name, value) in pairs {
             match name.as_str() {
                 "id" => {
                     let number = value.parse();
-                    selection.numbers.push(number.map_err(|_| Error::invalid("id", "is a number"))?);
+                    selection
+                        .numbers
+                        .push(number.map_err(|_| Error::invalid("id", "is a number"))?);
                 }
                 "status" => selection.statuses = Some(status(&value)?),
                 "query" => {
                     for word in value.split_whitespace() {
                         let word = word.strip_prefix("is:").ok_or_else(|| {
-                            Error::invalid("query", "`is:unresolved`, `is:resolved` and `is:ignored` are known here")
+                            Error::invalid(
+                                "query",
+                                "`is:unresolved`, `is:resolved` and `is:ignored` are known here",
+                            )
                         })?;
                         selection.statuses = Some(status(word)?);
                     }
                 }
                 "cursor" if !value.is_empty() => {
-                    selection.before =
-                        Some(value.parse().map_err(|_| Error::malformed("invalid_cursor", "`cursor` is not one of ours"))?);
+                    selection.before = Some(value.parse().map_err(|_| {
+                        Error::malformed("invalid_cursor", "`cursor` is not one of ours")
+                    })?);
                 }
                 _ => {}
             }

@@ -24,7 +24,9 @@ use crate::{
     Crashes,
     releases::{
         check_version,
-        model::{Commit, Deploy, MAX_COMMITS, NewDeploy, NewRelease, ReleasePatch, ReleaseView, bounded},
+        model::{
+            Commit, Deploy, MAX_COMMITS, NewDeploy, NewRelease, ReleasePatch, ReleaseView, bounded,
+        },
         not_found, store,
     },
 };
@@ -43,9 +45,8 @@ async fn named(
     params: &RawPathParams,
     action: Action,
 ) -> Result<Named> {
-    let of = |name: &str| {
-        params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
-    };
+    let of =
+        |name: &str| params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
     let acting = crashes.acting(principal, &of("org").unwrap_or_default(), action).await?;
     let project = match of("project") {
         Some(name) => Some(crashes.project(&acting, &name).await?),
@@ -189,7 +190,12 @@ impl ChangeRequest {
                     author_email: commit.author_email,
                     at: commit.timestamp,
                     repository: commit.repository,
-                    files: commit.patch_set.unwrap_or_default().into_iter().map(|p| p.path).collect(),
+                    files: commit
+                        .patch_set
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(|p| p.path)
+                        .collect(),
                 })
                 .collect(),
             // What lies behind a reference only its repository knows.
@@ -340,10 +346,11 @@ pub(super) async fn previous(
         drop(db);
         let Some(before) = before else { continue };
         let newest = store::commits(&crashes.deps.pool, project.org, before.id, 0, 1).await?;
-        return Ok(Json(json!({
-            "version": before.version,
-            "lastCommit": newest.first().map(|commit| json!({"id": commit.sha})),
-        })));
+        let mut told = crashes.told(&[Arc::clone(project)], &before.version).await?;
+        if let (Some(told), Some(commit)) = (told.as_object_mut(), newest.first()) {
+            told.insert("lastCommit".to_owned(), json!({"id": commit.sha}));
+        }
+        return Ok(Json(told));
     }
     Ok(Json(json!({})))
 }

@@ -95,7 +95,7 @@ pub(super) async fn settings(pool: &PgPool, id: ProjectId) -> Result<Option<Proj
         }),
         short_prefix: found.short_prefix,
         // They were checked when they were set.
-        rules: Rules::default(),
+        rules: Rules::parse(&found.grouping_rules).unwrap_or_default(),
         scrubbing: scrub::Settings::parse(&found.scrubbing).unwrap_or_default(),
         new_issues_per_hour: found.new_issues_per_hour,
     }))

@@ -192,15 +192,14 @@ impl Crashes {
     ) {
         for issue in issues {
             let mut data = json!({
-                "project_id": project.id, "issue_id": issue.id, "short_id": issue.short_id,
+                "issue_id": issue.id, "short_id": issue.short_id,
                 "title": loom_core::text::cut(&issue.title, 200), "by": principal.name.as_ref(),
                 "timestamp": self.deps.clock.now(),
             });
             if let (Value::Object(data), Value::Object(more)) = (&mut data, change.details()) {
                 data.extend(more);
             }
-            let event = change.event().to_owned();
-            self.tell(&Told { org: principal.org, project: project.id, event, data });
+            self.tell_watchers(&Told::new(principal.org, project.id, change.event(), data));
         }
     }
 

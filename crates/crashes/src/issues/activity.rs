@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use loom_core::{
     Principal, Result,
-    id::{IssueId, OrgId, new_uuid},
+    id::{IssueId, OrgId},
     principal::Actor,
 };
 use serde_json::Value;
@@ -21,12 +21,10 @@ pub(crate) async fn record(
     action: &str,
     details: &Value,
     now: DateTime<Utc>,
-) -> Result<()> {
-    let ids: Vec<Uuid> = issues.iter().map(|_| new_uuid(now)).collect();
+) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO crash_issue_activity (id, org_id, issue_id, at, action, actor_id, actor_name, details)
-         SELECT n.id, $3, n.issue, $4, $5, $6, $7, $8 FROM unnest($1::uuid[], $2::uuid[]) AS n (id, issue)",
-        &ids,
+        "INSERT INTO crash_issue_activity (org_id, issue_id, at, action, actor_id, actor_name, details)
+         SELECT $2, issue, $3, $4, $5, $6, $7 FROM unnest($1::uuid[]) AS issue",
         issues,
         org.0,
         now,
@@ -53,12 +51,12 @@ pub(super) async fn list(
     db: &mut PgConnection,
     org: OrgId,
     issue: IssueId,
-    after: Option<Uuid>,
+    after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Activity>> {
     let found = sqlx::query!(
         "SELECT id, at, action, actor_id, actor_name, details FROM crash_issue_activity
-          WHERE org_id = $1 AND issue_id = $2 AND ($3::uuid IS NULL OR id < $3)
+          WHERE org_id = $1 AND issue_id = $2 AND ($3::bigint IS NULL OR id < $3)
           ORDER BY id DESC LIMIT $4",
         org.0,
         issue.0,

@@ -12,14 +12,11 @@ use super::{
     model::{Issue, ProjectHead},
     store::{self, events::EventRow},
 };
-use crate::Crashes;
-
-/// No stored event is larger.
-const LARGEST: usize = 64 << 20;
+use crate::{Crashes, event::breadcrumbs, intake::decompress, pipeline::Processed};
 
 /// Members of the payload that are shown beside what was made of them.
 const PARTS: [&str; 10] = [
-    "breadcrumbs", "contexts", "extra", "fingerprint", "logger", "message", "modules", "request", "sdk",
+    "user", "contexts", "extra", "fingerprint", "logger", "message", "modules", "request", "sdk",
     "server_name",
 ];
 
@@ -68,11 +65,12 @@ impl Crashes {
             // Older than what is kept.
             None => (Value::Null, Value::Null),
         };
-        let processed = unpack(&row.processed)?;
+        let processed = Processed::read(&row.processed).map_err(Error::internal)?;
+        let processed = serde_json::to_value(processed).map_err(Error::internal)?;
         for part in PARTS {
             shown.insert(part.to_owned(), payload.get(part).cloned().unwrap_or_default());
         }
-        shown.insert("user".to_owned(), payload.get("user").cloned().unwrap_or_default());
+        shown.insert("breadcrumbs".to_owned(), json!(breadcrumbs(&payload)));
         shown.insert("exceptions".to_owned(), overlaid(&payload, "exception", &processed, "exceptions"));
         shown.insert("threads".to_owned(), overlaid(&payload, "threads", &processed, "threads"));
         let thread = match row.thread_id {
@@ -181,9 +179,6 @@ async fn more(
 
 
 pub(crate) fn unpack(packed: &[u8]) -> Result<Value> {
-    if packed.is_empty() {
-        return Ok(Value::Null);
-    }
-    let json = zstd::bulk::decompress(packed, LARGEST).map_err(Error::internal)?;
+    let json = decompress(packed).map_err(Error::internal)?;
     serde_json::from_slice(&json).map_err(Error::internal)
 }

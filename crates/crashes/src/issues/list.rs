@@ -57,6 +57,29 @@ pub(crate) struct ListQuery {
     pub(crate) sort: Sort,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Interval {
+    #[default]
+    Hour,
+    /// Of UTC.
+    Day,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SeriesQuery {
+    #[serde(default)]
+    #[param(inline)]
+    pub(crate) interval: Interval,
+    /// Absent: 24 hours or 30 days before `to`.
+    pub(crate) from: Option<DateTime<Utc>>,
+    /// Absent: now.
+    pub(crate) to: Option<DateTime<Utc>>,
+    /// Only events of this environment.
+    pub(crate) environment: Option<String>,
+}
+
 /// A list that was found to be in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Listing {

@@ -277,7 +277,8 @@ pub(crate) struct IssueDetail {
 /// What somebody, or the server, did to an issue.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Activity {
-    pub(crate) id: Uuid,
+    /// Later ones are greater.
+    pub(crate) id: i64,
     #[serde(serialize_with = "millis")]
     pub(crate) at: DateTime<Utc>,
     /// `resolved`, `unresolved`, `ignored`, `assigned`, `unassigned`, `priority`, `merged`, `unmerged`,

@@ -16,7 +16,7 @@ use loom_core::{
 };
 use loom_db::{READ_AGAIN, Signal, Subscription};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -35,11 +35,32 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Something that watchers are told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Told {
+    #[serde(rename = "org_id")]
     pub(crate) org: OrgId,
+    #[serde(rename = "project_id")]
     pub(crate) project: ProjectId,
     /// `crash.new`, `issue.new`, `issue.regressed`, `issue.resolved`…
     pub(crate) event: String,
-    pub(crate) data: Value,
+    /// The issue it is about and what else there is to say.
+    #[serde(flatten)]
+    pub(crate) data: Map<String, Value>,
+}
+
+impl Told {
+    /// `data` is an object.
+    pub(crate) fn new(org: OrgId, project: ProjectId, event: &str, data: Value) -> Self {
+        let data = match data {
+            Value::Object(data) => data,
+            _ => Map::new(),
+        };
+        Self { org, project, event: event.to_owned(), data }
+    }
+
+    fn shown(&self) -> Value {
+        let mut data = self.data.clone();
+        data.insert("project_id".to_owned(), Value::String(self.project.to_string()));
+        Value::Object(data)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -66,7 +87,7 @@ impl Watchers {
 
 impl Crashes {
     /// Tells the watchers of all servers; to be called after the commit.
-    pub(crate) fn tell(&self, told: &Told) {
+    pub(crate) fn tell_watchers(&self, told: &Told) {
         if let Ok(json) = serde_json::to_string(told) {
             self.announcer.say(format!("{WORD}{json}"));
         }
@@ -216,7 +237,7 @@ impl Watch {
         let _ = match heard {
             Ok(Heard::Told(told)) => {
                 self.leash.check_again(FRESH).await?;
-                write!(piece, "event: {}\ndata: {}\n\n", told.event, told.data)
+                write!(piece, "event: {}\ndata: {}\n\n", told.event, told.shown())
             }
             Ok(Heard::Reset) => write!(piece, "event: reset\ndata: {{}}\n\n"),
             Err(broadcast::error::RecvError::Lagged(skipped)) => {

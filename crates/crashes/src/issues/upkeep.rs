@@ -38,12 +38,8 @@ async fn run(crashes: Crashes, context: JobContext) -> Result<JobReport, JobErro
         }
         db.commit().await?;
         for (org, project, issue) in &woken {
-            crashes.tell(&super::Told {
-                org: *org,
-                project: *project,
-                event: "issue.unresolved".to_owned(),
-                data: json!({ "issue_id": issue, "project_id": project, "status": "unresolved" }),
-            });
+            let data = json!({ "issue_id": issue, "status": "unresolved" });
+            crashes.tell_watchers(&super::Told::new(*org, *project, "issue.unresolved", data));
         }
         handled += woken.len() as u64;
         if (woken.len() as i64) < BATCH {

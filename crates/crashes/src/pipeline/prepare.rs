@@ -171,12 +171,11 @@ fn finish(claimed: Claimed, event: Event, grouping: Grouping) -> Result<Prepared
     })
 }
 
-/// Under the names that uploads are known by: the id, else the URL.
+/// By the names that an upload is found by.
 fn missing(event: &Event) -> BTreeSet<String> {
-    let names = event.missing_files.iter().filter_map(|file| {
-        file.debug_id.as_deref().or(file.code_id.as_deref()).or(file.url.as_deref())
-    });
-    names.take(MAX_MISSING).map(|name| short(name, MAX_WANTED)).collect()
+    let names =
+        event.missing_files.iter().flat_map(|file| [&file.debug_id, &file.code_id, &file.url]);
+    names.flatten().take(MAX_MISSING).map(|name| short(name, MAX_WANTED)).collect()
 }
 
 /// As the database takes it.

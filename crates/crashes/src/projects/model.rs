@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::scrub;
+use crate::{grouping, scrub};
 
 const MAX_NAME: usize = 200;
 const MAX_SLUG: usize = 63;
@@ -268,7 +268,9 @@ impl Settings {
 }
 
 fn check_rules(rules: &Value, faults: &mut Faults) {
-    faults.unless(rules.is_array(), "grouping_rules", "is a list of rules");
+    if let Err(wrong) = grouping::Rules::parse(rules) {
+        faults.below("grouping_rules", wrong);
+    }
     faults.unless(is_small(rules), "grouping_rules", "is at most 64 KiB");
 }
 

@@ -373,7 +373,6 @@ pub(crate) async fn previous(
     .await?)
 }
 
-
 /// Whoever changes the commits of a release does so alone.
 pub(crate) async fn lock(db: &mut PgConnection, org: OrgId, release: Uuid) -> Result<()> {
     sqlx::query!(

@@ -208,7 +208,8 @@ fn collect(stack: &Value, all: &mut Vec<Frame>) {
         }
         let text = |name: &str| frame.get(name).and_then(Value::as_str).map(str::to_owned);
         // The longer one says more.
-        let path = [text("abs_path"), text("filename")].into_iter().flatten().max_by_key(String::len);
+        let path =
+            [text("abs_path"), text("filename")].into_iter().flatten().max_by_key(String::len);
         if let Some(path) = path {
             let lineno = frame.get("lineno").and_then(Value::as_u64);
             all.push(Frame { path, function: text("function"), lineno });

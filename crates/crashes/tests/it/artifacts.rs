@@ -24,7 +24,9 @@ pub(crate) fn id_of(project: &Value) -> ProjectId {
 /// Small, and all that Breakpad wants.
 pub(crate) fn symbols(debug_id: &str) -> String {
     let id = debug_id.replace('-', "").to_uppercase();
-    format!("MODULE Linux x86_64 {id}0 crash\nINFO CODE_ID f1c3bcc02798fe65\nFILE 0 crash.c\nFUNC 1000 10 0 boom\n1000 10 3 0\nPUBLIC 2000 0 main\n")
+    format!(
+        "MODULE Linux x86_64 {id}0 crash\nINFO CODE_ID f1c3bcc02798fe65\nFILE 0 crash.c\nFUNC 1000 10 0 boom\n1000 10 3 0\nPUBLIC 2000 0 main\n"
+    )
 }
 
 pub(crate) fn source_map(debug_id: Option<&str>) -> String {
@@ -44,7 +46,8 @@ pub(crate) async fn post_form(
     let mut body = Vec::new();
     for (name, file, content) in parts {
         let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
-        let head = format!("--b0b\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n");
+        let head =
+            format!("--b0b\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n");
         body.extend_from_slice(head.as_bytes());
         body.extend_from_slice(&content);
         body.extend_from_slice(b"\r\n");
@@ -323,7 +326,8 @@ async fn the_list_is_filtered_and_paged() {
     let names = async |query: &str| {
         let page = ada.get(&format!("/api/crash/projects/shop/artifacts?{query}")).await;
         let page = page.expect(200).json();
-        let names: Vec<_> = page["artifacts"].as_array().unwrap().iter().map(|a| a["name"].clone()).collect();
+        let names: Vec<_> =
+            page["artifacts"].as_array().unwrap().iter().map(|a| a["name"].clone()).collect();
         (json!(names), page["next_cursor"].as_str().map(str::to_owned))
     };
     assert_eq!(names("release=1.0").await.0, json!(["a.js.map"]));

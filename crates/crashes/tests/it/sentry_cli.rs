@@ -31,10 +31,8 @@ fn installed() -> PathBuf {
 fn program(major: u32) -> PathBuf {
     let modules = installed().join("node_modules");
     // The packages of the platform lie beside the first, and within the second.
-    let places = [
-        modules.join(format!("sentry-cli-{major}/node_modules/@sentry")),
-        modules.join("@sentry"),
-    ];
+    let places =
+        [modules.join(format!("sentry-cli-{major}/node_modules/@sentry")), modules.join("@sentry")];
     let found = places.iter().flat_map(|place| std::fs::read_dir(place).into_iter().flatten());
     let found = found.map(|entry| entry.unwrap().path().join("bin/sentry-cli"));
     found.filter(|path| path.is_file()).next().expect("the platform's package of sentry-cli")
@@ -212,7 +210,8 @@ async fn a_release_is_made_given_commits_brought_out_deployed_and_deleted() {
     .await;
 }
 
-const SCRIPT: &str = "function boom(){throw new Error('x')}boom();\n//# sourceMappingURL=app.min.js.map\n";
+const SCRIPT: &str =
+    "function boom(){throw new Error('x')}boom();\n//# sourceMappingURL=app.min.js.map\n";
 const MAP: &str = r#"{"version":3,"file":"app.min.js","sources":["app.ts"],"sourcesContent":["function boom() {\n  throw new Error('x');\n}\nboom();\n"],"names":["boom"],"mappings":"AAAA,SAASA,OACP,MAAM"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +228,10 @@ async fn source_maps_are_injected_uploaded_and_found_by_debug_id_and_by_url() {
             let wanted = Wanted::ScriptById { debug_id: debug_id.clone(), source_map };
             let file = find(app, shop, wanted).await.unwrap();
             let content = std::fs::read_to_string(file.path).unwrap();
-            assert!(content.contains(if source_map { "sourcesContent" } else { "throw" }), "{content}");
+            assert!(
+                content.contains(if source_map { "sourcesContent" } else { "throw" }),
+                "{content}"
+            );
         }
         // The same again sends nothing.
         cli.ok(&["sourcemaps", "upload", "--wait", "dist"]).await;
@@ -239,7 +241,8 @@ async fn source_maps_are_injected_uploaded_and_found_by_debug_id_and_by_url() {
         let folder = plain.path().file_name().unwrap().to_str().unwrap().to_owned();
         cli.write(&format!("{folder}/old.min.js"), SCRIPT.replace("app.min", "old.min"));
         cli.write(&format!("{folder}/old.min.js.map"), MAP.replace("app.min", "old.min"));
-        let arguments = ["sourcemaps", "upload", "--release", "shop@1.0", "--dist", "7", "--url-prefix"];
+        let arguments =
+            ["sourcemaps", "upload", "--release", "shop@1.0", "--dist", "7", "--url-prefix"];
         let arguments = [&arguments[..], &["~/static", "--wait", &folder]].concat();
         cli.ok(&arguments).await;
         let wanted = |source_map| Wanted::ScriptByUrl {
@@ -304,7 +307,7 @@ async fn issues_are_listed_resolved_muted_and_opened_again() {
             rows.iter().map(|row| row["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(statuses().await, ["resolved", "unresolved"]);
-        let list = cli.ok(&["issues", "list", "--status", "unresolved"]).await;
+        let list = cli.ok(&["issues", "list", "--query", "is:unresolved"]).await;
         assert!(list.contains("KeyError") && !list.contains("ValueError"), "{list}");
         cli.ok(&["issues", "mute", "--id", "2"]).await;
         assert_eq!(statuses().await, ["resolved", "ignored"]);

@@ -212,14 +212,9 @@ impl Crashes {
             tracing::debug!(%error, "events do not follow their issue yet");
         }
         let data = json!({
-            "project_id": project.id, "issue_id": issue.id, "short_id": issue.short_id,
+            "issue_id": issue.id, "short_id": issue.short_id,
             "issues": others, "by": principal.name.as_ref(), "timestamp": now,
         });
-        self.tell(&Told {
-            org: principal.org,
-            project: project.id,
-            event: event.to_owned(),
-            data,
-        });
+        self.tell_watchers(&Told::new(principal.org, project.id, event, data));
     }
 }

@@ -1,7 +1,7 @@
 //! What is known of an issue.
 
 use axum::extract::State;
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DurationRound, TimeDelta};
 use loom_core::{
     Error, Json, Path, Principal, Query, Result,
     authorize::{Action, authorize},
@@ -9,13 +9,13 @@ use loom_core::{
     page::{self, PageQuery},
     principal::Scope,
 };
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     super::{
         activity,
-        list::checked_time,
+        list::{Interval, SeriesQuery, checked_time},
         model::{ActivityPage, IssueDetail, Point, Tag},
         store::{self, detail::Of},
     },
@@ -54,6 +54,8 @@ pub(crate) async fn get_crash_issue(
     let (hour, day) = (TimeDelta::hours(1), TimeDelta::days(1));
     let grouping = store::detail::hashes(&mut db, org, issue.id).await?;
     let [from_hour, from_day] = [now - hour * 23, now - day * 29];
+    // Also on the hour is the hour that begins the running one.
+    let now = now + TimeDelta::microseconds(1);
     let last_24_hours = store::detail::series(&mut db, org, of, None, hour, from_hour, now).await?;
     let last_30_days = store::detail::series(&mut db, org, of, None, day, from_day, now).await?;
     let tags = store::detail::tags(&mut db, org, issue.id, None, FEW).await?;
@@ -112,29 +114,6 @@ pub(crate) async fn get_crash_issue_tag(
     Ok(Json(tag))
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Interval {
-    #[default]
-    Hour,
-    /// Of UTC.
-    Day,
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct SeriesQuery {
-    #[serde(default)]
-    #[param(inline)]
-    interval: Interval,
-    /// Absent: 24 hours or 30 days before `to`.
-    from: Option<DateTime<Utc>>,
-    /// Absent: now.
-    to: Option<DateTime<Utc>>,
-    /// Only events of this environment.
-    environment: Option<String>,
-}
-
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Series {
     /// One for every hour or day, also where there were no events.
@@ -147,7 +126,8 @@ impl SeriesQuery {
             Interval::Hour => TimeDelta::hours(1),
             Interval::Day => TimeDelta::days(1),
         };
-        let to = checked_time("to", self.to)?.unwrap_or_else(|| crashes.deps.clock.now());
+        let to = checked_time("to", self.to)?
+            .unwrap_or_else(|| crashes.deps.clock.now() + TimeDelta::microseconds(1));
         let back = if self.interval == Interval::Hour { step * 23 } else { step * 29 };
         let from = checked_time("from", self.from)?.unwrap_or(to - back);
         if from >= to {

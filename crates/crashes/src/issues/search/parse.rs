@@ -103,6 +103,10 @@ fn what(
         "times_regressed" => {
             count(CountColumn::Regressed, one(piece)?).map(|w| Some((w, false)))
         }
+        "user.id" | "user.email" | "user.username" | "user.ip" => {
+            let part = name.strip_prefix("user.").unwrap_or_default();
+            plain(What::Tag("user".to_owned(), labelled(part, matching(piece)?)))
+        }
         _ => {
             let tag = name.strip_prefix("tags[").and_then(|rest| rest.strip_suffix(']'));
             let tag = tag.unwrap_or(name);
@@ -233,6 +237,16 @@ fn matching(piece: &Piece) -> Result<Match, Fault> {
         return Err(Fault::new(starred.at, "a list takes no `*`; in quotes it stands for itself"));
     }
     Ok(Match::Any(values.iter().map(|value| value.text.clone()).collect()))
+}
+
+/// The tag `user` says what it is of them: `email:ada@example.com`.
+fn labelled(part: &str, matching: Match) -> Match {
+    match matching {
+        Match::Any(values) => {
+            Match::Any(values.into_iter().map(|value| format!("{part}:{value}")).collect())
+        }
+        Match::Like(pattern) => Match::Like(format!("{part}:{pattern}")),
+    }
 }
 
 fn like(value: &Span) -> String {

@@ -105,9 +105,13 @@ pub(super) async fn stored<'a>(
     events.dedup_by_key(|event| (event.claimed.project, event.claimed.event));
     for event in events {
         let row = sqlx::query!(
-            "SELECT issue_id, hash, at, environment, tags FROM crash_events
+            r#"SELECT coalesce((SELECT m.to_issue FROM crash_event_moves m
+                                 WHERE m.org_id = crash_events.org_id AND m.from_issue = crash_events.issue_id
+                                   AND m.hash = crash_events.hash ORDER BY m.id DESC LIMIT 1),
+                               issue_id) AS "issue_id!", hash, at, environment, tags
+                 FROM crash_events
               WHERE project_id = $1 AND event_id = $2 AND received_at = $3 AND org_id = $4
-                FOR UPDATE",
+                FOR UPDATE"#,
             event.claimed.project.0,
             event.claimed.event,
             event.claimed.received_at,

@@ -8,7 +8,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{FOLDED, Failure, Known, Locked, counts::Sums, events::Stored, key};
-use crate::{event::Level, grouping, pipeline::prepare::Prepared, users::Users};
+use crate::{
+    event::Level, grouping, issues::searchable_words, pipeline::prepare::Prepared, users::Users,
+};
 
 /// What of an issue decides, and what changes with events.
 #[derive(Clone, Debug)]
@@ -19,6 +21,7 @@ pub(super) struct Issue {
     pub status: String,
     pub resolved_at: Option<DateTime<Utc>>,
     pub resolved_in_release: Option<String>,
+    pub resolved_after_release: Option<String>,
     pub ignored_until: Option<DateTime<Utc>>,
     pub times_regressed: i32,
     pub regressed_at: Option<DateTime<Utc>>,
@@ -38,6 +41,14 @@ struct Title {
     culprit: Option<String>,
     kind: Option<String>,
     value: Option<String>,
+}
+
+impl Title {
+    /// What free text is searched in.
+    fn words(&self) -> String {
+        let Self { title, culprit, kind, value } = self;
+        searchable_words(title, culprit.as_deref(), kind.as_deref(), value.as_deref())
+    }
 }
 
 impl Issue {
@@ -300,10 +311,10 @@ async fn insert(db: &mut PgConnection, rows: &[New], now: DateTime<Utc>) -> sqlx
              (id, org_id, project_id, number, title, culprit, kind, value, level, priority, platform,
               first_seen, last_seen, created_at, updated_at, tsv)
          SELECT id, org, project, number, title, culprit, kind, value, level, priority, platform,
-                at, at, $13, $13, to_tsvector('simple', concat_ws(' ', title, culprit, kind, value))
+                at, at, $13, $13, to_tsvector('simple', words)
            FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[],
-                       $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[])
-             AS t(id, org, project, number, title, culprit, kind, value, level, priority, platform, at)",
+                       $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $14::text[])
+             AS t(id, org, project, number, title, culprit, kind, value, level, priority, platform, at, words)",
         &ids,
         &orgs,
         &projects,
@@ -316,7 +327,8 @@ async fn insert(db: &mut PgConnection, rows: &[New], now: DateTime<Utc>) -> sqlx
         &rows.iter().map(|row| row.priority.to_owned()).collect::<Vec<_>>(),
         &text(|row| row.platform.clone()) as &[Option<String>],
         &rows.iter().map(|row| row.at).collect::<Vec<_>>(),
-        now
+        now,
+        &rows.iter().map(|row| row.title.words()).collect::<Vec<_>>()
     )
     .execute(&mut *db)
     .await?;
@@ -343,7 +355,8 @@ async fn insert(db: &mut PgConnection, rows: &[New], now: DateTime<Utc>) -> sqlx
 pub(super) async fn lock(db: &mut PgConnection, ids: &BTreeSet<Uuid>) -> sqlx::Result<Locked> {
     let ids: Vec<Uuid> = ids.iter().copied().collect();
     let rows = sqlx::query!(
-        "SELECT i.id, i.number, i.title, i.status, i.resolved_at, i.resolved_in_release, i.ignored_until,
+        "SELECT i.id, i.number, i.title, i.status, i.resolved_at, i.resolved_in_release,
+                i.resolved_after_release, i.ignored_until,
                 i.times_regressed, i.regressed_at, i.regressed_in_release, i.merged_into, i.users,
                 p.short_prefix
            FROM crash_issues i JOIN crash_projects p ON p.org_id = i.org_id AND p.id = i.project_id
@@ -362,6 +375,7 @@ pub(super) async fn lock(db: &mut PgConnection, ids: &BTreeSet<Uuid>) -> sqlx::R
             status: row.status,
             resolved_at: row.resolved_at,
             resolved_in_release: row.resolved_in_release,
+            resolved_after_release: row.resolved_after_release,
             ignored_until: row.ignored_until,
             times_regressed: row.times_regressed,
             regressed_at: row.regressed_at,
@@ -444,14 +458,14 @@ pub(super) async fn update(
         if let Some(title) = &issue.retitled {
             sqlx::query!(
                 "UPDATE crash_issues
-                    SET title = $2, culprit = $3, kind = $4, value = $5,
-                        tsv = to_tsvector('simple', concat_ws(' ', $2::text, $3::text, $4::text, $5::text))
+                    SET title = $2, culprit = $3, kind = $4, value = $5, tsv = to_tsvector('simple', $6)
                   WHERE id = $1",
                 id,
                 title.title,
                 title.culprit,
                 title.kind,
-                title.value
+                title.value,
+                title.words()
             )
             .execute(&mut *db)
             .await?;

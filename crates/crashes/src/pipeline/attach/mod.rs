@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{claim, prepare::Prepared};
-use crate::Crashes;
+use crate::{Crashes, issues::record_activity};
 
 /// Of the issue that new ones beyond a project's limit are folded into.
 const FOLDED: [u8; 16] = *b"loom-many-issues";
@@ -147,6 +147,14 @@ async fn place(
     events::replace(tx, again, &known).await?;
     issues::drop_empty(tx, &sums).await?;
     counts::signal(tx, &outcomes, now).await?;
+    for outcome in outcomes.iter().filter(|outcome| outcome.is_regression) {
+        let release = all
+            .iter()
+            .find(|event| event.claimed.event == outcome.event.0)
+            .and_then(|event| event.release.as_deref());
+        let details = serde_json::json!({ "release": release, "event_id": outcome.event });
+        record_activity(tx, outcome.org, &[outcome.issue.0], None, "regressed", &details, now).await?;
+    }
     Ok(outcomes)
 }
 

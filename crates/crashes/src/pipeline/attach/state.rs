@@ -34,7 +34,8 @@ pub(super) async fn releases(
         let resolved_in = locked
             .get(issue)
             .filter(|issue| issue.status == "resolved")
-            .and_then(|issue| issue.resolved_in_release.clone());
+            .and_then(|issue| issue.resolved_in_release.as_ref().or(issue.resolved_after_release.as_ref()))
+            .cloned();
         if let (Some(resolved_in), Some(release)) = (resolved_in, &event.release) {
             wanted.push((event.claimed.project.0, resolved_in));
             wanted.push((event.claimed.project.0, release.clone()));
@@ -91,12 +92,20 @@ pub(super) fn react(
 
 /// Does the event come of a release that the fault was not mended in yet?
 fn is_older(issue: &Issue, event: &Prepared, releases: &Releases) -> bool {
-    let (Some(resolved_in), Some(release)) = (&issue.resolved_in_release, &event.release) else {
-        return false;
-    };
+    let Some(release) = &event.release else { return false };
+    let (resolved_in, that_one_too) =
+        match (&issue.resolved_in_release, &issue.resolved_after_release) {
+            (Some(resolved_in), _) => (resolved_in, false),
+            (None, Some(before)) => (before, true),
+            (None, None) => return false,
+        };
     let known =
         |version: &str| releases.get(&(event.claimed.project.0, version.to_owned())).copied();
     let ours = Known { version: release, first_seen: known(release) };
     let theirs = Known { version: resolved_in, first_seen: known(resolved_in) };
-    compare(&ours, &theirs) == Ordering::Less
+    match compare(&ours, &theirs) {
+        Ordering::Less => true,
+        Ordering::Equal => that_one_too,
+        Ordering::Greater => false,
+    }
 }
