@@ -112,11 +112,16 @@ impl Crashes {
             Some("next") => {
                 let newest = store::change::newest_release(db, org, project.id).await?;
                 let newest = newest.ok_or_else(|| {
-                    Error::invalid("in_release", "`next`: this project has no release yet that another could follow")
+                    Error::invalid(
+                        "in_release",
+                        "`next`: this project has no release yet that another could follow",
+                    )
                 })?;
                 (None, Some(newest))
             }
-            Some(version) if is_plain_line(version, LONGEST_RELEASE) => (Some(version.to_owned()), None),
+            Some(version) if is_plain_line(version, LONGEST_RELEASE) => {
+                (Some(version.to_owned()), None)
+            }
             Some(_) => {
                 let message = format!(
                     "is `next` or a release: 1 to {LONGEST_RELEASE} bytes without control characters"
@@ -133,7 +138,10 @@ impl Crashes {
                 return Err(Error::invalid("until", "is a time from the year 1970 to 9999"));
             }
             if until <= self.deps.clock.now() {
-                return Err(Error::invalid("until", "is over already; name a time to come, or none for ever"));
+                return Err(Error::invalid(
+                    "until",
+                    "is over already; name a time to come, or none for ever",
+                ));
             }
         }
         Ok(Change::Ignore { until: ignore.until })
@@ -157,7 +165,10 @@ impl Crashes {
             Some(named) => named.to_owned(),
         };
         let person = store::change::member(db, principal.org, &named).await?.ok_or_else(|| {
-            Error::invalid("assigned_to", "is no member of this organisation, by id or e-mail address")
+            Error::invalid(
+                "assigned_to",
+                "is no member of this organisation, by id or e-mail address",
+            )
         })?;
         Ok(Change::Assign(Some(person)))
     }
@@ -177,7 +188,8 @@ impl Crashes {
         store::change::apply(db, org, project.id, &ids, change, principal.user_id(), now).await?;
         if !matches!(change, Change::Delete) {
             let details = change.details();
-            activity::record(db, org, &ids, Some(principal), change.action(), &details, now).await?;
+            activity::record(db, org, &ids, Some(principal), change.action(), &details, now)
+                .await?;
         }
         Ok(())
     }

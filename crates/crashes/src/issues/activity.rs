@@ -69,9 +69,7 @@ pub(super) async fn list(
         id: row.id,
         at: row.at,
         action: row.action,
-        actor: row
-            .actor_id
-            .map(|id| ActorRef { id, name: row.actor_name.unwrap_or_default() }),
+        actor: row.actor_id.map(|id| ActorRef { id, name: row.actor_name.unwrap_or_default() }),
         details: row.details,
     });
     Ok(shown.collect())

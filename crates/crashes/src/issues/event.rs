@@ -16,7 +16,15 @@ use crate::{Crashes, event::breadcrumbs, intake::decompress, pipeline::Processed
 
 /// Members of the payload that are shown beside what was made of them.
 const PARTS: [&str; 10] = [
-    "user", "contexts", "extra", "fingerprint", "logger", "message", "modules", "request", "sdk",
+    "user",
+    "contexts",
+    "extra",
+    "fingerprint",
+    "logger",
+    "message",
+    "modules",
+    "request",
+    "sdk",
     "server_name",
 ];
 
@@ -71,7 +79,10 @@ impl Crashes {
             shown.insert(part.to_owned(), payload.get(part).cloned().unwrap_or_default());
         }
         shown.insert("breadcrumbs".to_owned(), json!(breadcrumbs(&payload)));
-        shown.insert("exceptions".to_owned(), overlaid(&payload, "exception", &processed, "exceptions"));
+        shown.insert(
+            "exceptions".to_owned(),
+            overlaid(&payload, "exception", &processed, "exceptions"),
+        );
         shown.insert("threads".to_owned(), overlaid(&payload, "threads", &processed, "threads"));
         let thread = match row.thread_id {
             None => None,
@@ -121,7 +132,8 @@ fn overlaid(payload: &Value, theirs: &str, processed: &Value, ours: &str) -> Val
     for (index, one) in came.iter_mut().enumerate() {
         let Some(one) = one.as_object_mut() else { continue };
         let stack = one.remove("stacktrace");
-        let raw = one.remove("raw_stacktrace").filter(|raw| !raw.is_null()).or_else(|| stack.clone());
+        let raw =
+            one.remove("raw_stacktrace").filter(|raw| !raw.is_null()).or_else(|| stack.clone());
         let frames = |stack: Option<Value>| match stack {
             Some(mut stack) => stack.get_mut("frames").map(Value::take).unwrap_or_default(),
             None => Value::Null,
@@ -175,7 +187,6 @@ async fn more(
         .collect();
     Ok((Value::Array(files), Value::Array(said)))
 }
-
 
 fn unpack(packed: &[u8]) -> Result<Value> {
     let json = decompress(packed).map_err(Error::internal)?;

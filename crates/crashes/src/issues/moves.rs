@@ -49,7 +49,9 @@ pub(super) async fn run(
             }
         }
         if now - one.created_at > SETTLED {
-            sqlx::query!("DELETE FROM crash_event_moves WHERE id = $1", one.id).execute(pool).await?;
+            sqlx::query!("DELETE FROM crash_event_moves WHERE id = $1", one.id)
+                .execute(pool)
+                .await?;
         }
     }
     Ok(moved)

@@ -246,7 +246,8 @@ impl Watch {
                 }
             }
         };
-        let Ok(heard) = self.leash.unless_ended(tokio::time::timeout(KEEP_ALIVE, next)).await? else {
+        let Ok(heard) = self.leash.unless_ended(tokio::time::timeout(KEEP_ALIVE, next)).await?
+        else {
             return Ok(": keep-alive\n\n".to_owned());
         };
         let mut piece = String::new();

@@ -28,7 +28,12 @@ pub(crate) fn of_issue(
     kind: Option<&str>,
     value: Option<&str>,
 ) -> String {
-    [Some(title), culprit, kind, value].into_iter().flatten().map(words).collect::<Vec<_>>().join(" ")
+    [Some(title), culprit, kind, value]
+        .into_iter()
+        .flatten()
+        .map(words)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn push(out: &mut String, word: &str) {

@@ -1257,7 +1257,10 @@ const EXEMPT: &[(&str, &str)] = &[
         "starts a job of the installation; tells of no repository",
     ),
     ("GET /api/admin/logs", "the log of the installation, for its admins; see logs.rs"),
-    ("GET /api/crash/stream", "a stream: the tests of the crate read it (watchers_of_every_server_…)"),
+    (
+        "GET /api/crash/stream",
+        "a stream: the tests of the crate read it (watchers_of_every_server_…)",
+    ),
     ("GET /api/threads/events", "a stream: the tests of the crate read it (nobody_is_told_of_…)"),
     ("GET /api/admin/logs/stream", "as /api/admin/logs"),
     ("GET /api/admin/replicas", "the servers of the installation, for its admins; see logs.rs"),

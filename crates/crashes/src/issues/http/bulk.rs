@@ -34,7 +34,9 @@ pub(crate) enum BulkAction {
     Ignore(#[serde(default)] Ignore),
     Assign(Assign),
     /// `high`, `medium` or `low`.
-    Priority { priority: Priority },
+    Priority {
+        priority: Priority,
+    },
     /// For admins of the organisation.
     Delete,
 }

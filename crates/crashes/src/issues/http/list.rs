@@ -62,7 +62,8 @@ pub(crate) async fn list_all_crash_issues(
 ) -> Result<Json<IssuePage>> {
     authorize(&principal, Action::Use(Scope::CrashesRead))?;
     if query.sort != Sort::LastSeen {
-        let message = "issues of all projects come in the order of `last_seen`; ask a project for others";
+        let message =
+            "issues of all projects come in the order of `last_seen`; ask a project for others";
         return Err(Error::invalid("sort", message));
     }
     let projects = store::projects(&crashes.deps.pool, principal.org).await?;

@@ -79,7 +79,10 @@ pub(crate) async fn merge_crash_issues(
     for (index, named) in merge.issues.iter().enumerate() {
         let found = store::find(&mut tx, org, &project, named, false).await?;
         let found = found.ok_or_else(|| {
-            Error::invalid(format!("issues[{index}]"), "is no issue of this project, by id or short id")
+            Error::invalid(
+                format!("issues[{index}]"),
+                "is no issue of this project, by id or short id",
+            )
         })?;
         if found.id == target.id {
             let message = "is the issue itself that the others are merged into";

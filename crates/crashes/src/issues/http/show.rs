@@ -121,7 +121,12 @@ pub(crate) struct Series {
 }
 
 impl SeriesQuery {
-    async fn answer(&self, crashes: &Crashes, principal: &Principal, of: Of) -> Result<Json<Series>> {
+    async fn answer(
+        &self,
+        crashes: &Crashes,
+        principal: &Principal,
+        of: Of,
+    ) -> Result<Json<Series>> {
         let step = match self.interval {
             Interval::Hour => TimeDelta::hours(1),
             Interval::Day => TimeDelta::days(1),
@@ -135,7 +140,8 @@ impl SeriesQuery {
         }
         let begin = from.duration_trunc(step).unwrap_or(from);
         if (to - begin).num_seconds() / step.num_seconds().max(1) >= POINTS {
-            let message = format!("a series has at most {POINTS} points; ask for days, or a shorter time");
+            let message =
+                format!("a series has at most {POINTS} points; ask for days, or a shorter time");
             return Err(Error::invalid("from", message));
         }
         let mut db = crashes.deps.pool.acquire().await?;

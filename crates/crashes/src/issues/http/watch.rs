@@ -87,8 +87,12 @@ async fn watch(
     let listening = stream::listen(crashes);
     let open = store::detail::open(&crashes.deps.pool, principal.org, project).await?;
     let init = json!({ "project_id": project, "issue_count": open });
-    let leash =
-        Leash::new(crashes.watchers.leaving.clone(), recheck(crashes, principal, parts), RECHECK, LONGEST);
+    let leash = Leash::new(
+        crashes.watchers.leaving.clone(),
+        recheck(crashes, principal, parts),
+        RECHECK,
+        LONGEST,
+    );
     let scope = stream::Scope { org: principal.org, project, events };
     Ok(sse::raw_response(stream::events(scope, listening, &init, seat, leash)))
 }
@@ -101,7 +105,8 @@ fn wanted(query: &StreamQuery) -> Result<Option<Vec<&'static str>>> {
     match events {
         Some(events) => Ok(Some(events)),
         None => {
-            let message = format!("names kinds with commas between; there are {}", EVENTS.join(", "));
+            let message =
+                format!("names kinds with commas between; there are {}", EVENTS.join(", "));
             Err(Error::invalid("event", message))
         }
     }

@@ -157,7 +157,9 @@ impl Reader {
         loop {
             self.skip_spaces();
             match self.peek() {
-                None => return Err(Fault::new(at, "the list that begins here is not closed with `]`")),
+                None => {
+                    return Err(Fault::new(at, "the list that begins here is not closed with `]`"));
+                }
                 Some(']') if !list.is_empty() => break,
                 Some(',') if !list.is_empty() => self.at += 1,
                 Some(_) => {

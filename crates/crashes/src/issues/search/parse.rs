@@ -78,7 +78,9 @@ fn what(
             let of = |value: &String| Status::ALL.into_iter().find(|s| s.as_str() == value);
             plain(What::Status(values.iter().filter_map(of).collect()))
         }
-        "assigned" | "assigned_to" => assigned(one(piece)?, context, emails).map(|w| Some((w, false))),
+        "assigned" | "assigned_to" => {
+            assigned(one(piece)?, context, emails).map(|w| Some((w, false)))
+        }
         "title" => plain(What::Text(Column::Title, matching(piece)?)),
         "culprit" => plain(What::Text(Column::Culprit, matching(piece)?)),
         "type" | "error.type" => plain(What::Text(Column::Kind, matching(piece)?)),
@@ -97,12 +99,8 @@ fn what(
         "times_seen" | "timesSeen" | "events" => {
             count(CountColumn::Events, one(piece)?).map(|w| Some((w, false)))
         }
-        "users" | "users_seen" => {
-            count(CountColumn::Users, one(piece)?).map(|w| Some((w, false)))
-        }
-        "times_regressed" => {
-            count(CountColumn::Regressed, one(piece)?).map(|w| Some((w, false)))
-        }
+        "users" | "users_seen" => count(CountColumn::Users, one(piece)?).map(|w| Some((w, false))),
+        "times_regressed" => count(CountColumn::Regressed, one(piece)?).map(|w| Some((w, false))),
         "user.id" | "user.email" | "user.username" | "user.ip" => {
             let part = name.strip_prefix("user.").unwrap_or_default();
             plain(What::Tag("user".to_owned(), labelled(part, matching(piece)?)))
@@ -149,7 +147,14 @@ fn free(piece: &Piece) -> Result<Option<(What, bool)>, Fault> {
     let what = if value.quoted || !is_one {
         What::Phrase(words)
     } else {
-        What::Word(value.text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect())
+        What::Word(
+            value
+                .text
+                .chars()
+                .filter(|c| c.is_alphanumeric())
+                .flat_map(char::to_lowercase)
+                .collect(),
+        )
     };
     Ok(Some((what, false)))
 }
@@ -165,7 +170,10 @@ fn is(piece: &Piece) -> Result<(What, bool), Fault> {
         "assigned" => (What::Assigned(Assigned::Anybody), false),
         "unassigned" => (What::Assigned(Assigned::Nobody), false),
         other => {
-            return Err(Fault::new(value.at, format!("`is:{other}` is not known; there are {STATES}")));
+            return Err(Fault::new(
+                value.at,
+                format!("`is:{other}` is not known; there are {STATES}"),
+            ));
         }
     })
 }
@@ -175,7 +183,10 @@ fn assigned(value: &Span, context: Context, emails: &mut Emails) -> Result<What,
         "me" => match context.me {
             Some(me) => Assigned::To(me),
             None => {
-                return Err(Fault::new(value.at, "`me` is no user: this credential belongs to none"));
+                return Err(Fault::new(
+                    value.at,
+                    "`me` is no user: this credential belongs to none",
+                ));
             }
         },
         "none" => Assigned::Nobody,
@@ -189,7 +200,9 @@ fn assigned(value: &Span, context: Context, emails: &mut Emails) -> Result<What,
             Err(_) => {
                 return Err(Fault::new(
                     value.at,
-                    format!("`{text}` is nobody; there are `me`, `none`, `any`, an e-mail address, a user's id"),
+                    format!(
+                        "`{text}` is nobody; there are `me`, `none`, `any`, an e-mail address, a user's id"
+                    ),
                 ));
             }
         },
@@ -214,14 +227,16 @@ fn values(piece: &Piece) -> &[Span] {
 /// Values of which there are few.
 fn words_of(piece: &Piece, name: &str, known: &[&str]) -> Result<Vec<String>, Fault> {
     let of = |value: &Span| {
-        known.iter().find(|known| **known == value.text).map(|known| (*known).to_owned()).ok_or_else(
-            || {
+        known
+            .iter()
+            .find(|known| **known == value.text)
+            .map(|known| (*known).to_owned())
+            .ok_or_else(|| {
                 let all: Vec<_> = known.iter().map(|known| format!("`{known}`")).collect();
                 let message =
                     format!("`{name}:{}` is not known; there are {}", value.text, all.join(", "));
                 Fault::new(value.at, message)
-            },
-        )
+            })
     };
     values(piece).iter().map(of).collect()
 }
@@ -277,7 +292,8 @@ fn comparison(text: &str) -> (Option<Comparison>, &str) {
 fn count(column: CountColumn, value: &Span) -> Result<What, Fault> {
     let (sign, rest) = comparison(&value.text);
     let number = rest.parse().ok().filter(|number: &i64| *number >= 0).ok_or_else(|| {
-        let message = format!("`{}` is no number; write `100`, `>100`, `>=100`, `<100`, `<=100`", value.text);
+        let message =
+            format!("`{}` is no number; write `100`, `>100`, `>=100`, `<100`, `<=100`", value.text);
         Fault::new(value.at, message)
     })?;
     Ok(What::Count(column, sign.unwrap_or(Comparison::Equal), number))

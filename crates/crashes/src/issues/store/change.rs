@@ -193,7 +193,11 @@ pub(crate) async fn member(
     )
     .fetch_optional(db)
     .await?;
-    Ok(found.map(|row| super::super::model::Person { id: row.id, email: row.email, name: row.name }))
+    Ok(found.map(|row| super::super::model::Person {
+        id: row.id,
+        email: row.email,
+        name: row.name,
+    }))
 }
 
 /// Opens issues again that were ignored until now.

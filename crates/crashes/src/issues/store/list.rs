@@ -8,9 +8,9 @@ use sqlx::{PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::super::{
-        list::{Listing, Position},
-        model::{COLUMNS, Issue},
-        search::{self, Within},
+    list::{Listing, Position},
+    model::{COLUMNS, Issue},
+    search::{self, Within},
 };
 
 /// Where issues are looked for.
@@ -62,7 +62,9 @@ pub(crate) fn statement(
         }
     }
     sql.push(" ORDER BY ").push(column).push(" DESC, i.id DESC LIMIT ").push_bind(limit);
-    sql.push(") page JOIN crash_issues i ON i.id = page.id JOIN crash_projects p ON p.id = i.project_id");
+    sql.push(
+        ") page JOIN crash_issues i ON i.id = page.id JOIN crash_projects p ON p.id = i.project_id",
+    );
     sql.push(" LEFT JOIN users u ON u.id = i.assigned_to");
     sql.push(" ORDER BY ").push(column).push(" DESC, i.id DESC");
     sql
@@ -77,8 +79,9 @@ pub(crate) async fn ids(
     limit: i64,
 ) -> Result<Vec<Uuid>> {
     let people = people(pool, org, &listing.emails).await?;
-    let mut sql =
-        QueryBuilder::<Postgres>::new("SELECT i.id FROM crash_issues i WHERE i.merged_into IS NULL");
+    let mut sql = QueryBuilder::<Postgres>::new(
+        "SELECT i.id FROM crash_issues i WHERE i.merged_into IS NULL",
+    );
     push_where(&mut sql, org, Scope::Project(project), listing, &people);
     sql.push(" ORDER BY i.last_seen DESC, i.id DESC LIMIT ").push_bind(limit);
     Ok(sql.build_query_scalar().persistent(false).fetch_all(pool).await?)
@@ -121,4 +124,3 @@ async fn people(pool: &PgPool, org: OrgId, emails: &[String]) -> Result<Vec<Opti
     let of = |email: &String| found.iter().find(|row| row.email == *email).map(|row| row.id);
     Ok(emails.iter().map(of).collect())
 }
-

@@ -39,7 +39,10 @@ pub(crate) async fn project(pool: &PgPool, org: OrgId, path: &str) -> Result<Opt
 
 /// All projects of an organisation.
 pub(crate) async fn projects(pool: &PgPool, org: OrgId) -> Result<Vec<Uuid>> {
-    let found = sqlx::query_scalar!("SELECT id FROM crash_projects WHERE org_id = $1 AND deleted_at IS NULL", org.0);
+    let found = sqlx::query_scalar!(
+        "SELECT id FROM crash_projects WHERE org_id = $1 AND deleted_at IS NULL",
+        org.0
+    );
     Ok(found.fetch_all(pool).await?)
 }
 

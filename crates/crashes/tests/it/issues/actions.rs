@@ -13,7 +13,8 @@ async fn an_issue_is_resolved_opened_ignored_and_wakes_again() {
     let world = World::new().await;
     let made = world.issue(New::default()).await;
     let path = format!("{}/issues/{}", world.path, made.short_id);
-    let resolved = world.ada.post(&format!("{path}/resolve"), &json!({ "in_release": "1.2.0" })).await;
+    let resolved =
+        world.ada.post(&format!("{path}/resolve"), &json!({ "in_release": "1.2.0" })).await;
     let resolved = resolved.expect(200).json();
     assert_eq!(resolved["status"], "resolved");
     assert_eq!(resolved["resolved_in_release"], "1.2.0");
@@ -141,17 +142,16 @@ async fn a_deleted_issue_is_gone_at_once_and_its_events_soon_after() {
     world.ada.get(&path).await.expect(404);
     world.ada.get(&format!("{}/events/{}", world.path, made.events[0])).await.expect(404);
     // What its hash leads to: nothing, so that a new event makes a new issue.
-    let hashes = world.app.rows("SELECT encode(hash, 'hex') AS hash FROM crash_grouping_hashes").await;
+    let hashes =
+        world.app.rows("SELECT encode(hash, 'hex') AS hash FROM crash_grouping_hashes").await;
     assert_eq!(hashes, [json!({ "hash": kept.hash })]);
     world.upkeep().await;
     for table in ["crash_events", "crash_raw"] {
         let left = world.app.rows(&format!("SELECT event_id FROM {table}")).await;
         assert_eq!(left, [json!({ "event_id": kept.events[0] })], "{table}");
     }
-    let acts = world
-        .app
-        .rows("SELECT target FROM audit_log WHERE action = 'crash_issue.delete'")
-        .await;
+    let acts =
+        world.app.rows("SELECT target FROM audit_log WHERE action = 'crash_issue.delete'").await;
     assert_eq!(acts, [json!({ "target": made.id })]);
     world.app.clock.advance(Duration::from_secs(600));
     world.upkeep().await;

@@ -41,14 +41,20 @@ async fn an_issue_is_shown_with_why_when_and_what_its_events_have_in_common() {
     world.ada.get(&format!("{}/issues/{}/tags/none", world.path, made.id)).await.expect(404);
     let tags = format!("{}/issues/{}/tags", world.path, made.id);
     assert_eq!(world.ada.get(&tags).await.expect(200).json()["tags"], issue["tags"]);
-    for path in [format!("{}/issues/{}/series", world.path, made.id), format!("{}/series", world.path)] {
+    for path in
+        [format!("{}/issues/{}/series", world.path, made.id), format!("{}/series", world.path)]
+    {
         let days = world.ada.get(&format!("{path}?interval=day")).await.expect(200).json();
         assert_eq!(days["points"], issue["last_30_days"]);
         let prod = world.ada.get(&format!("{path}?environment=none")).await.expect(200).json();
         assert!(prod["points"].as_array().unwrap().iter().all(|point| point["events"] == 0));
         let long = format!("{path}?from=2001-01-01T00:00:00Z");
         world.ada.get(&long).await.expect(422);
-        world.ada.get(&format!("{path}?from=2030-01-01T00:00:00Z&to=2029-01-01T00:00:00Z")).await.expect(422);
+        world
+            .ada
+            .get(&format!("{path}?from=2030-01-01T00:00:00Z&to=2029-01-01T00:00:00Z"))
+            .await
+            .expect(422);
     }
     for missing in ["WEB-9", "API-1", "WEB--1", "0199aaaa-0000-7000-8000-00000000dead", "x"] {
         world.ada.get(&format!("{}/issues/{missing}", world.path)).await.expect(404);

@@ -10,7 +10,11 @@ async fn three(world: &World) {
         .issue(New {
             title: "TypeError: cart is undefined",
             events: &[5, 50],
-            tags: &[("release", "shop@1.2.0"), ("environment", "prod"), ("browser.name", "Firefox")],
+            tags: &[
+                ("release", "shop@1.2.0"),
+                ("environment", "prod"),
+                ("browser.name", "Firefox"),
+            ],
             users: &["id:1", "id:2"],
             ..New::default()
         })

@@ -34,7 +34,9 @@ fn counts(issue: &Value) -> (i64, i64) {
 
 fn environment(issue: &Value) -> Value {
     let tags = issue["tags"].as_array().unwrap();
-    tags.iter().find(|tag| tag["key"] == "environment").map_or(json!(0), |tag| tag["events"].clone())
+    tags.iter()
+        .find(|tag| tag["key"] == "environment")
+        .map_or(json!(0), |tag| tag["events"].clone())
 }
 
 fn month(issue: &Value) -> i64 {
@@ -158,11 +160,16 @@ async fn what_cannot_be_merged_or_taken_out_is_refused() {
     }
     world.act(&a, "merge", &json!({ "issues": [b.id] })).await;
     let again = json!({ "issues": [b.id] });
-    assert_eq!(world.ada.post(&format!("{path}/merge"), &again).await.expect(409).code(), "issue_merged");
+    assert_eq!(
+        world.ada.post(&format!("{path}/merge"), &again).await.expect(409).code(),
+        "issue_merged"
+    );
     // With all that is in it.
     world.ada.delete(&path).await.expect(204);
     world.upkeep().await;
-    for table in ["crash_issues", "crash_events", "crash_raw", "crash_grouping_hashes", "crash_issue_tags"] {
+    for table in
+        ["crash_issues", "crash_events", "crash_raw", "crash_grouping_hashes", "crash_issue_tags"]
+    {
         let left = world.app.rows(&format!("SELECT 1 AS one FROM {table}")).await;
         assert!(left.is_empty(), "{table}");
     }

@@ -26,6 +26,10 @@ impl Follower {
 
     /// The next event; none at the end.
     async fn next(&mut self) -> Option<(String, Value)> {
+        tokio::time::timeout(Duration::from_secs(60), self.read()).await.unwrap()
+    }
+
+    async fn read(&mut self) -> Option<(String, Value)> {
         loop {
             if let Some((event, rest)) = self.read.split_once("\n\n") {
                 let event = event.to_owned();
@@ -34,8 +38,8 @@ impl Follower {
                 let (name, data) = event.split_once("\ndata: ").unwrap();
                 return Some((name.to_owned(), serde_json::from_str(data).unwrap()));
             }
-            let piece = tokio::time::timeout(Duration::from_secs(30), self.body.next()).await;
-            self.read.push_str(&String::from_utf8(piece.unwrap()?).unwrap());
+            let piece = self.body.next().await?;
+            self.read.push_str(&String::from_utf8(piece).unwrap());
         }
     }
 }
