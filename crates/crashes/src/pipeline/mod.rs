@@ -170,11 +170,8 @@ impl Crashes {
     }
 
     /// Processes what was taken, and leaves nothing of it undecided.
-    pub(crate) async fn process(&self, claimed: Vec<Claimed>) {
-        let prepared = match self.prepare_all(claimed).await {
-            Ok(prepared) => prepared,
-            Err(()) => return,
-        };
+    async fn process(&self, claimed: Vec<Claimed>) {
+        let Ok(prepared) = self.prepare_all(claimed).await else { return };
         let mut batches = vec![prepared];
         while let Some(mut batch) = batches.pop() {
             if batch.is_empty() {
