@@ -153,7 +153,8 @@ async fn place(
             .find(|event| event.claimed.event == outcome.event.0)
             .and_then(|event| event.release.as_deref());
         let details = serde_json::json!({ "release": release, "event_id": outcome.event });
-        record_activity(tx, outcome.org, &[outcome.issue.0], None, "regressed", &details, now).await?;
+        record_activity(tx, outcome.org, &[outcome.issue.0], None, "regressed", &details, now)
+            .await?;
     }
     Ok(outcomes)
 }

@@ -34,7 +34,9 @@ pub(super) async fn releases(
         let resolved_in = locked
             .get(issue)
             .filter(|issue| issue.status == "resolved")
-            .and_then(|issue| issue.resolved_in_release.as_ref().or(issue.resolved_after_release.as_ref()))
+            .and_then(|issue| {
+                issue.resolved_in_release.as_ref().or(issue.resolved_after_release.as_ref())
+            })
             .cloned();
         if let (Some(resolved_in), Some(release)) = (resolved_in, &event.release) {
             wanted.push((event.claimed.project.0, resolved_in));
