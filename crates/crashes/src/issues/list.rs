@@ -80,6 +80,13 @@ pub(crate) struct SeriesQuery {
     pub(crate) environment: Option<String>,
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StreamQuery {
+    /// Only events of these kinds, as `issue.new,issue.regressed`; absent: all.
+    pub(crate) event: Option<String>,
+}
+
 /// A list that was found to be in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Listing {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use loom_core::{
     clock::{millis, millis_option},
-    id::{IssueId, OrgId, ProjectId, UserId},
+    id::{IssueId, ProjectId, UserId},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, Row, postgres::PgRow};
@@ -119,12 +119,10 @@ pub(crate) struct Issue {
     pub(crate) assigned_to: Option<Person>,
     /// The issue that its events went to.
     pub(crate) merged_into: Option<IssueId>,
-    #[serde(skip)]
-    pub(crate) org: OrgId,
 }
 
 /// What [`Issue`] is read from: crash_issues as `i`, crash_projects as `p`, users as `u`.
-pub(crate) const COLUMNS: &str = "i.id, i.org_id, i.project_id, p.slug, p.short_prefix, i.number, \
+pub(crate) const COLUMNS: &str = "i.id, i.project_id, p.slug, p.short_prefix, i.number, \
      i.title, i.culprit, i.kind, i.value, i.level, i.platform, i.status, i.priority, i.first_seen, \
      i.last_seen, i.first_release, i.last_release, i.event_count, i.user_count, i.times_regressed, \
      i.regressed_at, i.regressed_in_release, i.resolved_at, i.resolved_by, i.resolved_in_release, \
@@ -173,7 +171,6 @@ impl FromRow<'_, PgRow> for Issue {
             ignored_until: row.try_get("ignored_until")?,
             assigned_to,
             merged_into: row.try_get("merged_into")?,
-            org: row.try_get("org_id")?,
         })
     }
 }

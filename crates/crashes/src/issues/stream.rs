@@ -165,12 +165,29 @@ impl Drop for Seat {
     }
 }
 
+/// What watchers are told of.
+pub(crate) const EVENTS: [&str; 11] = [
+    "crash.new",
+    "issue.new",
+    "issue.regressed",
+    "issue.resolved",
+    "issue.unresolved",
+    "issue.ignored",
+    "issue.assigned",
+    "issue.priority",
+    "issue.merged",
+    "issue.unmerged",
+    "issue.deleted",
+];
+
 /// What a stream is about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scope {
     pub(crate) org: OrgId,
     /// None: all of the organisation.
     pub(crate) project: Option<ProjectId>,
+    /// None: all that there are.
+    pub(crate) events: Option<Vec<&'static str>>,
 }
 
 /// Listens from now on: to be called before what is there already is read.
@@ -220,7 +237,7 @@ impl Watch {
         if let Some(begin) = self.begin.take() {
             return Ok(begin);
         }
-        let scope = self.scope;
+        let scope = &self.scope;
         let next = async {
             loop {
                 match self.listening.0.recv().await {
@@ -251,7 +268,9 @@ impl Watch {
 }
 
 impl Scope {
-    fn has(self, told: &Told) -> bool {
-        told.org == self.org && self.project.is_none_or(|project| project == told.project)
+    fn has(&self, told: &Told) -> bool {
+        told.org == self.org
+            && self.project.is_none_or(|project| project == told.project)
+            && self.events.as_ref().is_none_or(|events| events.contains(&told.event.as_str()))
     }
 }

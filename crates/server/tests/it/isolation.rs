@@ -1275,6 +1275,160 @@ const CASES: &[(&str, Case)] = &[
             crash_case(world, stranger, Method::POST, &path, json!({}), false).await;
         })
     }),
+    ("POST /api/crash/projects/{project}/issues/bulk", |world, stranger| {
+        Box::pin(async move {
+            let path = "/issues/bulk".to_owned();
+            let body = json!({"action": "resolve", "issues": [world.crash_issue]});
+            crash_case(world, stranger, Method::POST, &path, body, false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/issues/{issue}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}", world.crash_issue);
+            let body = Value::Null;
+            crash_case(world, stranger, Method::GET, &path, body, false).await;
+        })
+    }),
+    ("PATCH /api/crash/projects/{project}/issues/{issue}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}", world.crash_issue);
+            let body = json!({"priority": "low"});
+            crash_case(world, stranger, Method::PATCH, &path, body, false).await;
+        })
+    }),
+    ("DELETE /api/crash/projects/{project}/issues/{issue}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}", world.crash_issue);
+            let body = Value::Null;
+            crash_case(world, stranger, Method::DELETE, &path, body, true).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/issues/{issue}/tags", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/tags", world.crash_issue);
+            let body = Value::Null;
+            crash_case(world, stranger, Method::GET, &path, body, false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/issues/{issue}/tags/{key}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/tags/level", world.crash_issue);
+            let body = Value::Null;
+            crash_case(world, stranger, Method::GET, &path, body, false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/issues/{issue}/series", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/series", world.crash_issue);
+            let body = Value::Null;
+            crash_case(world, stranger, Method::GET, &path, body, false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/series", |world, stranger| {
+        Box::pin(async move {
+            let path = "/series".to_owned();
+            let body = Value::Null;
+            crash_case(world, stranger, Method::GET, &path, body, false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/issues/{issue}/activity", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/activity", world.crash_issue);
+            let body = Value::Null;
+            crash_case(world, stranger, Method::GET, &path, body, false).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/issues/{issue}/comments", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/comments", world.crash_issue);
+            let body = json!({"text": "mine"});
+            crash_case(world, stranger, Method::POST, &path, body, false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/issues/{issue}/events", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/events", world.crash_issue);
+            let body = Value::Null;
+            crash_case(world, stranger, Method::GET, &path, body, false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/issues/{issue}/events/{event}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/events/{}", world.crash_issue, world.crash_event);
+            let body = Value::Null;
+            crash_case(world, stranger, Method::GET, &path, body, false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/events/{event}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/events/{}", world.crash_event);
+            let body = Value::Null;
+            crash_case(world, stranger, Method::GET, &path, body, false).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/issues/{issue}/resolve", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/resolve", world.crash_issue);
+            let body = json!({});
+            crash_case(world, stranger, Method::POST, &path, body, false).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/issues/{issue}/unresolve", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/unresolve", world.crash_issue);
+            let body = json!({});
+            crash_case(world, stranger, Method::POST, &path, body, false).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/issues/{issue}/ignore", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/ignore", world.crash_issue);
+            let body = json!({});
+            crash_case(world, stranger, Method::POST, &path, body, false).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/issues/{issue}/assign", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/assign", world.crash_issue);
+            let body = json!({"assigned_to": "me"});
+            crash_case(world, stranger, Method::POST, &path, body, false).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/issues/{issue}/merge", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/merge", world.crash_issue);
+            let body = json!({"issues": [world.crash_issue]});
+            crash_case(world, stranger, Method::POST, &path, body, false).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/issues/{issue}/unmerge", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/unmerge", world.crash_issue);
+            let body = json!({"issues": [world.crash_issue]});
+            crash_case(world, stranger, Method::POST, &path, body, false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/issues", |world, stranger| {
+        Box::pin(async move {
+            let path = "/issues?query=is%3Aunresolved";
+            crash_case(world, stranger, Method::GET, path, Value::Null, false).await;
+        })
+    }),
+    ("GET /api/crash/issues", |world, stranger| {
+        Box::pin(async move {
+            let list = stranger.caller.get("/api/crash/issues").await.expect(200);
+            assert_eq!(list.json()["issues"], json!([]));
+            world.assert_silent(&list);
+        })
+    }),
+    ("GET /api/crash/projects/{project}/stream", |world, stranger| {
+        Box::pin(async move {
+            for project in &world.crash_project {
+                let path = format!("/api/crash/projects/{project}/stream");
+                world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+            }
+        })
+    }),
     ("GET /api/crash/projects/{project}/events/{event}/attachments", |world, stranger| {
         Box::pin(async move {
             let path = format!("/events/{}/attachments", world.crash_event);
@@ -1466,6 +1620,10 @@ const EXEMPT: &[(&str, &str)] = &[
         "starts a job of the installation; tells of no repository",
     ),
     ("GET /api/admin/logs", "the log of the installation, for its admins; see logs.rs"),
+    (
+        "GET /api/crash/stream",
+        "a stream: the tests of the crate read it (watchers_of_every_server_…)",
+    ),
     ("GET /api/threads/events", "a stream: the tests of the crate read it (nobody_is_told_of_…)"),
     ("GET /api/admin/logs/stream", "as /api/admin/logs"),
     ("GET /api/admin/replicas", "the servers of the installation, for its admins; see logs.rs"),

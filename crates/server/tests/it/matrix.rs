@@ -269,6 +269,41 @@ const ROWS: &[Row] = &[
     ("GET /api/crash/projects/{project}/events/{event}/attachments", ALL, None),
     ("GET /api/crash/projects/{project}/events/{event}/attachments/{attachment}", ALL, None),
     ("GET /api/crash/projects/{project}/events/{event}/feedback", ALL, None),
+    ("GET /api/crash/projects/{project}/issues", ALL, None),
+    (
+        "POST /api/crash/projects/{project}/issues/bulk",
+        ALL,
+        Some(r#"{"action": "resolve", "issues": ["x"]}"#),
+    ),
+    ("GET /api/crash/projects/{project}/issues/{issue}", ALL, None),
+    ("PATCH /api/crash/projects/{project}/issues/{issue}", ALL, Some(r#"{"priority": "low"}"#)),
+    ("DELETE /api/crash/projects/{project}/issues/{issue}", OWN_ADMINS, None),
+    ("GET /api/crash/projects/{project}/issues/{issue}/tags", ALL, None),
+    ("GET /api/crash/projects/{project}/issues/{issue}/tags/{key}", ALL, None),
+    ("GET /api/crash/projects/{project}/issues/{issue}/series", ALL, None),
+    ("GET /api/crash/projects/{project}/series", ALL, None),
+    ("GET /api/crash/projects/{project}/issues/{issue}/activity", ALL, None),
+    ("POST /api/crash/projects/{project}/issues/{issue}/comments", ALL, Some(r#"{"text": "x"}"#)),
+    ("GET /api/crash/projects/{project}/issues/{issue}/events", ALL, None),
+    ("GET /api/crash/projects/{project}/issues/{issue}/events/{event}", ALL, None),
+    ("GET /api/crash/projects/{project}/events/{event}", ALL, None),
+    ("POST /api/crash/projects/{project}/issues/{issue}/resolve", ALL, Some(r#"{}"#)),
+    ("POST /api/crash/projects/{project}/issues/{issue}/unresolve", ALL, None),
+    ("POST /api/crash/projects/{project}/issues/{issue}/ignore", ALL, Some(r#"{}"#)),
+    (
+        "POST /api/crash/projects/{project}/issues/{issue}/assign",
+        ALL,
+        Some(r#"{"assigned_to": null}"#),
+    ),
+    ("POST /api/crash/projects/{project}/issues/{issue}/merge", ALL, Some(r#"{"issues": ["x"]}"#)),
+    (
+        "POST /api/crash/projects/{project}/issues/{issue}/unmerge",
+        ALL,
+        Some(r#"{"hashes": ["x"]}"#),
+    ),
+    ("GET /api/crash/projects/{project}/stream", ALL, None),
+    ("GET /api/crash/issues", ALL, None),
+    ("GET /api/crash/stream", ALL, None),
     ("POST /api/crash/capture", ALL, Some("{}")),
     ("POST /api/crash/batch", ALL, Some(r#"{"events": []}"#)),
     ("GET /api/repos", ALL, None),
@@ -391,6 +426,7 @@ async fn every_documented_operation_lets_through_whom_its_row_says() {
             operation.some_path()
         };
         let path = path.replace("/logs/stream", "/logs/stream?level=loud");
+        let path = path.replace("/crash/stream", "/crash/stream?event=nothing");
         let path = path.replace("/threads/events", "/threads/events?after=1&after=2");
         // Of those who can be asked for it, one that is configured.
         let path = path.replace("/identities/openai/", "/identities/github/");

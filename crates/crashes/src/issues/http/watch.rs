@@ -5,17 +5,19 @@ use std::{sync::Arc, time::Duration};
 use axum::{extract::State, response::Response};
 use http::request::Parts;
 use loom_core::{
-    Path, Principal, Result,
+    Error, Path, Principal, Query, Result,
     authorize::{Action, authorize},
     error::Problem,
+    id::ProjectId,
     principal::{Actor, Authentication, Scope},
     sse::{self, Leash, Recheck},
 };
 use serde_json::json;
 
 use super::super::{
+    list::StreamQuery,
     store,
-    stream::{self, Seat},
+    stream::{self, EVENTS, Seat},
 };
 use crate::Crashes;
 
@@ -33,47 +35,53 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// the server goes down (`shutdown`).
 #[utoipa::path(get, path = "/api/crash/projects/{project}/stream", operation_id = "watch_crash_project", tag = "crashes",
     security(("api_key" = [])),
-    params(("project" = String, Path, description = "Id, number or slug")),
+    params(("project" = String, Path, description = "Id, number or slug"), StreamQuery),
     responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`crashes:read` is missing", body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`event` names none of these", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`too_many_watchers`", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn watch_crash_project(
     State(crashes): State<Crashes>,
     principal: Principal,
     Path(project): Path<String>,
+    Query(query): Query<StreamQuery>,
     parts: Parts,
 ) -> Result<Response> {
     authorize(&principal, Action::Use(Scope::CrashesRead))?;
     let project = crashes.project_head(&principal, &project).await?;
-    watch(&crashes, &principal, Some(project.id), parts).await
+    watch(&crashes, &principal, Some(project.id), &query, parts).await
 }
 
 /// Follow all projects of your organisation
 ///
 /// As `GET /api/crash/projects/{project}/stream`; each event says its `project_id`.
 #[utoipa::path(get, path = "/api/crash/stream", operation_id = "watch_crash_projects", tag = "crashes",
-    security(("api_key" = [])),
+    security(("api_key" = [])), params(StreamQuery),
     responses((status = 200, description = "Events", body = String, content_type = "text/event-stream"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`crashes:read` is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`event` names none of these", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`too_many_watchers`", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn watch_crash_projects(
     State(crashes): State<Crashes>,
     principal: Principal,
+    Query(query): Query<StreamQuery>,
     parts: Parts,
 ) -> Result<Response> {
     authorize(&principal, Action::Use(Scope::CrashesRead))?;
-    watch(&crashes, &principal, None, parts).await
+    watch(&crashes, &principal, None, &query, parts).await
 }
 
 async fn watch(
     crashes: &Crashes,
     principal: &Principal,
-    project: Option<loom_core::id::ProjectId>,
+    project: Option<ProjectId>,
+    query: &StreamQuery,
     parts: Parts,
 ) -> Result<Response> {
+    let events = wanted(query)?;
     let seat = Seat::take(crashes, holder(principal))?;
     // What happens while the issues are counted is told, too.
     let listening = stream::listen(crashes);
@@ -85,8 +93,23 @@ async fn watch(
         RECHECK,
         LONGEST,
     );
-    let scope = stream::Scope { org: principal.org, project };
+    let scope = stream::Scope { org: principal.org, project, events };
     Ok(sse::raw_response(stream::events(scope, listening, &init, seat, leash)))
+}
+
+/// The kinds of events that are asked for.
+fn wanted(query: &StreamQuery) -> Result<Option<Vec<&'static str>>> {
+    let Some(text) = &query.event else { return Ok(None) };
+    let known = |name: &str| EVENTS.into_iter().find(|known| *known == name.trim());
+    let events: Option<Vec<_>> = text.split(',').map(known).collect();
+    match events {
+        Some(events) => Ok(Some(events)),
+        None => {
+            let message =
+                format!("names kinds with commas between; there are {}", EVENTS.join(", "));
+            Err(Error::invalid("event", message))
+        }
+    }
 }
 
 /// Asks who is behind the request once more, and what they may now.

@@ -26,6 +26,10 @@ impl Follower {
 
     /// The next event; none at the end.
     async fn next(&mut self) -> Option<(String, Value)> {
+        tokio::time::timeout(Duration::from_secs(60), self.read()).await.unwrap()
+    }
+
+    async fn read(&mut self) -> Option<(String, Value)> {
         loop {
             if let Some((event, rest)) = self.read.split_once("\n\n") {
                 let event = event.to_owned();
@@ -34,8 +38,8 @@ impl Follower {
                 let (name, data) = event.split_once("\ndata: ").unwrap();
                 return Some((name.to_owned(), serde_json::from_str(data).unwrap()));
             }
-            let piece = tokio::time::timeout(Duration::from_secs(30), self.body.next()).await;
-            self.read.push_str(&String::from_utf8(piece.unwrap()?).unwrap());
+            let piece = self.body.next().await?;
+            self.read.push_str(&String::from_utf8(piece).unwrap());
         }
     }
 }
@@ -50,6 +54,9 @@ async fn watchers_of_every_server_are_told_what_happens_to_issues() {
     let path = format!("{}/stream", world.path);
     let mut here = Follower::start(&world.ada, &path).await;
     let mut there = Follower::start(&world.ada.at(&other), "/api/crash/stream").await;
+    let some = format!("{path}?event=issue.new,issue.merged");
+    let mut some = Follower::start(&world.ada, &some).await;
+    world.ada.get("/api/crash/stream?event=issue.exploded").await.expect(422);
     let mut foreign = Follower::start(&bob, "/api/crash/stream").await;
     let (name, init) = here.next().await.unwrap();
     assert_eq!((name.as_str(), &init["issue_count"]), ("init", &json!(2)));
@@ -69,6 +76,8 @@ async fn watchers_of_every_server_are_told_what_happens_to_issues() {
             assert_eq!(data["project_id"], json!(world.project));
         }
     }
+    assert_eq!(some.next().await.unwrap().0, "init");
+    assert_eq!(some.next().await.unwrap().0, "issue.merged");
     // Nobody else heard of it: the next thing that others hear is their own.
     let new = json!({ "name": "Bobs" });
     let bobs = bob.post("/api/crash/projects", &new).await.expect(201).json();
