@@ -77,6 +77,7 @@ pub struct Inner {
     announcer: Announcer,
     writer: Writer<intake::Intake>,
     pipeline: Arc<pipeline::Pipeline>,
+    alerts: alerts::Bell,
 }
 
 impl std::ops::Deref for Crashes {
@@ -99,7 +100,8 @@ impl Crashes {
             }
         };
         let writer = intake::writer(&deps.pool, Arc::new(wake));
-        Self(Arc::new(Inner { deps, config, announcer, writer, pipeline }))
+        let alerts = alerts::Bell::default();
+        Self(Arc::new(Inner { deps, config, announcer, writer, pipeline, alerts }))
     }
 
     /// Begins to process what was taken, and to hear other replicas.
@@ -107,6 +109,7 @@ impl Crashes {
         self.announcer.start();
         self.deps.directory.follow(self.deps.stop.clone());
         self.start_pipeline();
+        self.start_alerts();
     }
 
     pub fn health(&self) -> Check {

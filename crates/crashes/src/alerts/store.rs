@@ -147,7 +147,8 @@ pub(super) async fn take(db: &mut PgConnection, most: i64) -> Result<Vec<Signal>
             (row.id, signal)
         })
         .collect();
-    signals.sort_by_key(|(id, _)| *id);
+    // All lock the budgets of projects in this order.
+    signals.sort_by_key(|(id, signal)| (signal.project, *id));
     Ok(signals.into_iter().map(|(_, signal)| signal).collect())
 }
 
