@@ -8,7 +8,10 @@ use loom_core::{
 use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
-use super::model::{Action, Condition, Filters, Rule};
+use super::model::{
+    CrashAlertAction as Action, CrashAlertCondition as Condition, CrashAlertFilters as Filters,
+    CrashAlertRule as Rule,
+};
 
 /// A rule as it is stored.
 struct Row {

@@ -185,7 +185,7 @@ fn of_exceptions(event: &Event, rules: &Rules) -> Otherwise {
         let fields = part.as_object_mut();
         if by_value {
             let message = message::parameterised(value);
-            key.push_str("\u{3}");
+            key.push('\u{3}');
             key.push_str(&message);
             if let Some(fields) = fields {
                 fields.insert("value".to_owned(), message.into());
