@@ -88,6 +88,7 @@ pub struct Inner {
     pub(crate) watchers: issues::Watchers,
     writer: Writer<intake::Intake>,
     pipeline: Arc<pipeline::Pipeline>,
+    alerts: alerts::Bell,
 }
 
 impl std::ops::Deref for Crashes {
@@ -129,6 +130,8 @@ impl Crashes {
             writer,
             pipeline,
         }))
+        let alerts = alerts::Bell::default();
+        Self(Arc::new(Inner { deps, config, announcer, writer, pipeline, alerts }))
     }
 
     /// Begins to process what was taken, and to hear other replicas.
@@ -138,6 +141,7 @@ impl Crashes {
         self.deps.directory.follow(self.deps.stop.clone());
         artifacts::follow(self);
         self.start_pipeline();
+        self.start_alerts();
     }
 
     /// Projects and their keys.

@@ -1,7 +1,7 @@
 //! When rules speak. What issues did is taken out of its table in the transaction that queues what is said
 //! of it: nothing is lost, and nothing is said twice, however many servers look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use loom_core::{
@@ -12,7 +12,7 @@ use loom_core::{
 use sqlx::PgConnection;
 
 use super::{
-    model::{Condition, Of, Rule},
+    model::{CrashAlertCondition, CrashAlertOf, CrashAlertRule},
     store::{self, Signal, Telling},
     tell::Said,
 };
@@ -35,13 +35,14 @@ impl Crashes {
             if signals.is_empty() {
                 return Ok(handled);
             }
-            let mut rules: HashMap<ProjectId, Vec<Rule>> = HashMap::new();
+            let mut rules: HashMap<ProjectId, Vec<CrashAlertRule>> = HashMap::new();
             for signal in &signals {
-                if !rules.contains_key(&signal.project) {
-                    let of_project = store::list(&mut tx, signal.org, signal.project).await?;
-                    rules.insert(signal.project, of_project);
-                }
-                let of_project = rules.get(&signal.project).map(Vec::as_slice).unwrap_or_default();
+                let of_project = match rules.entry(signal.project) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(place) => {
+                        place.insert(store::list(&mut tx, signal.org, signal.project).await?)
+                    }
+                };
                 self.tell_signal(&mut tx, signal, of_project).await?;
                 handled += 1;
             }
@@ -54,13 +55,13 @@ impl Crashes {
         &self,
         db: &mut PgConnection,
         signal: &Signal,
-        rules: &[Rule],
+        rules: &[CrashAlertRule],
     ) -> Result<()> {
         let now = self.deps.clock.now();
         for rule in rules {
             let wanted = match rule.condition {
-                Condition::NewIssue => "new",
-                Condition::Regression => "regressed",
+                CrashAlertCondition::NewIssue => "new",
+                CrashAlertCondition::Regression => "regressed",
                 _ => continue,
             };
             if signal.kind != wanted || !speaks(rule, now) {
@@ -88,14 +89,14 @@ impl Crashes {
                     continue;
                 }
                 match rule.condition {
-                    Condition::Frequency { events, minutes, of } => {
+                    CrashAlertCondition::Frequency { events, minutes, of } => {
                         self.frequency(&mut tx, org, &rule, (events, minutes, of)).await?;
                     }
-                    Condition::SessionShare { percent, minutes, min_sessions } => {
+                    CrashAlertCondition::SessionShare { percent, minutes, min_sessions } => {
                         let of = (percent, minutes, min_sessions);
                         self.session_share(&mut tx, org, &rule, of).await?;
                     }
-                    Condition::NewIssue | Condition::Regression => continue,
+                    CrashAlertCondition::NewIssue | CrashAlertCondition::Regression => continue,
                 }
                 handled += 1;
             }
@@ -111,20 +112,20 @@ impl Crashes {
         &self,
         db: &mut PgConnection,
         org: OrgId,
-        rule: &Rule,
-        (events, minutes, of): (i64, i32, Of),
+        rule: &CrashAlertRule,
+        (events, minutes, of): (i64, i32, CrashAlertOf),
     ) -> Result<()> {
         let since = self.deps.clock.now() - TimeDelta::minutes(minutes.into());
         let counted =
             store::counted(db, (org, rule.project_id), since, None, &rule.filters).await?;
         match of {
-            Of::Issue => {
+            CrashAlertOf::Issue => {
                 for one in counted.iter().take_while(|one| one.events >= events) {
                     let said = Said::frequency(one.events, minutes);
                     self.speak(db, org, rule, Some(one.issue), said).await?;
                 }
             }
-            Of::Project => {
+            CrashAlertOf::Project => {
                 let all: i64 = counted.iter().map(|one| one.events).sum();
                 if all >= events {
                     self.speak(db, org, rule, None, Said::frequency(all, minutes)).await?;
@@ -138,7 +139,7 @@ impl Crashes {
         &self,
         db: &mut PgConnection,
         org: OrgId,
-        rule: &Rule,
+        rule: &CrashAlertRule,
         (percent, minutes, min_sessions): (f64, i32, i64),
     ) -> Result<()> {
         let now = self.deps.clock.now();
@@ -176,7 +177,7 @@ impl Crashes {
         &self,
         db: &mut PgConnection,
         org: OrgId,
-        rule: &Rule,
+        rule: &CrashAlertRule,
         issue: Option<IssueId>,
         said: Said,
     ) -> Result<()> {
@@ -218,6 +219,6 @@ impl Crashes {
     }
 }
 
-fn speaks(rule: &Rule, now: DateTime<Utc>) -> bool {
+fn speaks(rule: &CrashAlertRule, now: DateTime<Utc>) -> bool {
     rule.enabled && rule.snoozed_until.is_none_or(|until| until <= now)
 }

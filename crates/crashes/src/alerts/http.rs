@@ -17,8 +17,9 @@ use sqlx::PgConnection;
 
 use super::{
     model::{
-        Action, Check, NewAction, NewRule, Rule, RuleChange, RuleWithSecrets, Rules, Snooze, Told,
-        ToldPage, interval,
+        Check, CrashAlertAction, CrashAlertRule, CrashAlertRuleChange, CrashAlertRuleWithSecrets,
+        CrashAlertRules, CrashAlertSnooze, CrashAlertTold, CrashAlertToldPage, NewCrashAlertAction,
+        NewCrashAlertRule, interval,
     },
     store::{self, Telling},
     tell::Said,
@@ -33,7 +34,7 @@ const LONGEST_SNOOZE: i32 = 43_200;
 /// The alerts of a project
 #[utoipa::path(get, path = "/api/crash/projects/{project}/alerts", tag = "crashes", security(("api_key" = [])),
     params(("project" = String, Path, description = "Id, number or slug")),
-    responses((status = 200, body = Rules),
+    responses((status = 200, body = CrashAlertRules),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`crashes:read` is missing", body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -41,11 +42,11 @@ pub(crate) async fn list_crash_alerts(
     State(crashes): State<Crashes>,
     principal: Principal,
     Path(named): Path<String>,
-) -> Result<Json<Rules>> {
+) -> Result<Json<CrashAlertRules>> {
     authorize(&principal, Act::Use(Scope::CrashesRead))?;
     let project = crashes.project(&principal, &named).await?;
     let mut db = crashes.deps.pool.acquire().await?;
-    Ok(Json(Rules { alerts: store::list(&mut db, principal.org, project.id).await? }))
+    Ok(Json(CrashAlertRules { alerts: store::list(&mut db, principal.org, project.id).await? }))
 }
 
 /// Make an alert
@@ -54,8 +55,8 @@ pub(crate) async fn list_crash_alerts(
 /// `x-loom-signature-256` is `sha256=` and the HMAC-SHA256 of the body; the headers of the Standard Webhooks
 /// are there, too.
 #[utoipa::path(post, path = "/api/crash/projects/{project}/alerts", tag = "crashes", security(("api_key" = [])),
-    params(("project" = String, Path, description = "Id, number or slug")), request_body = NewRule,
-    responses((status = 201, body = RuleWithSecrets),
+    params(("project" = String, Path, description = "Id, number or slug")), request_body = NewCrashAlertRule,
+    responses((status = 201, body = CrashAlertRuleWithSecrets),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Only admins of the organisation, with `crashes:write`", body = Problem, content_type = "application/problem+json"),
@@ -68,8 +69,8 @@ pub(crate) async fn create_crash_alert(
     principal: Principal,
     info: RequestInfo,
     Path(named): Path<String>,
-    Json(new): Json<NewRule>,
-) -> Result<(StatusCode, Json<RuleWithSecrets>)> {
+    Json(new): Json<NewCrashAlertRule>,
+) -> Result<(StatusCode, Json<CrashAlertRuleWithSecrets>)> {
     authorize(&principal, Act::ManageOrg(Scope::CrashesWrite))?;
     let project = crashes.project(&principal, &named).await?;
     let now = crashes.deps.clock.now();
@@ -82,7 +83,7 @@ pub(crate) async fn create_crash_alert(
         min_interval_minutes,
     }
     .run(|url| crashes.deps.notify.check_hook(url))?;
-    let mut rule = Rule {
+    let mut rule = CrashAlertRule {
         id: AlertRuleId::new(now),
         project_id: project.id,
         name: new.name,
@@ -106,13 +107,13 @@ pub(crate) async fn create_crash_alert(
     let details = json!({"name": rule.name, "project": project.id});
     let target = rule.id.to_string();
     crashes.deps.audit.done(&principal, &info, "crash_alert.create", target, details).await?;
-    Ok((StatusCode::CREATED, Json(RuleWithSecrets { rule, secrets })))
+    Ok((StatusCode::CREATED, Json(CrashAlertRuleWithSecrets { rule, secrets })))
 }
 
 /// Read an alert
 #[utoipa::path(get, path = "/api/crash/projects/{project}/alerts/{alert}", tag = "crashes", security(("api_key" = [])),
     params(("project" = String, Path, description = "Id, number or slug"), ("alert" = AlertRuleId, Path)),
-    responses((status = 200, body = Rule),
+    responses((status = 200, body = CrashAlertRule),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`crashes:read` is missing", body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -120,7 +121,7 @@ pub(crate) async fn get_crash_alert(
     State(crashes): State<Crashes>,
     principal: Principal,
     Path((named, id)): Path<(String, AlertRuleId)>,
-) -> Result<Json<Rule>> {
+) -> Result<Json<CrashAlertRule>> {
     authorize(&principal, Act::Use(Scope::CrashesRead))?;
     let project = crashes.project(&principal, &named).await?;
     let mut db = crashes.deps.pool.acquire().await?;
@@ -132,8 +133,8 @@ pub(crate) async fn get_crash_alert(
 /// What is absent stays. `actions` are given whole: a webhook that is to stay by its `webhook_id`.
 #[utoipa::path(patch, path = "/api/crash/projects/{project}/alerts/{alert}", tag = "crashes", security(("api_key" = [])),
     params(("project" = String, Path, description = "Id, number or slug"), ("alert" = AlertRuleId, Path)),
-    request_body = RuleChange,
-    responses((status = 200, body = RuleWithSecrets),
+    request_body = CrashAlertRuleChange,
+    responses((status = 200, body = CrashAlertRuleWithSecrets),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Only admins of the organisation, with `crashes:write`", body = Problem, content_type = "application/problem+json"),
@@ -144,8 +145,8 @@ pub(crate) async fn patch_crash_alert(
     principal: Principal,
     info: RequestInfo,
     Path((named, id)): Path<(String, AlertRuleId)>,
-    Json(change): Json<RuleChange>,
-) -> Result<Json<RuleWithSecrets>> {
+    Json(change): Json<CrashAlertRuleChange>,
+) -> Result<Json<CrashAlertRuleWithSecrets>> {
     authorize(&principal, Act::ManageOrg(Scope::CrashesWrite))?;
     let project = crashes.project(&principal, &named).await?;
     let mut tx = loom_db::begin(&crashes.deps.pool).await?;
@@ -173,7 +174,7 @@ pub(crate) async fn patch_crash_alert(
     let details = json!({"name": rule.name, "enabled": rule.enabled});
     let target = rule.id.to_string();
     crashes.deps.audit.done(&principal, &info, "crash_alert.update", target, details).await?;
-    Ok(Json(RuleWithSecrets { rule, secrets }))
+    Ok(Json(CrashAlertRuleWithSecrets { rule, secrets }))
 }
 
 /// Delete an alert
@@ -193,7 +194,7 @@ pub(crate) async fn delete_crash_alert(
     let project = crashes.project(&principal, &named).await?;
     let mut tx = loom_db::begin(&crashes.deps.pool).await?;
     let rule = store::find(&mut tx, principal.org, project.id, id).await?;
-    for webhook in rule.actions.iter().filter_map(Action::webhook) {
+    for webhook in rule.actions.iter().filter_map(CrashAlertAction::webhook) {
         crashes.deps.notify.drop_hook(&mut tx, principal.org, webhook).await?;
     }
     store::delete(&mut tx, principal.org, id).await?;
@@ -212,7 +213,7 @@ pub(crate) async fn delete_crash_alert(
 /// Sends a test to all its places, whatever its state; the deliveries tell what becomes of it.
 #[utoipa::path(post, path = "/api/crash/projects/{project}/alerts/{alert}/test", tag = "crashes", security(("api_key" = [])),
     params(("project" = String, Path, description = "Id, number or slug"), ("alert" = AlertRuleId, Path)),
-    responses((status = 202, body = Tested),
+    responses((status = 202, body = CrashAlertTested),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Only admins of the organisation, with `crashes:write`", body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -220,7 +221,7 @@ pub(crate) async fn test_crash_alert(
     State(crashes): State<Crashes>,
     principal: Principal,
     Path((named, id)): Path<(String, AlertRuleId)>,
-) -> Result<(StatusCode, Json<Tested>)> {
+) -> Result<(StatusCode, Json<CrashAlertTested>)> {
     authorize(&principal, Act::ManageOrg(Scope::CrashesWrite))?;
     let project = crashes.project(&principal, &named).await?;
     let mut tx = loom_db::begin(&crashes.deps.pool).await?;
@@ -239,20 +240,20 @@ pub(crate) async fn test_crash_alert(
     store::log(&mut tx, &telling).await?;
     tx.commit().await?;
     crashes.deps.notify.wake();
-    Ok((StatusCode::ACCEPTED, Json(Tested { delivery_ids: deliveries })))
+    Ok((StatusCode::ACCEPTED, Json(CrashAlertTested { delivery_ids: deliveries })))
 }
 
 /// What was queued.
 #[derive(serde::Serialize, utoipa::ToSchema)]
-pub(crate) struct Tested {
+pub(crate) struct CrashAlertTested {
     delivery_ids: Vec<DeliveryId>,
 }
 
 /// Silence an alert for a while
 #[utoipa::path(post, path = "/api/crash/projects/{project}/alerts/{alert}/snooze", tag = "crashes", security(("api_key" = [])),
     params(("project" = String, Path, description = "Id, number or slug"), ("alert" = AlertRuleId, Path)),
-    request_body = Snooze,
-    responses((status = 200, body = Rule),
+    request_body = CrashAlertSnooze,
+    responses((status = 200, body = CrashAlertRule),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`crashes:write` is missing", body = Problem, content_type = "application/problem+json"),
@@ -262,8 +263,8 @@ pub(crate) async fn snooze_crash_alert(
     State(crashes): State<Crashes>,
     principal: Principal,
     Path((named, id)): Path<(String, AlertRuleId)>,
-    Json(snooze): Json<Snooze>,
-) -> Result<Json<Rule>> {
+    Json(snooze): Json<CrashAlertSnooze>,
+) -> Result<Json<CrashAlertRule>> {
     authorize(&principal, Act::Use(Scope::CrashesWrite))?;
     if !(0..=LONGEST_SNOOZE).contains(&snooze.minutes) {
         return Err(Error::invalid("minutes", "is 0 to 43200"));
@@ -283,7 +284,7 @@ pub(crate) async fn snooze_crash_alert(
 /// What alerts have said, newest first, for 30 days
 #[utoipa::path(get, path = "/api/crash/projects/{project}/alerts/deliveries", tag = "crashes", security(("api_key" = [])),
     params(("project" = String, Path, description = "Id, number or slug"), PageQuery),
-    responses((status = 200, body = ToldPage),
+    responses((status = 200, body = CrashAlertToldPage),
         (status = 400, description = "`invalid_cursor`", body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Only admins of the organisation, with `crashes:read`", body = Problem, content_type = "application/problem+json"),
@@ -294,7 +295,7 @@ pub(crate) async fn list_crash_alert_deliveries(
     principal: Principal,
     Path(named): Path<String>,
     Query(page): Query<PageQuery>,
-) -> Result<Json<ToldPage>> {
+) -> Result<Json<CrashAlertToldPage>> {
     // Addresses of members stand there.
     authorize(&principal, Act::ManageOrg(Scope::CrashesRead))?;
     let project = crashes.project(&principal, &named).await?;
@@ -309,7 +310,7 @@ pub(crate) async fn list_crash_alert_deliveries(
     let views = crashes.deps.notify.deliveries(&ids).await?;
     let deliveries = found
         .into_iter()
-        .map(|one| Told {
+        .map(|one| CrashAlertTold {
             id: one.id,
             rule_id: one.rule,
             issue_id: one.issue,
@@ -323,7 +324,7 @@ pub(crate) async fn list_crash_alert_deliveries(
                 .collect(),
         })
         .collect();
-    Ok(Json(ToldPage { deliveries, next_cursor }))
+    Ok(Json(CrashAlertToldPage { deliveries, next_cursor }))
 }
 
 impl Crashes {
@@ -333,19 +334,19 @@ impl Crashes {
         &self,
         db: &mut PgConnection,
         principal: &Principal,
-        rule: &mut Rule,
-        wanted: Vec<NewAction>,
+        rule: &mut CrashAlertRule,
+        wanted: Vec<NewCrashAlertAction>,
     ) -> Result<BTreeMap<String, String>> {
         let mut secrets = BTreeMap::new();
         let mut actions = Vec::new();
         for (at, action) in wanted.into_iter().enumerate() {
             let (url, kept, slack) = match action {
-                NewAction::Email { users } => {
-                    actions.push(Action::Email { users });
+                NewCrashAlertAction::Email { users } => {
+                    actions.push(CrashAlertAction::Email { users });
                     continue;
                 }
-                NewAction::Webhook { url, webhook_id } => (url, webhook_id, false),
-                NewAction::Slack { url, webhook_id } => (url, webhook_id, true),
+                NewCrashAlertAction::Webhook { url, webhook_id } => (url, webhook_id, false),
+                NewCrashAlertAction::Slack { url, webhook_id } => (url, webhook_id, true),
             };
             if let Some(id) = kept {
                 let found = rule.actions.iter().find(|action| action.webhook() == Some(id));
@@ -367,13 +368,13 @@ impl Crashes {
                     url.get(at + 3..)?.find(['/', '?', '#']).map(|path| at + 3 + path)
                 });
                 let host = url.get(..end.unwrap_or(url.len())).unwrap_or_default().to_owned();
-                actions.push(Action::Slack { host, webhook_id: hook.id });
+                actions.push(CrashAlertAction::Slack { host, webhook_id: hook.id });
             } else {
                 secrets.insert(hook.id.to_string(), hook.secret.expose().to_owned());
-                actions.push(Action::Webhook { url, webhook_id: hook.id });
+                actions.push(CrashAlertAction::Webhook { url, webhook_id: hook.id });
             }
         }
-        for gone in rule.actions.iter().filter_map(Action::webhook) {
+        for gone in rule.actions.iter().filter_map(CrashAlertAction::webhook) {
             if !actions.iter().any(|action| action.webhook() == Some(gone)) {
                 self.deps.notify.drop_hook(db, principal.org, gone).await?;
             }

@@ -33,13 +33,28 @@ pub(crate) fn job(crashes: &Crashes) -> Job {
     )
 }
 
+/// Rings when an issue is new, or back.
+#[derive(Default)]
+pub(crate) struct Bell(tokio::sync::Notify);
+
 impl Crashes {
     /// An issue is new, or back: says so soon, without waiting for the job. Call after the commit.
     pub(crate) fn alerts_soon(&self) {
+        self.alerts.0.notify_one();
+    }
+
+    /// Tells as soon as the bell rings, however often it did meanwhile.
+    pub(crate) fn start_alerts(&self) {
         let crashes = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = crashes.tell_signals().await {
-                tracing::warn!(%error, "alerts cannot be told now; the job `crash-alerts` will");
+            loop {
+                tokio::select! {
+                    () = crashes.deps.stop.cancelled() => return,
+                    () = crashes.alerts.0.notified() => {}
+                }
+                if let Err(error) = crashes.tell_signals().await {
+                    tracing::warn!(%error, "alerts cannot be told now; the job `crash-alerts` will");
+                }
             }
         });
     }

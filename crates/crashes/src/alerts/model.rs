@@ -25,7 +25,7 @@ const WEEK: i32 = 7 * DAY;
 /// When an alert is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Condition {
+pub(crate) enum CrashAlertCondition {
     /// An issue is seen for the first time.
     NewIssue,
     /// A resolved issue is back.
@@ -38,7 +38,7 @@ pub(crate) enum Condition {
         minutes: i32,
         /// Of one issue (the default), or of the whole project.
         #[serde(default)]
-        of: Of,
+        of: CrashAlertOf,
     },
     /// More events than this share of the sessions that began within so many minutes.
     SessionShare {
@@ -58,13 +58,13 @@ fn few_sessions() -> i64 {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Of {
+pub(crate) enum CrashAlertOf {
     #[default]
     Issue,
     Project,
 }
 
-impl Condition {
+impl CrashAlertCondition {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::NewIssue => "new_issue",
@@ -83,7 +83,7 @@ impl Condition {
 /// Which events count: all that are named must hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Filters {
+pub(crate) struct CrashAlertFilters {
     /// Any of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
@@ -102,7 +102,7 @@ pub(crate) struct Filters {
 /// To whom, as it is asked for.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum NewAction {
+pub(crate) enum NewCrashAlertAction {
     /// A mail to members of the organisation.
     Email {
         /// Absent or empty: to all.
@@ -123,7 +123,7 @@ pub(crate) enum NewAction {
 /// To whom, as it is stored and shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(crate) enum Action {
+pub(crate) enum CrashAlertAction {
     Email {
         /// Empty: to all.
         users: Vec<UserId>,
@@ -139,7 +139,7 @@ pub(crate) enum Action {
     },
 }
 
-impl Action {
+impl CrashAlertAction {
     pub(crate) fn webhook(&self) -> Option<WebhookId> {
         match self {
             Self::Email { .. } => None,
@@ -151,14 +151,14 @@ impl Action {
 /// A rule to be made.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct NewRule {
+pub(crate) struct NewCrashAlertRule {
     /// One line of 1 to 100 bytes.
     pub(crate) name: String,
-    pub(crate) condition: Condition,
+    pub(crate) condition: CrashAlertCondition,
     #[serde(default)]
-    pub(crate) filters: Filters,
+    pub(crate) filters: CrashAlertFilters,
     /// 1 to 10.
-    pub(crate) actions: Vec<NewAction>,
+    pub(crate) actions: Vec<NewCrashAlertAction>,
     /// So long it does not speak again of the same; 0 to 10080. When absent 30, and 0 for new issues and
     /// regressions.
     pub(crate) min_interval_minutes: Option<i32>,
@@ -173,25 +173,25 @@ fn yes() -> bool {
 /// What is to change of a rule; what is absent stays.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct RuleChange {
+pub(crate) struct CrashAlertRuleChange {
     pub(crate) name: Option<String>,
-    pub(crate) condition: Option<Condition>,
-    pub(crate) filters: Option<Filters>,
+    pub(crate) condition: Option<CrashAlertCondition>,
+    pub(crate) filters: Option<CrashAlertFilters>,
     /// All of them; a webhook that is to stay by its `webhook_id`.
-    pub(crate) actions: Option<Vec<NewAction>>,
+    pub(crate) actions: Option<Vec<NewCrashAlertAction>>,
     pub(crate) min_interval_minutes: Option<i32>,
     pub(crate) enabled: Option<bool>,
 }
 
 /// A rule of a project.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct Rule {
+pub(crate) struct CrashAlertRule {
     pub(crate) id: AlertRuleId,
     pub(crate) project_id: ProjectId,
     pub(crate) name: String,
-    pub(crate) condition: Condition,
-    pub(crate) filters: Filters,
-    pub(crate) actions: Vec<Action>,
+    pub(crate) condition: CrashAlertCondition,
+    pub(crate) filters: CrashAlertFilters,
+    pub(crate) actions: Vec<CrashAlertAction>,
     pub(crate) min_interval_minutes: i32,
     pub(crate) enabled: bool,
     /// Until then it says nothing.
@@ -205,30 +205,30 @@ pub(crate) struct Rule {
 
 /// A rule, with the secrets of webhooks that were just made.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct RuleWithSecrets {
+pub(crate) struct CrashAlertRuleWithSecrets {
     #[serde(flatten)]
-    pub(crate) rule: Rule,
+    pub(crate) rule: CrashAlertRule,
     /// By webhook, `whsec_…`: signs what is sent. Shown this once.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) secrets: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Rules {
-    pub(crate) alerts: Vec<Rule>,
+pub(crate) struct CrashAlertRules {
+    pub(crate) alerts: Vec<CrashAlertRule>,
 }
 
 /// For how long a rule is to say nothing.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Snooze {
+pub(crate) struct CrashAlertSnooze {
     /// 1 to 43200 (30 days); 0 ends it.
     pub(crate) minutes: i32,
 }
 
 /// An alert that was sent, or held back.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Told {
+pub(crate) struct CrashAlertTold {
     pub(crate) id: uuid::Uuid,
     pub(crate) rule_id: AlertRuleId,
     pub(crate) issue_id: Option<IssueId>,
@@ -242,21 +242,21 @@ pub(crate) struct Told {
 }
 
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ToldPage {
-    pub(crate) deliveries: Vec<Told>,
+pub(crate) struct CrashAlertToldPage {
+    pub(crate) deliveries: Vec<CrashAlertTold>,
     pub(crate) next_cursor: Option<String>,
 }
 
 /// What is wrong with a rule; `check_url` says what with a URL.
 pub(crate) struct Check<'a> {
     pub(crate) name: &'a str,
-    pub(crate) condition: &'a Condition,
-    pub(crate) filters: &'a Filters,
-    pub(crate) actions: Option<&'a [NewAction]>,
+    pub(crate) condition: &'a CrashAlertCondition,
+    pub(crate) filters: &'a CrashAlertFilters,
+    pub(crate) actions: Option<&'a [NewCrashAlertAction]>,
     pub(crate) min_interval_minutes: i32,
 }
 
-pub(crate) fn interval(given: Option<i32>, condition: &Condition) -> i32 {
+pub(crate) fn interval(given: Option<i32>, condition: &CrashAlertCondition) -> i32 {
     given.unwrap_or_else(|| condition.interval())
 }
 
@@ -270,12 +270,12 @@ impl Check<'_> {
         };
         unless(text::is_plain_line(self.name, NAME), "name", "is one line of 1 to 100 bytes");
         match self.condition {
-            Condition::NewIssue | Condition::Regression => {}
-            Condition::Frequency { events, minutes, .. } => {
+            CrashAlertCondition::NewIssue | CrashAlertCondition::Regression => {}
+            CrashAlertCondition::Frequency { events, minutes, .. } => {
                 unless((1..=1_000_000).contains(events), "condition.events", "is 1 to 1000000");
                 unless((1..=DAY).contains(minutes), "condition.minutes", "is 1 to 1440");
             }
-            Condition::SessionShare { percent, minutes, min_sessions } => {
+            CrashAlertCondition::SessionShare { percent, minutes, min_sessions } => {
                 unless(
                     *percent > 0.0 && *percent <= 10_000.0,
                     "condition.percent",
@@ -319,11 +319,11 @@ impl Check<'_> {
             for (at, action) in actions.iter().enumerate() {
                 let path = format!("actions[{at}]");
                 match action {
-                    NewAction::Email { users } => {
+                    NewCrashAlertAction::Email { users } => {
                         unless(users.len() <= 100, &format!("{path}.users"), "are at most 100");
                     }
-                    NewAction::Webhook { url, webhook_id }
-                    | NewAction::Slack { url, webhook_id } => {
+                    NewCrashAlertAction::Webhook { url, webhook_id }
+                    | NewCrashAlertAction::Slack { url, webhook_id } => {
                         let wrong = match (url, webhook_id) {
                             (Some(url), None) => check_url(url).err(),
                             (None, Some(_)) => None,

@@ -8,7 +8,10 @@ use loom_core::{
 use sqlx::{PgConnection, PgPool, types::Json};
 use uuid::Uuid;
 
-use super::model::{Action, Condition, Filters, Rule};
+use super::model::{
+    CrashAlertAction as Action, CrashAlertCondition as Condition, CrashAlertFilters as Filters,
+    CrashAlertRule as Rule,
+};
 
 /// A rule as it is stored.
 struct Row {
@@ -147,7 +150,8 @@ pub(super) async fn take(db: &mut PgConnection, most: i64) -> Result<Vec<Signal>
             (row.id, signal)
         })
         .collect();
-    signals.sort_by_key(|(id, _)| *id);
+    // All lock the budgets of projects in this order.
+    signals.sort_by_key(|(id, signal)| (signal.project, *id));
     Ok(signals.into_iter().map(|(_, signal)| signal).collect())
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::{
-    model::{Action, Condition, Rule},
+    model::{CrashAlertAction, CrashAlertCondition, CrashAlertRule},
     store::Issue,
 };
 use crate::Crashes;
@@ -25,9 +25,9 @@ pub(super) struct Said {
 }
 
 impl Said {
-    pub(super) fn of_condition(rule: &Rule) -> Self {
+    pub(super) fn of_condition(rule: &CrashAlertRule) -> Self {
         let (kind, headline) = match rule.condition {
-            Condition::Regression => ("crash.issue.regressed", "Issue is back"),
+            CrashAlertCondition::Regression => ("crash.issue.regressed", "Issue is back"),
             _ => ("crash.issue.new", "New issue"),
         };
         Self { kind, headline: headline.to_owned(), facts: json!({}) }
@@ -87,7 +87,7 @@ impl Crashes {
         &self,
         db: &mut PgConnection,
         org: OrgId,
-        rule: &Rule,
+        rule: &CrashAlertRule,
         about: Option<&(IssueId, Issue)>,
         said: &Said,
     ) -> Result<Vec<DeliveryId>> {
@@ -96,11 +96,11 @@ impl Crashes {
         let mut deliveries = Vec::new();
         for action in &rule.actions {
             let queued = match action {
-                Action::Email { users } => {
+                CrashAlertAction::Email { users } => {
                     let body = self.mail_text(rule, about, said);
                     self.mail(db, org, users, (&subject, &body), &mut deliveries).await
                 }
-                Action::Webhook { webhook_id, .. } => {
+                CrashAlertAction::Webhook { webhook_id, .. } => {
                     let data = self.data(rule, about, said);
                     let what = (said.kind, subject.as_str());
                     notify
@@ -108,7 +108,7 @@ impl Crashes {
                         .await
                         .map(|queued| deliveries.extend(queued))
                 }
-                Action::Slack { webhook_id, .. } => {
+                CrashAlertAction::Slack { webhook_id, .. } => {
                     let body = self.slack(rule, about, said);
                     let what = (said.kind, subject.as_str());
                     notify
@@ -151,7 +151,7 @@ impl Crashes {
         Ok(())
     }
 
-    fn link(&self, rule: &Rule, about: Option<&(IssueId, Issue)>) -> String {
+    fn link(&self, rule: &CrashAlertRule, about: Option<&(IssueId, Issue)>) -> String {
         let project = format!("{}/api/crash/projects/{}", self.config.base_url, rule.project_id);
         match about {
             Some((id, _)) => format!("{project}/issues/{id}"),
@@ -159,7 +159,12 @@ impl Crashes {
         }
     }
 
-    fn mail_text(&self, rule: &Rule, about: Option<&(IssueId, Issue)>, said: &Said) -> String {
+    fn mail_text(
+        &self,
+        rule: &CrashAlertRule,
+        about: Option<&(IssueId, Issue)>,
+        said: &Said,
+    ) -> String {
         let mut text = format!("{}.\n\n", said.headline);
         if let Some((_, issue)) = about {
             text.push_str(&format!("{}  {}\n", issue.short_id, issue.title));
@@ -182,7 +187,7 @@ impl Crashes {
         text
     }
 
-    fn data(&self, rule: &Rule, about: Option<&(IssueId, Issue)>, said: &Said) -> Value {
+    fn data(&self, rule: &CrashAlertRule, about: Option<&(IssueId, Issue)>, said: &Said) -> Value {
         let issue = about.map(|(id, issue)| {
             json!({
                 "id": id, "short_id": issue.short_id, "title": issue.title, "culprit": issue.culprit,
@@ -200,7 +205,7 @@ impl Crashes {
         })
     }
 
-    fn slack(&self, rule: &Rule, about: Option<&(IssueId, Issue)>, said: &Said) -> Value {
+    fn slack(&self, rule: &CrashAlertRule, about: Option<&(IssueId, Issue)>, said: &Said) -> Value {
         let subject = said.subject(about.map(|(_, issue)| issue));
         let mut body = format!("*{}*", escaped(&said.headline));
         if let Some((_, issue)) = about {

@@ -115,6 +115,27 @@ fn all_frames(event: &Event) -> impl Iterator<Item = &crate::event::Frame> {
     exceptions.chain(event.threads.iter().flat_map(|thread| &thread.frames))
 }
 
+/// What surplus new issues are folded into, when a project makes more of them in an hour than it may:
+/// one issue, whatever their messages are.
+pub(crate) fn surplus(per_hour: i32) -> Grouping {
+    Grouping {
+        hash: hash("S"),
+        components: json!({
+            "algorithm": ALGORITHM,
+            "by": "surplus",
+            "explanation": format!(
+                "The project had more than {per_hour} new issues within an hour: what would have made \
+                 more of them is gathered here. A rule or a fingerprint may put them together."
+            ),
+            "parts": [],
+        }),
+        title: "More new issues than the project may make in an hour".to_owned(),
+        culprit: None,
+        kind: None,
+        value: None,
+    }
+}
+
 fn hash(canonical: &str) -> [u8; 16] {
     let digest =
         Sha256::new().chain_update(ALGORITHM).chain_update([0]).chain_update(canonical).finalize();
@@ -185,7 +206,7 @@ fn of_exceptions(event: &Event, rules: &Rules) -> Otherwise {
         let fields = part.as_object_mut();
         if by_value {
             let message = message::parameterised(value);
-            key.push_str("\u{3}");
+            key.push('\u{3}');
             key.push_str(&message);
             if let Some(fields) = fields {
                 fields.insert("value".to_owned(), message.into());

@@ -82,10 +82,6 @@ impl Rules {
         if errors.is_empty() { Ok(Self(rules)) } else { Err(errors) }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The fingerprint that the first rule with one gives, and which rule (from 1).
     pub(super) fn fingerprint(&self, event: &Event) -> Option<(usize, &[String])> {
         self.first(event, |rule| rule.fingerprint.as_deref())
@@ -430,6 +426,6 @@ mod tests {
             ]
         );
         assert_eq!(Rules::parse(&json!({})).unwrap_err()[0].path, "");
-        assert!(Rules::parse(&json!([])).unwrap().is_empty());
+        assert!(Rules::parse(&json!([])).unwrap().0.is_empty());
     }
 }

@@ -168,7 +168,8 @@ fn key(frame: &Frame, family: Family, images: &[Image]) -> Result<Key, &'static 
     if let Some(line) = frame.context_line.as_deref() {
         let line: Vec<&str> = line.split_whitespace().collect();
         let line = line.join(" ");
-        if !line.is_empty() && !(built && line.len() > LONGEST_CONTEXT) {
+        let says = !line.is_empty() && (!built || line.len() <= LONGEST_CONTEXT);
+        if says {
             let end = line.floor_char_boundary(LONGEST_CONTEXT);
             let name = line.get(..end).unwrap_or_default().to_owned();
             return Ok(Key { place, name, what: "source_line" });

@@ -90,6 +90,25 @@ async fn a_new_issue_is_told_once_and_signed() {
 }
 
 #[tokio::test]
+async fn a_resolved_issue_that_is_back_is_told() {
+    let (app, ada) = app("20").await;
+    let hooks = WebhookReceiver::start();
+    rule(&ada, json!({"type": "regression"}), json!({}), webhook(&hooks)).await;
+    let issue = capture(&ada, &error("ValueError")).await;
+    capture(&ada, &error("ValueError")).await;
+    let resolve =
+        "UPDATE crash_issues SET status = 'resolved', resolved_at = now() - interval '1 minute'";
+    sqlx::query(resolve).execute(app.database.pool()).await.unwrap();
+    assert_eq!(capture(&ada, &error("ValueError")).await["is_regression"], true);
+    let body = hooks.call(1).await.json();
+    assert_eq!(body["type"], "crash.issue.regressed");
+    assert_eq!(body["data"]["issue"]["id"], issue["issue_id"]);
+    capture(&ada, &error("ValueError")).await;
+    look(&app).await;
+    assert_eq!(log(&ada).await.len(), 1, "of the new issue nobody wanted to hear");
+}
+
+#[tokio::test]
 async fn only_events_that_the_filters_let_through_are_told() {
     let (_app, ada) = app("20").await;
     let hooks = WebhookReceiver::start();
