@@ -103,6 +103,7 @@ pub(crate) enum Status {
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct SessionUpdate {
     /// Id, number or slug; with a DSN key it may be absent.
+    #[expect(dead_code, reason = "`Named` reads it, before the rest is looked at")]
     project_id: Option<serde_json::Value>,
     /// Best a UUID; a start without one is given one.
     session_id: Option<String>,
