@@ -115,7 +115,9 @@ impl Bench {
 
     /// Acknowledged updates: a start and an end by turns.
     async fn updates(&mut self, connections: &[usize], time: Duration) -> Result<()> {
-        crate::print("| connections | updates/s | p50 ms | p99 ms | stored | ≥ 10,000/s |\n|--:|--:|--:|--:|--:|---|\n");
+        crate::print(
+            "| connections | updates/s | p50 ms | p99 ms | stored | ≥ 10,000/s |\n|--:|--:|--:|--:|--:|---|\n",
+        );
         for (step, count) in connections.iter().copied().enumerate() {
             let project = self.project(&format!("updates-{step}")).await?;
             let until = Instant::now() + time;
@@ -152,7 +154,9 @@ impl Bench {
 
     /// The job at several sizes, beside one statement that does no more than to group.
     async fn aggregation(&mut self, sizes: &[u64]) -> Result<()> {
-        crate::print("\n| sessions | added up in s | one GROUP BY, s | ratio | ≤ 1.5 |\n|--:|--:|--:|--:|---|\n");
+        crate::print(
+            "\n| sessions | added up in s | one GROUP BY, s | ratio | ≤ 1.5 |\n|--:|--:|--:|--:|---|\n",
+        );
         for size in sizes {
             let project = self.project(&format!("sums-{size}")).await?;
             self.fill(&project, *size).await?;
@@ -283,7 +287,10 @@ impl Bench {
             ("series, 90 days, one release", series(90, "&release=2.1")),
             ("series, 90 days, Kolkata", series(90, "&timezone=Asia/Kolkata")),
             ("releases, 50 of 1,000", format!("/api/app-sessions/releases?project={slug}")),
-            ("releases, 200 of 1,000", format!("/api/app-sessions/releases?project={slug}&limit=200")),
+            (
+                "releases, 200 of 1,000",
+                format!("/api/app-sessions/releases?project={slug}&limit=200"),
+            ),
         ] {
             let mut times = Vec::new();
             for _ in 0..READS {

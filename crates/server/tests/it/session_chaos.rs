@@ -23,7 +23,8 @@ const KILLS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn server(app: &TestApp, dir: &Path, turn: usize) -> (Process, String) {
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
+    let port =
+        TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
     let env = [
         ("DATABASE_URL", app.database.url().expose()),
         ("LOOM_SERVER_DATA_DIR", dir.to_str().unwrap()),
@@ -48,11 +49,8 @@ async fn chaos_sessions_that_were_acknowledged_before_sigkill_are_counted_once()
     let (mut process, url) = server(&app, dir.path(), 0).await;
     let address = Mutex::new(url);
     let (next, acknowledged) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(10))
-        .build()
-        .unwrap();
+    let http =
+        reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
     let client = async || {
         loop {
             let n = next.fetch_add(1, Ordering::SeqCst);
@@ -73,7 +71,8 @@ async fn chaos_sessions_that_were_acknowledged_before_sigkill_are_counted_once()
     let killer = async {
         for turn in 1..=KILLS {
             let enough = SESSIONS * turn / (KILLS + 1);
-            eventually(async || (acknowledged.load(Ordering::SeqCst) >= enough).then_some(())).await;
+            eventually(async || (acknowledged.load(Ordering::SeqCst) >= enough).then_some(()))
+                .await;
             process.kill9().await.unwrap();
             // None of those that it said are stored is missing.
             let said = acknowledged.load(Ordering::SeqCst);
@@ -86,7 +85,8 @@ async fn chaos_sessions_that_were_acknowledged_before_sigkill_are_counted_once()
     };
     tokio::join!(join_all((0..CLIENTS).map(|_| client())), killer);
     for _ in 0..2 {
-        let release = ada.get("/api/app-sessions/releases/1.0?project=shop").await.expect(200).json();
+        let release =
+            ada.get("/api/app-sessions/releases/1.0?project=shop").await.expect(200).json();
         assert_eq!(release["sessions"], SESSIONS);
         assert_eq!(release["crashed"], SESSIONS / 10);
         // The other server may be at it.
