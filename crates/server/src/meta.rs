@@ -63,6 +63,7 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
         process::METRICS,
         crate::otlp::METRICS,
         loom_core::telemetry::METRICS,
+        loom_crashes::METRICS,
         loom_db::health::METRICS,
         loom_ingest::METRICS,
         loom_jobs::health::METRICS,
