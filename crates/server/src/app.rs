@@ -348,6 +348,7 @@ pub fn routes(
         .merge(features.auth.routes())
         .merge(features.threads.routes())
         .merge(features.crashes.routes())
+        .merge(features.ingest.native_routes())
         .merge(features.crons.routes())
         .merge(features.sessions.routes())
         .merge(features.scm.routes(features.jobs.clone()))

@@ -20,6 +20,7 @@ pub mod database;
 pub mod google;
 pub mod idp;
 pub mod llm;
+pub mod sdk;
 pub mod smtp;
 pub mod sync;
 pub mod webhook;

@@ -34,6 +34,12 @@ struct World {
     /// What she asked of a model, and a price of her own: ids.
     llm_request: String,
     llm_price: String,
+    /// A project of hers: id, number, slug; its key; an event, its issue and a file that came with it.
+    crash_project: [String; 3],
+    crash_key: String,
+    crash_event: String,
+    crash_issue: String,
+    crash_file: String,
 }
 
 /// Somebody of another organisation, with one of their own.
@@ -84,6 +90,25 @@ impl World {
             });
             ada.put(&format!("/api/threads/{thread}"), &document).await.expect(201);
         }
+        let new = json!({"name": "Analytical engine", "slug": "analytical"});
+        let project = ada.post("/api/crash/projects", &new).await.expect(201).json();
+        let event =
+            json!({"project_id": "analytical", "exception_type": "Jam", "exception_value": TITLE});
+        let crashed = ada.post("/api/crash/capture", &event).await.expect(200).json();
+        let crash_event = text(&crashed["event_id"]);
+        let path = "/api/crash/projects/analytical/keys";
+        let crash_key = ada.get(path).await.expect(200).json();
+        let crash_key = text(&crash_key["keys"][0]["id"]);
+        let crash_file = loom_core::id::new_uuid(app.clock.now()).to_string();
+        sqlx::query(
+            "INSERT INTO crash_attachments (id, org_id, project_id, event_id, received_at, name, kind, size, sha256, content)
+             SELECT $1::uuid, org_id, project_id, event_id, received_at, 'plan', 'event.attachment', 1, '\\x00', '\\x00'
+               FROM crash_events",
+        )
+        .bind(&crash_file)
+        .execute(app.database.pool())
+        .await
+        .unwrap();
         let mut repositories = Vec::new();
         for visibility in ["private", "organization"] {
             let new = json!({"name": format!("plans-{visibility}"), "visibility": visibility,
@@ -142,6 +167,15 @@ impl World {
             invitation: (invitation, token),
             team: (id, slug),
             threads,
+            crash_project: [
+                text(&project["id"]),
+                project["number"].to_string(),
+                text(&project["slug"]),
+            ],
+            crash_key,
+            crash_event,
+            crash_issue: text(&crashed["issue_id"]),
+            crash_file,
             repositories: repositories.try_into().unwrap(),
             ada,
             app,
@@ -153,7 +187,7 @@ impl World {
         let chief = self.app.admin("chief@example.com").await;
         let new = json!({"name": "robot", "kind": "service", "scopes": [
             "llm:use", "threads:read", "threads:write", "repos:read", "repos:write", "admin:read", "admin:write",
-            "sessions:read", "sessions:write"
+            "sessions:read", "sessions:write", "crashes:read", "crashes:write"
         ]});
         let path = format!("/api/orgs/{}/api-keys", bob.org);
         let key = text(&bob.post(&path, &new).await.expect(201).json()["secret"]);
@@ -188,6 +222,11 @@ impl World {
             ("llm_captures", "org_id"),
             ("organisation_invitations", "org_id"),
             ("audit_log", "org_id"),
+            ("crash_projects", "org_id"),
+            ("crash_project_keys", "org_id"),
+            ("crash_issues", "org_id"),
+            ("crash_events", "org_id"),
+            ("crash_queue", "org_id"),
             ("llm_routes", "org_id"),
             ("llm_requests", "org_id"),
             ("llm_prices", "org_id"),
@@ -233,6 +272,11 @@ impl World {
         telling.extend([TAG, &self.llm_request, &self.llm_price].map(str::to_owned));
         telling.push(self.app_alert.clone());
         telling.extend([TITLE, LOGIN, &self.session, &self.identity].map(str::to_owned));
+        telling.extend(self.crash_project.first().cloned());
+        telling.extend(
+            [&self.crash_key, &self.crash_event, &self.crash_issue, &self.crash_file]
+                .map(String::clone),
+        );
         for word in telling {
             assert!(!answer.text.contains(&word), "tells {word}: {}", answer.text);
         }
@@ -261,6 +305,33 @@ async fn thread_case(world: &World, stranger: &Stranger, method: Method, path: &
         let request = stranger.caller.request(method.clone(), &path).json(&body);
         world.assert_silent(&stranger.caller.send(request).await.expect(404));
     }
+}
+
+/// Her project is not there, and what is in it is not in one of the stranger's own. `manages`: a service
+/// key is told that it may not do so in its own organisation, and no more.
+async fn crash_case(
+    world: &World,
+    stranger: &Stranger,
+    method: Method,
+    path: &str,
+    body: Value,
+    manages: bool,
+) {
+    let status = if manages && stranger.what == "a service key" { 403 } else { 404 };
+    for project in &world.crash_project {
+        let path = format!("/api/crash/projects/{project}{path}");
+        let request = stranger.caller.request(method.clone(), &path).json(&body);
+        world.assert_silent(&stranger.caller.send(request).await.expect(status));
+    }
+    if path.is_empty() || stranger.what == "a service key" {
+        return;
+    }
+    let new = json!({"name": "Own"});
+    let own = stranger.caller.post("/api/crash/projects", &new).await.expect(201).json();
+    let own = format!("/api/crash/projects/{}", text(&own["id"]));
+    let request = stranger.caller.request(method, &format!("{own}{path}")).json(&body);
+    world.assert_silent(&stranger.caller.send(request).await);
+    stranger.caller.delete(&own).await.expect(204);
 }
 
 /// Her keys are not there, neither in her organisations nor in the stranger's own.
@@ -407,6 +478,12 @@ const CASES: &[(&str, Case)] = &[
                 body,
             )
             .await;
+    ("GET /api/crash/projects/{project}/discarded", |world, stranger| {
+        Box::pin(async move {
+            for name in &world.crash_project {
+                let path = format!("/api/crash/projects/{name}/discarded");
+                world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+            }
         })
     }),
     ("GET /api/llm/usage", |world, stranger| {
@@ -878,6 +955,129 @@ const CASES: &[(&str, Case)] = &[
     ("PUT /api/orgs/{org}/threads/settings", |world, stranger| {
         let body = json!({"redact_secrets": true});
         Box::pin(org_case(world, stranger, Method::PUT, "/threads/settings", body))
+    }),
+    ("GET /api/crash/projects", |world, stranger| {
+        Box::pin(async move {
+            let list = stranger.caller.get("/api/crash/projects").await.expect(200);
+            assert_eq!(list.json()["projects"], json!([]));
+            world.assert_silent(&list);
+        })
+    }),
+    ("POST /api/crash/projects", |world, stranger| {
+        Box::pin(async move {
+            // A slug is its organisation's.
+            let new = json!({"name": "Engine", "slug": world.crash_project[2]});
+            let made = stranger.caller.post("/api/crash/projects", &new).await;
+            world.assert_silent(&made);
+            if stranger.what == "a service key" {
+                made.expect(403);
+            } else {
+                let id = text(&made.expect(201).json()["id"]);
+                stranger.caller.delete(&format!("/api/crash/projects/{id}")).await.expect(204);
+            }
+        })
+    }),
+    ("POST /api/crash/capture", |world, stranger| {
+        Box::pin(async move {
+            for project in &world.crash_project {
+                let event = json!({"project_id": project, "exception_type": "Mine"});
+                let answer = stranger.caller.post("/api/crash/capture", &event).await;
+                world.assert_silent(&answer.expect(404));
+            }
+        })
+    }),
+    ("POST /api/crash/batch", |world, stranger| {
+        Box::pin(async move {
+            let event = json!({"project_id": world.crash_project[0], "exception_type": "Mine"});
+            let batch = json!({"events": [event]});
+            let answer = stranger.caller.post("/api/crash/batch", &batch).await.expect(200);
+            assert_eq!(answer.json()["results"][0]["error"]["status"], 404);
+            world.assert_silent(&answer);
+        })
+    }),
+    ("GET /api/crash/projects/{project}", |world, stranger| {
+        Box::pin(async move {
+            let path = String::new();
+            crash_case(world, stranger, Method::GET, &path, Value::Null, false).await;
+        })
+    }),
+    ("PATCH /api/crash/projects/{project}", |world, stranger| {
+        Box::pin(async move {
+            let path = String::new();
+            crash_case(world, stranger, Method::PATCH, &path, json!({"name": "Mine now"}), true)
+                .await;
+        })
+    }),
+    ("DELETE /api/crash/projects/{project}", |world, stranger| {
+        Box::pin(async move {
+            let path = String::new();
+            crash_case(world, stranger, Method::DELETE, &path, Value::Null, true).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/keys", |world, stranger| {
+        Box::pin(async move {
+            let path = "/keys".to_owned();
+            crash_case(world, stranger, Method::GET, &path, Value::Null, false).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/keys", |world, stranger| {
+        Box::pin(async move {
+            let path = "/keys".to_owned();
+            crash_case(world, stranger, Method::POST, &path, json!({}), true).await;
+        })
+    }),
+    ("PATCH /api/crash/projects/{project}/keys/{key}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/keys/{}", world.crash_key);
+            crash_case(world, stranger, Method::PATCH, &path, json!({"enabled": false}), true)
+                .await;
+        })
+    }),
+    ("DELETE /api/crash/projects/{project}/keys/{key}", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/keys/{}", world.crash_key);
+            crash_case(world, stranger, Method::DELETE, &path, Value::Null, true).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/parked", |world, stranger| {
+        Box::pin(async move {
+            let path = "/parked".to_owned();
+            crash_case(world, stranger, Method::GET, &path, Value::Null, false).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/parked/retry", |world, stranger| {
+        Box::pin(async move {
+            let path = "/parked/retry".to_owned();
+            crash_case(world, stranger, Method::POST, &path, json!({}), true).await;
+        })
+    }),
+    ("POST /api/crash/projects/{project}/issues/{issue}/reprocess", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/issues/{}/reprocess", world.crash_issue);
+            crash_case(world, stranger, Method::POST, &path, json!({}), false).await;
+        })
+    }),
+    ("GET /api/crash/projects/{project}/events/{event}/attachments", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/events/{}/attachments", world.crash_event);
+            crash_case(world, stranger, Method::GET, &path, Value::Null, false).await;
+        })
+    }),
+    (
+        "GET /api/crash/projects/{project}/events/{event}/attachments/{attachment}",
+        |world, stranger| {
+            Box::pin(async move {
+                let path =
+                    format!("/events/{}/attachments/{}", world.crash_event, world.crash_file);
+                crash_case(world, stranger, Method::GET, &path, Value::Null, false).await;
+            })
+        },
+    ),
+    ("GET /api/crash/projects/{project}/events/{event}/feedback", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/events/{}/feedback", world.crash_event);
+            crash_case(world, stranger, Method::GET, &path, Value::Null, false).await;
+        })
     }),
     ("GET /api/repos", |world, stranger| {
         Box::pin(async move {

@@ -41,6 +41,8 @@ const NOBODY_BY_KEY: &str = "-xxxxxxxx";
 const MEMBERS: &str = "-+++++000";
 const USERS_HERE: &str = "-+++xx000";
 const ORG_ADMINS: &str = "-x++xx000";
+/// Of the organisation that they act in, which everybody is of their own.
+const OWN_ADMINS: &str = "-x++xx+++";
 const ORG_OWNERS: &str = "-xx+xx000";
 const USERS: &str = "-+++xx+++";
 const INSPECT: &str = "-xxxxxx++";
@@ -189,6 +191,7 @@ const ROWS: &[Row] = &[
     ("GET /api/app-sessions/alerts/{id}", ALL, None),
     ("PATCH /api/app-sessions/alerts/{id}", ALL, Some("{}")),
     ("DELETE /api/app-sessions/alerts/{id}", ALL, None),
+    ("GET /api/crash/projects/{project}/discarded", ALL, None),
     ("GET /api/threads", ALL, None),
     ("GET /api/threads/{id}", ALL, None),
     ("GET /api/threads/search", ALL, None),
@@ -213,6 +216,23 @@ const ROWS: &[Row] = &[
     ("GET /api/orgs/{org}/threads/settings", MEMBERS, None),
     ("PUT /api/orgs/{org}/threads/settings", ORG_ADMINS, Some(r#"{"redact_secrets": false}"#)),
     // Repositories, likewise.
+    ("GET /api/crash/projects", ALL, None),
+    ("POST /api/crash/projects", OWN_ADMINS, Some(r#"{"name": ""}"#)),
+    ("GET /api/crash/projects/{project}", ALL, None),
+    ("PATCH /api/crash/projects/{project}", OWN_ADMINS, Some("{}")),
+    ("DELETE /api/crash/projects/{project}", OWN_ADMINS, None),
+    ("GET /api/crash/projects/{project}/keys", ALL, None),
+    ("POST /api/crash/projects/{project}/keys", OWN_ADMINS, Some("{}")),
+    ("PATCH /api/crash/projects/{project}/keys/{key}", OWN_ADMINS, Some("{}")),
+    ("DELETE /api/crash/projects/{project}/keys/{key}", OWN_ADMINS, None),
+    ("GET /api/crash/projects/{project}/parked", ALL, None),
+    ("POST /api/crash/projects/{project}/parked/retry", OWN_ADMINS, None),
+    ("POST /api/crash/projects/{project}/issues/{issue}/reprocess", ALL, None),
+    ("GET /api/crash/projects/{project}/events/{event}/attachments", ALL, None),
+    ("GET /api/crash/projects/{project}/events/{event}/attachments/{attachment}", ALL, None),
+    ("GET /api/crash/projects/{project}/events/{event}/feedback", ALL, None),
+    ("POST /api/crash/capture", ALL, Some("{}")),
+    ("POST /api/crash/batch", ALL, Some(r#"{"events": []}"#)),
     ("GET /api/repos", ALL, None),
     ("POST /api/repos", ALL, Some(r#"{"name": ".."}"#)),
     ("GET /api/repos/{id}", ALL, None),

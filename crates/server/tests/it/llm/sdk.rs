@@ -1,31 +1,13 @@
 //! The vendors' own SDKs for Python and Node against the server: the scripts are in `tests/sdk`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use loom_testkit::{Setup, TestApp, app::UPSTREAM_KEY};
+use loom_testkit::{
+    Setup, TestApp,
+    app::UPSTREAM_KEY,
+    sdk::{node, python},
+};
 use tokio::process::Command;
-
-/// What a variable names, or what `make test` installs into the target folder.
-fn installed(variable: &str, otherwise: &str) -> PathBuf {
-    let named = std::env::var_os(variable).filter(|path| !path.is_empty());
-    named.map_or_else(
-        || {
-            // target/debug/deps/<this program>
-            let program = std::env::current_exe().unwrap();
-            program.ancestors().nth(3).unwrap().join(otherwise)
-        },
-        PathBuf::from,
-    )
-}
-
-fn python() -> PathBuf {
-    let python = installed("LOOM_TEST_PYTHON", "sdk-venv/bin/python");
-    assert!(
-        python.is_file(),
-        "there is no Python with the SDKs: run `make test`, which installs it, or name one in LOOM_TEST_PYTHON"
-    );
-    python
-}
 
 pub(super) async fn run(app: TestApp, script: &str) {
     let user = app.user("sdk@example.com").await;
@@ -50,16 +32,6 @@ pub(super) async fn run(app: TestApp, script: &str) {
 /// disabled, or rest, for all that comes after.
 async fn with_own_tokens(setup: Setup) -> TestApp {
     setup.set("LOOM_SERVER_LLM_CALLER_TOKENS", "anthropic,openai").start().await
-}
-
-/// A folder with the SDKs, and the Node that they were installed with.
-fn node() -> PathBuf {
-    let folder = installed("LOOM_TEST_NODE_SDKS", "sdk-node");
-    assert!(
-        folder.join("node").is_file() && folder.join("node_modules/openai").is_dir(),
-        "there is no Node with the SDKs: run `make test`, which installs it, or name the folder in LOOM_TEST_NODE_SDKS"
-    );
-    folder
 }
 
 async fn run_in_node(app: TestApp, script: &str) {

@@ -1,0 +1,76 @@
+//! Envelopes: at their project's address, or through a tunnel, where the DSN is in the envelope.
+
+use axum::{
+    body::Body,
+    extract::{Extension, Request, State},
+    response::Response,
+};
+use chrono::DateTime;
+use http::{Method, request::Parts};
+
+use super::{finish, only};
+use crate::{
+    Ingest,
+    admission::Said,
+    answer::with_id,
+    body::Incoming,
+    credentials::{self, shown},
+    envelope::Header,
+    refusal::Refusal,
+    target::Target,
+};
+
+pub(crate) async fn envelope(
+    State(ingest): State<Ingest>,
+    Extension(target): Extension<Target>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    match only(&[Method::POST], &parts) {
+        Ok(()) => finish(take(&ingest, Some(target), &parts, body).await),
+        Err(response) => response,
+    }
+}
+
+pub(crate) async fn tunnel(State(ingest): State<Ingest>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    match only(&[Method::POST], &parts) {
+        Ok(()) => finish(take(&ingest, None, &parts, body).await),
+        Err(response) => response,
+    }
+}
+
+async fn take(
+    ingest: &Ingest,
+    target: Option<Target>,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let shown = shown(parts, None)?;
+    let mut incoming =
+        Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, &ingest.memory)?;
+    // Who sends is known after the first line; the rest is not read for a stranger.
+    let header = Header::parse(incoming.first_line().await?)
+        .map_err(|malformed| Refusal::malformed(malformed.0))?;
+    let dsn = match header.dsn().map(credentials::dsn) {
+        Some(None) => return Err(Refusal::malformed("the dsn of the envelope is none")),
+        dsn => dsn.flatten(),
+    };
+    if target.is_none() && dsn.is_none() {
+        return Err(Refusal::unauthenticated(
+            "through a tunnel, the first line of an envelope has the dsn",
+        ));
+    }
+    let sent_at = header.sent_at().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+    let said = Said {
+        project: target.map(|target| target.0),
+        dsn,
+        sdk: header.sdk(),
+        sent_at: sent_at.map(Into::into),
+    };
+    let sender = ingest.admit(parts, shown, said).await?;
+    let _share = incoming.share();
+    let body = incoming.whole().await?;
+    let outcome = ingest.take_envelope(&sender, header.event_id(), &body).await;
+    Ok(outcome.answer(with_id))
+}
