@@ -89,7 +89,7 @@ const [dsn, release] = process.argv.slice(2);
 Sentry.init({ dsn, release, environment: "test" });
 if (release === "errored") Sentry.captureException(new Error("x"));
 if (release === "crashed") setTimeout(() => { throw new Error("x"); }, 50);
-else { Sentry.endSession(); await Sentry.flush(10000); process.exit(0); }
+else { await Sentry.flush(10000); Sentry.endSession(); await Sentry.flush(10000); process.exit(0); }
 "#;
 
 #[tokio::test]
