@@ -11,6 +11,7 @@ mod process;
 mod report;
 mod response;
 mod run;
+mod sessions;
 mod stats;
 mod threads;
 
@@ -38,6 +39,8 @@ enum Command {
     Memory(memory::Options),
     /// Measure the search over threads, and appends to short and long ones
     Threads(threads::Options),
+    /// Measure sessions of applications: updates, adding them up, reading them
+    Sessions(sessions::Options),
     /// The mock upstream alone; prints its address
     Mock {
         #[arg(long, default_value_t = 0)]
@@ -60,6 +63,7 @@ async fn main() -> Result<()> {
         Command::Logs(options) => logs::run(&options).await,
         Command::Memory(options) => memory::run(&options).await,
         Command::Threads(options) => threads::run(&options).await,
+        Command::Sessions(options) => sessions::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {
             forwarder::serve(listen(port).await?, &upstream).await

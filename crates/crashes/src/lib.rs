@@ -44,8 +44,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
 pub use directory::Directory;
-pub use loom_symbolication::METRICS as SYMBOLICATION_METRICS;
 pub use health::METRICS;
+pub use loom_symbolication::METRICS as SYMBOLICATION_METRICS;
 
 /// What replicas tell each other: `projects …` (a project or its keys changed), `artifacts …` (something
 /// was uploaded), `stream …` (what watchers are told, as JSON).
@@ -129,9 +129,8 @@ impl Crashes {
             watchers,
             writer,
             pipeline,
+            alerts: alerts::Bell::default(),
         }))
-        let alerts = alerts::Bell::default();
-        Self(Arc::new(Inner { deps, config, announcer, writer, pipeline, alerts }))
     }
 
     /// Begins to process what was taken, and to hear other replicas.

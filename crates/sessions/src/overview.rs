@@ -27,6 +27,7 @@ const NEW: TimeDelta = TimeDelta::days(7);
 /// Where a release stands on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AppSessionStage)]
 pub(crate) enum Stage {
     /// Less than 5 % of the sessions of the last 24 hours, and not a week old.
     New,
@@ -40,6 +41,7 @@ pub(crate) enum Stage {
 
 /// A release and how it does.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = AppSessionRelease)]
 pub(crate) struct Release {
     pub(crate) version: String,
     pub(crate) sessions: i64,

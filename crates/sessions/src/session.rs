@@ -22,6 +22,7 @@ pub(crate) const UPDATABLE: TimeDelta = TimeDelta::days(5);
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AppSessionClass)]
 pub(crate) enum Class {
     #[default]
     Healthy,

@@ -15,6 +15,7 @@ pub(crate) fn crash_free(total: i64, crashed: i64) -> Option<f64> {
 
 /// Where the true rate lies in 95 of 100 cases, in per cent: the score interval of Wilson (1927).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = AppSessionInterval)]
 pub(crate) struct Interval {
     pub(crate) low: f64,
     pub(crate) high: f64,

@@ -58,6 +58,7 @@ impl Operation {
             .replace("{name}", "none")
             .replace("{kind}/{subject}", "organisation/all")
             .replace("{seq}", "1")
+            .replace("{version}", "none")
             // A page of the guide: what is public answers.
             .replace("{path}", "operations");
         assert!(!path.contains('{'), "say here what `{path}` is to be filled with");

@@ -40,6 +40,7 @@ mod native;
 mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod session_chaos;
 mod sign_in;
 mod thread_search;
 mod thread_sync;

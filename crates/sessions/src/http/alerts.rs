@@ -51,6 +51,7 @@ pub(crate) struct AppSessionAlert {
 
 /// A rule to be made.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = NewAppSessionAlert)]
 pub(crate) struct NewAlert {
     /// Id, number or slug.
     project_id: String,
@@ -81,6 +82,7 @@ fn yes() -> bool {
 
 /// What is to change of a rule; what is absent stays.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = AppSessionAlertChange)]
 pub(crate) struct AlertChange {
     name: Option<String>,
     threshold: Option<f64>,

@@ -28,6 +28,7 @@ const TOP: usize = 5;
 const SURE: f64 = 95.0;
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = AppSessionListedRelease)]
 pub(crate) struct ListedRelease {
     #[serde(flatten)]
     release: Release,
@@ -38,6 +39,7 @@ pub(crate) struct ListedRelease {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = AppSessionTopRelease)]
 pub(crate) struct TopRelease {
     version: String,
     sessions_24h: i64,
@@ -46,6 +48,7 @@ pub(crate) struct TopRelease {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = AppSessionReleasePage)]
 pub(crate) struct ReleasePage {
     releases: Vec<ListedRelease>,
     /// Those with the most sessions in the last 24 hours.
@@ -119,6 +122,7 @@ pub(crate) struct ReleaseQuery {
 /// What a difference between two releases is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AppSessionVerdict)]
 pub(crate) enum Verdict {
     /// It crashes more often, with at least 95 % confidence.
     Worse,
@@ -128,6 +132,7 @@ pub(crate) enum Verdict {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = AppSessionComparison)]
 pub(crate) struct Comparison {
     /// The release that was first seen before it.
     version: String,
@@ -144,6 +149,7 @@ pub(crate) struct Comparison {
 
 /// The last 24 hours beside the 24 before.
 #[derive(Serialize, ToSchema)]
+#[schema(as = AppSessionTrend)]
 pub(crate) struct Trend {
     sessions_24h: i64,
     sessions_before: i64,
@@ -152,6 +158,7 @@ pub(crate) struct Trend {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = AppSessionDeploy)]
 pub(crate) struct Deploy {
     environment: String,
     #[serde(serialize_with = "loom_core::clock::millis")]
@@ -159,6 +166,7 @@ pub(crate) struct Deploy {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = AppSessionThread)]
 pub(crate) struct CommitThread {
     id: loom_core::id::ThreadId,
     title: Option<String>,
@@ -167,6 +175,7 @@ pub(crate) struct CommitThread {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = AppSessionReleaseDetail)]
 pub(crate) struct ReleaseDetail {
     #[serde(flatten)]
     release: Release,

@@ -24,6 +24,7 @@ use crate::{
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AppSessionField)]
 pub(crate) enum Field {
     #[default]
     Sessions,
@@ -51,6 +52,7 @@ pub(crate) struct SeriesQuery {
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = AppSessionPoint)]
 pub(crate) struct Point {
     /// Where it begins; it ends where the next begins.
     #[serde(serialize_with = "loom_core::clock::millis")]
@@ -70,6 +72,7 @@ pub(crate) struct Point {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = AppSessionSeries)]
 pub(crate) struct Series {
     field: Field,
     interval: String,

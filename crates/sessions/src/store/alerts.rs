@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[schema(as = AppSessionAlertKind)]
 pub(crate) enum Kind {
     /// Fewer of the sessions than the threshold did without a crash.
     CrashFreeSessions,
@@ -34,6 +35,7 @@ impl Kind {
 
 /// A rule.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = AppSessionAlertRule)]
 pub(crate) struct Alert {
     pub(crate) id: AlertRuleId,
     #[serde(skip)]
@@ -62,6 +64,7 @@ pub(crate) struct Alert {
 
 /// What was told and holds.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = AppSessionAlertFiring)]
 pub(crate) struct Firing {
     pub(crate) release: String,
     #[serde(serialize_with = "loom_core::clock::millis")]

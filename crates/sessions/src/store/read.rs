@@ -25,6 +25,7 @@ pub(crate) struct Filter<'a> {
 
 /// Sessions by how they went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = AppSessionCounts)]
 pub(crate) struct Counts {
     pub(crate) healthy: i64,
     pub(crate) errored: i64,
@@ -401,6 +402,7 @@ pub(crate) async fn by_release(
 
 /// A session as it was told.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = AppSession)]
 pub(crate) struct SessionView {
     pub(crate) session_id: Uuid,
     #[serde(serialize_with = "loom_core::clock::millis")]

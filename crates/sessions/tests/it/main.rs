@@ -15,5 +15,6 @@ mod durability;
 mod harness;
 mod native;
 mod retention;
+mod sdk;
 mod series;
 mod stream;
