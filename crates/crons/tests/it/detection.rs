@@ -33,7 +33,10 @@ async fn a_missed_run_is_found_in_the_minute_after_its_margin_and_dated_when_it_
     app.clock.advance(Duration::from_secs(15));
     minutes(&app, 30).await;
     let monitor = read(&ada, "backup").await;
-    assert_eq!((&monitor["health"], &monitor["next_expected_at"]), (&json!("healthy"), &json!("2027-01-15T11:00:00.000Z")));
+    assert_eq!(
+        (&monitor["health"], &monitor["next_expected_at"]),
+        (&json!("healthy"), &json!("2027-01-15T11:00:00.000Z"))
+    );
 }
 
 #[tokio::test]
@@ -97,7 +100,10 @@ async fn nothing_alarms_after_this_server_was_down_and_the_outage_is_shown_as_un
     let runs = statuses(&ada, "backup").await;
     assert!(runs.iter().all(|run| run == "ok" || run == "unknown: server_down"), "{runs:?}");
     let monitor = read(&ada, "backup").await;
-    assert_eq!((&monitor["health"], &monitor["environments"][0]["incident_id"]), (&json!("healthy"), &Value::Null));
+    assert_eq!(
+        (&monitor["health"], &monitor["environments"][0]["incident_id"]),
+        (&json!("healthy"), &Value::Null)
+    );
     let stats = ada.get("/api/crons/monitors/backup/stats?period=day").await.expect(200).json();
     assert_eq!(stats["outages"].as_array().unwrap().len(), 1);
     assert_eq!(stats["environments"][0]["uptime_percent"], 100.0);
@@ -144,7 +150,15 @@ async fn each_environment_is_judged_by_itself() {
     ping(&app, &format!("{path}?env=staging")).await.expect(200);
     minutes(&app, 10).await;
     let monitor = read(&ada, "backup").await;
-    let health: Vec<_> = monitor["environments"].as_array().unwrap().iter().map(|e| (&e["name"], &e["health"])).collect();
-    assert_eq!(health, [(&json!("production"), &json!("missed")), (&json!("staging"), &json!("healthy"))]);
+    let health: Vec<_> = monitor["environments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| (&e["name"], &e["health"]))
+        .collect();
+    assert_eq!(
+        health,
+        [(&json!("production"), &json!("missed")), (&json!("staging"), &json!("healthy"))]
+    );
     assert_eq!(monitor["health"], "missed");
 }

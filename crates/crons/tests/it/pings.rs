@@ -57,7 +57,8 @@ async fn concurrent_runs_are_told_apart_by_their_run_ids() {
     app.clock.advance(std::time::Duration::from_secs(10));
     ping(&app, &format!("{path}/7?rid={other}")).await.expect(200);
     let runs = checkins(&ada, "backup").await;
-    let facts: Vec<_> = runs.iter().map(|r| (r["status"].clone(), r["duration_ms"].clone())).collect();
+    let facts: Vec<_> =
+        runs.iter().map(|r| (r["status"].clone(), r["duration_ms"].clone())).collect();
     assert_eq!(facts, [(json!("error"), json!(20_000)), (json!("ok"), json!(20_000))]);
     // Told again, nothing changes: neither the end nor the start.
     for action in ["", "/fail", "/start"] {

@@ -67,7 +67,9 @@ pub(crate) async fn statuses(ada: &User, slug: &str) -> Vec<String> {
         .iter()
         .map(|one| {
             let status = one["status"].as_str().unwrap();
-            one["reason"].as_str().map_or_else(|| status.to_owned(), |why| format!("{status}: {why}"))
+            one["reason"]
+                .as_str()
+                .map_or_else(|| status.to_owned(), |why| format!("{status}: {why}"))
         })
         .collect()
 }
