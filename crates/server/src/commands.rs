@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{self, Features, Running},
     cli::{
-        AdminCommand, Cli, Command, ConfigCommand, CredentialCommand, CronCommand, JobCommand, LlmCommand,
-        SecretKind,
+        AdminCommand, Cli, Command, ConfigCommand, CredentialCommand, CronCommand, JobCommand,
+        LlmCommand, SecretKind,
     },
     config::{self, Config, Loaded, Overrides},
     console::{complain, say},

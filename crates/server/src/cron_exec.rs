@@ -75,7 +75,10 @@ fn ping_url(monitor: &str) -> Result<Url, String> {
         let server = std::env::var("LOOM_URL").unwrap_or_else(|_| "http://localhost:8080".into());
         format!("{}/ping/{monitor}", server.trim_end_matches('/'))
     };
-    whole.trim_end_matches('/').parse().map_err(|error| format!("`{whole}` is no ping URL: {error}"))
+    whole
+        .trim_end_matches('/')
+        .parse()
+        .map_err(|error| format!("`{whole}` is no ping URL: {error}"))
 }
 
 fn default_queue() -> Option<PathBuf> {

@@ -70,14 +70,23 @@ fn ten_years_in_twelve_zones_are_as_an_implementation_that_is_not_ours_has_them(
     for zone in ZONES {
         // Hourly, daily (where clocks change, too), monthly, the last day, the last Friday, the second Monday.
         for expression in [
-            "7 * * * *", "30 2 * * *", "0 3 * * *", "15 0 1 * *", "45 23 L * *", "30 1 * * 5L", "0 2 * * 1#2",
-            "0 9-17/2 * * MON-FRI", "59 23 29 2 *",
+            "7 * * * *",
+            "30 2 * * *",
+            "0 3 * * *",
+            "15 0 1 * *",
+            "45 23 L * *",
+            "30 1 * * 5L",
+            "0 2 * * 1#2",
+            "0 9-17/2 * * MON-FRI",
+            "59 23 29 2 *",
         ] {
             asked.push((expression, zone, from.timestamp(), to.timestamp()));
         }
         for day in changes(zone) {
             let around = (day - TimeDelta::days(1), day + TimeDelta::days(2));
-            for expression in ["* * * * *", "*/7 * * * *", "*/20 1-3 * * *", "10,40 0-4 * * *", "* 2 * * *"] {
+            for expression in
+                ["* * * * *", "*/7 * * * *", "*/20 1-3 * * *", "10,40 0-4 * * *", "* 2 * * *"]
+            {
                 asked.push((expression, zone, around.0.timestamp(), around.1.timestamp()));
             }
         }
@@ -108,7 +117,9 @@ fn ten_years_in_twelve_zones_are_as_an_implementation_that_is_not_ours_has_them(
         };
         let (more, fewer) = (only(&ours, &theirs), only(&theirs, &ours));
         if !(more.is_empty() && fewer.is_empty()) {
-            wrong.push(format!("`{expression}` in {zone}: ours alone {more:?}, theirs alone {fewer:?}"));
+            wrong.push(format!(
+                "`{expression}` in {zone}: ours alone {more:?}, theirs alone {fewer:?}"
+            ));
         }
     }
     asking.join().unwrap();

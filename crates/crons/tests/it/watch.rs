@@ -8,7 +8,12 @@ use serde_json::json;
 use crate::support::{monitor, ping, ping_path, world};
 
 /// Reads until the stream has said all of these words.
-async fn read_until(caller: &Caller, path: &str, act: impl AsyncFnOnce(), words: &[&str]) -> String {
+async fn read_until(
+    caller: &Caller,
+    path: &str,
+    act: impl AsyncFnOnce(),
+    words: &[&str],
+) -> String {
     let answer = caller.request(Method::GET, path).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let mut pieces = answer.bytes_stream();
@@ -41,7 +46,8 @@ async fn runs_and_incidents_are_told_on_every_server_and_to_nobody_else() {
         ping(&app, &format!("{path}/fail")).await.expect(200);
         ping(&app, &path).await.expect(200);
     };
-    let words = ["checkin.started", "checkin.error", "monitor.failing", "checkin.ok", "monitor.recovered"];
+    let words =
+        ["checkin.started", "checkin.error", "monitor.failing", "checkin.ok", "monitor.recovered"];
     let text = read_until(&watcher, "/api/crons/stream", act, &words).await;
     assert!(!text.contains("\"other\""), "{text}");
     other.shut_down().await;
