@@ -175,6 +175,14 @@ impl Crons {
         jobs::all(self)
     }
 
+    /// What the jobs `cron-missed` and `cron-timeout` do, outside their schedule: for the load bench.
+    #[doc(hidden)]
+    pub async fn sweep(&self) -> Result<u64> {
+        let cancel = CancellationToken::new();
+        let missed = self.engine.find_missed(&cancel).await?;
+        Ok(missed + self.engine.find_timeouts(&cancel).await?)
+    }
+
     /// All native routes. They need an `Authentication` in each request.
     pub fn routes(&self) -> OpenApiRouter {
         // What anybody may see: figures of a schedule, and a badge by its key.

@@ -1,5 +1,7 @@
 //! When a monitored job runs: what a schedule may be, and which runs follow from it.
 
+#[cfg(test)]
+mod oracle;
 mod real;
 
 use std::str::FromStr;

@@ -51,6 +51,24 @@ pub enum Command {
     /// Background jobs. Needs the database
     #[command(subcommand)]
     Job(JobCommand),
+    /// Monitored jobs. Needs the server to be reached; what it cannot be told is kept for the next time
+    #[command(subcommand)]
+    Cron(CronCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CronCommand {
+    /// Run a command and check in before and after it. Signals are passed on, and its exit status is ours
+    Exec {
+        /// The ping URL; or what follows `/ping/` in it, with the server's address in LOOM_URL
+        monitor: String,
+        /// Where check-ins wait that could not be sent; by default in the user's state directory
+        #[arg(long)]
+        queue: Option<PathBuf>,
+        /// The command, behind `--`
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -20,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{self, Features, Running},
     cli::{
-        AdminCommand, Cli, Command, ConfigCommand, CredentialCommand, JobCommand, LlmCommand,
-        SecretKind,
+        AdminCommand, Cli, Command, ConfigCommand, CredentialCommand, CronCommand, JobCommand,
+        LlmCommand, SecretKind,
     },
     config::{self, Config, Loaded, Overrides},
     console::{complain, say},
+    cron_exec,
     health::Health,
     logging::{self, Stream},
 };
@@ -34,6 +35,10 @@ const WRONG_CONFIGURATION: u8 = 78;
 /// Does what the command line says.
 pub fn run(cli: Cli) -> ExitCode {
     let command = cli.command.unwrap_or(Command::Serve { demo: false });
+    // Beside any job, whatever there is of a configuration.
+    if let Command::Cron(CronCommand::Exec { monitor, queue, command }) = command {
+        return cron_exec::run(&monitor, queue, &command);
+    }
     let demo = matches!(command, Command::Serve { demo: true });
     let overrides = Overrides { demo, stdout_is_terminal: std::io::stdout().is_terminal() };
     let vars = match config::variables() {
@@ -80,7 +85,7 @@ async fn execute(command: Command, loaded: &Loaded) -> anyhow::Result<ExitCode> 
         Command::Openapi => print_openapi(config).await,
         Command::Healthcheck { url } => healthcheck(config, url).await,
         // Answered before the runtime was started.
-        Command::Config(_) => Ok(ExitCode::SUCCESS),
+        Command::Config(_) | Command::Cron(_) => Ok(ExitCode::SUCCESS),
         Command::Admin(command) => {
             on_database(config, async |features| admin(features, command).await).await
         }

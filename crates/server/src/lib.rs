@@ -7,6 +7,7 @@ mod client_address;
 pub mod commands;
 pub mod config;
 mod console;
+mod cron_exec;
 pub mod health;
 mod layers;
 pub mod logging;

@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, request::Parts};
 use loom_core::{
     Error, Principal, Result,
     id::{OrgId, UserId},
+    port::OrgDirectory as _,
     principal::{Actor, Authentication, OrgRole, RequestInfo, Scopes, Via},
 };
 
@@ -24,6 +25,7 @@ use holder::{Fault, Holder, Who};
 use crate::{
     Auth, keys,
     limit::Budget,
+    org_directory::INTERNAL,
     sessions::{self, site::cookie},
     token::{self, TokenKind},
     users::{
@@ -241,16 +243,27 @@ impl Auth {
         scopes: Scopes,
         wanted: Option<&str>,
     ) -> Result<Principal> {
-        let user = self.user(id, |user| membership(user, wanted).is_some()).await?;
+        let is_internal = wanted == Some(INTERNAL);
+        let user = self
+            .user(id, |user| {
+                membership(user, wanted).is_some() || (is_internal && user.system_admin)
+            })
+            .await?;
         if user.disabled {
             return Err(Error::unauthenticated("this user is disabled"));
         }
-        let membership = membership(&user, wanted).ok_or_else(no_such_org)?;
+        // It has no members; who administers the installation administers it.
+        let (org, role) = if is_internal && user.system_admin {
+            (self.internal_org().await?, OrgRole::Admin)
+        } else {
+            let membership = membership(&user, wanted).ok_or_else(no_such_org)?;
+            (membership.org, membership.role)
+        };
         Ok(Principal {
             actor: Actor::User(user.id),
             via,
-            org: membership.org,
-            role: membership.role,
+            org,
+            role,
             scopes,
             system_admin: user.system_admin,
             auditor: user.auditor,

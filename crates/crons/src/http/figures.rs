@@ -233,6 +233,7 @@ pub(crate) async fn get_overview(
         (status = 200, body = String, content_type = "image/svg+xml"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
     ),
+    security(()),
 )]
 pub(crate) async fn get_badge(
     State(crons): State<Crons>,

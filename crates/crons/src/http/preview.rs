@@ -56,6 +56,7 @@ pub(crate) struct PreviewRun {
         (status = 415, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
     ),
+    security(()),
 )]
 pub(crate) async fn preview_schedule(
     State(crons): State<Crons>,

@@ -14,7 +14,6 @@ mod checkins;
 mod detection;
 mod fleet;
 mod monitors;
-mod oracle;
 mod own;
 mod pings;
 mod replicas;

@@ -1,1 +1,34 @@
-//! To come.
+//! Several servers look after the same monitors.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{checkins, minutes, monitor, ping, ping_path, read, world};
+
+#[tokio::test]
+async fn two_servers_that_look_at_once_find_each_run_once_and_tell_it_once() {
+    let (app, ada) = world().await;
+    let other = app.replica().await;
+    for n in 0..30 {
+        monitor(&ada, &format!("job-{n}"), json!({"max_runtime_minutes": 20})).await;
+    }
+    let path = ping_path(&read(&ada, "job-0").await);
+    ping(&app, &format!("{path}/start")).await.expect(200);
+    minutes(&app, 64).await;
+    app.clock.advance(Duration::from_secs(120));
+    // Past the scheduler, which lets only one run at a time.
+    let (here, there) = (&app.running.features.crons, &other.features.crons);
+    let (a, b) = tokio::join!(here.sweep(), there.sweep());
+    assert_eq!(a.unwrap() + b.unwrap(), 30);
+    minutes(&app, 1).await;
+    for n in 0..30 {
+        let found = checkins(&ada, &format!("job-{n}")).await;
+        let missed = found.iter().filter(|one| one["status"] == "missed").count();
+        assert_eq!(missed, 1, "job-{n}: {found:?}");
+    }
+    let incidents = app.rows("SELECT 1 FROM cron_incidents").await.len();
+    let mails = app.rows("SELECT 1 FROM deliveries WHERE kind = 'cron.failing'").await.len();
+    assert_eq!((incidents, mails), (30, 30));
+    other.shut_down().await;
+}

@@ -10,7 +10,9 @@ use crate::document::{Operation, operations};
 
 /// What needs no credential: for probes and scrapers, the guide, which is the same everywhere,
 /// and whoever found a token.
-const PUBLIC: [&str; 18] = [
+const PUBLIC: [&str; 20] = [
+    "POST /api/crons/preview",
+    "GET /api/crons/badge/{file}",
     "GET /api/threads/shared/{token}",
     "GET /auth/providers",
     "GET /auth/login/{provider}",

@@ -58,7 +58,8 @@ impl Operation {
             .replace("{name}", "none")
             .replace("{kind}/{subject}", "organisation/all")
             .replace("{seq}", "1")
-            .replace("{version}", "none")
+            .replace("{slug}", "none")
+            .replace("{file}", "none.svg")
             // A page of the guide: what is public answers.
             .replace("{path}", "operations");
         assert!(!path.contains('{'), "say here what `{path}` is to be filled with");

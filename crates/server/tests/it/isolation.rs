@@ -31,6 +31,8 @@ struct World {
     identity: String,
     /// A request to a model of hers that was captured.
     captured: String,
+    checkin: String,
+    ping_key: String,
     /// What she asked of a model, and a price of her own: ids.
     llm_request: String,
     llm_price: String,
@@ -168,11 +170,20 @@ impl World {
             "emails": [ada.email]});
         let made = ada.post("/api/app-sessions/alerts", &new).await.expect(201).json();
         let app_alert = text(&made["id"]);
+        let monitor = json!({"slug": "plans", "name": TITLE, "tags": [TAG],
+            "schedule": {"type": "crontab", "expression": "@yearly"}});
+        ada.post("/api/crons/monitors", &monitor).await.expect(201);
+        let run = json!({"status": "in_progress", "output": TITLE});
+        let run = ada.post("/api/crons/monitors/plans/checkins", &run).await.expect(201).json();
+        let key =
+            ada.post("/api/crons/ping-keys", &json!({"name": TITLE})).await.expect(201).json();
         let mut keys = keys.into_iter();
         Self {
             crash_artifact,
             app_project,
             app_alert,
+            checkin: text(&run["id"]),
+            ping_key: text(&key["id"]),
             llm_request,
             llm_price,
             session,
@@ -204,7 +215,8 @@ impl World {
         let chief = self.app.admin("chief@example.com").await;
         let new = json!({"name": "robot", "kind": "service", "scopes": [
             "llm:use", "threads:read", "threads:write", "repos:read", "repos:write", "admin:read", "admin:write",
-            "crashes:read", "crashes:write", "sessions:read", "sessions:write"
+            "crashes:read", "crashes:write", "sessions:read", "sessions:write",
+            "crons:read", "crons:write"
         ]});
         let path = format!("/api/orgs/{}/api-keys", bob.org);
         let key = text(&bob.post(&path, &new).await.expect(201).json()["secret"]);
@@ -253,6 +265,10 @@ impl World {
             ("crash_artifacts", "org_id"),
             ("app_sessions", "org_id"),
             ("app_session_alerts", "org_id"),
+            ("cron_monitors", "org_id"),
+            ("cron_environments", "org_id"),
+            ("cron_checkins", "org_id"),
+            ("cron_ping_keys", "org_id"),
         ] {
             // When a key was used last changes by itself.
             let query = format!(
@@ -360,6 +376,22 @@ async fn crash_case(
     let request = stranger.caller.request(method, &format!("{own}{path}")).json(&body);
     world.assert_silent(&stranger.caller.send(request).await);
     stranger.caller.delete(&own).await.expect(204);
+}
+
+/// Her monitor, her check-in and her ping key are not there.
+async fn cron_case(world: &World, stranger: &Stranger, method: Method, path: &str, body: Value) {
+    let path = path.replace("{checkin}", &world.checkin).replace("{key}", &world.ping_key);
+    let request = stranger.caller.request(method, &format!("/api/crons{path}")).json(&body);
+    let answer = stranger.caller.send(request).await;
+    // Whom its alerts go to is for admins, wherever it is.
+    let refused =
+        stranger.what == "a service key" && path.ends_with("/alerts") && answer.status == 403;
+    world.assert_silent(&if refused { answer } else { answer.expect(404) });
+}
+
+/// Nothing of hers is in what a stranger reads of all.
+async fn cron_list_case(world: &World, stranger: &Stranger, path: &str) {
+    world.assert_silent(&stranger.caller.get(path).await.expect(200));
 }
 
 /// Her keys are not there, neither in her organisations nor in the stranger's own.
@@ -518,6 +550,111 @@ const CASES: &[(&str, Case)] = &[
                 body,
             )
             .await;
+        })
+    }),
+    ("GET /api/crons/monitors/{slug}", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::GET, "/monitors/plans", json!({})))
+    }),
+    ("PATCH /api/crons/monitors/{slug}", |world, stranger| {
+        Box::pin(cron_case(
+            world,
+            stranger,
+            Method::PATCH,
+            "/monitors/plans",
+            json!({"name": "mine now"}),
+        ))
+    }),
+    ("DELETE /api/crons/monitors/{slug}", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::DELETE, "/monitors/plans", json!({})))
+    }),
+    ("POST /api/crons/monitors/{slug}/pause", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::POST, "/monitors/plans/pause", json!({})))
+    }),
+    ("POST /api/crons/monitors/{slug}/resume", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::POST, "/monitors/plans/resume", json!({})))
+    }),
+    ("POST /api/crons/monitors/{slug}/rotate-key", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::POST, "/monitors/plans/rotate-key", json!({})))
+    }),
+    ("GET /api/crons/monitors/{slug}/alerts", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::GET, "/monitors/plans/alerts", json!({})))
+    }),
+    ("PUT /api/crons/monitors/{slug}/alerts", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::PUT, "/monitors/plans/alerts", json!({})))
+    }),
+    ("GET /api/crons/monitors/{slug}/checkins", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::GET, "/monitors/plans/checkins", json!({})))
+    }),
+    ("POST /api/crons/monitors/{slug}/checkins", |world, stranger| {
+        Box::pin(cron_case(
+            world,
+            stranger,
+            Method::POST,
+            "/monitors/plans/checkins",
+            json!({"status": "ok"}),
+        ))
+    }),
+    ("GET /api/crons/monitors/{slug}/stats", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::GET, "/monitors/plans/stats", json!({})))
+    }),
+    ("GET /api/crons/monitors/{slug}/calendar", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::GET, "/monitors/plans/calendar", json!({})))
+    }),
+    ("GET /api/crons/monitors/{slug}/incidents", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::GET, "/monitors/plans/incidents", json!({})))
+    }),
+    ("GET /api/crons/checkins/{id}", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::GET, "/checkins/{checkin}", json!({})))
+    }),
+    ("PATCH /api/crons/checkins/{id}", |world, stranger| {
+        Box::pin(cron_case(
+            world,
+            stranger,
+            Method::PATCH,
+            "/checkins/{checkin}",
+            json!({"status": "ok"}),
+        ))
+    }),
+    ("DELETE /api/crons/ping-keys/{id}", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::DELETE, "/ping-keys/{key}", json!({})))
+    }),
+    ("GET /api/crons/stream", |world, stranger| {
+        Box::pin(cron_case(world, stranger, Method::GET, "/stream?monitor=plans", json!({})))
+    }),
+    ("GET /api/crons/monitors", |world, stranger| {
+        Box::pin(cron_list_case(world, stranger, "/api/crons/monitors"))
+    }),
+    ("GET /api/crons/overview", |world, stranger| {
+        Box::pin(cron_list_case(world, stranger, "/api/crons/overview"))
+    }),
+    ("GET /api/crons/ping-keys", |world, stranger| {
+        Box::pin(cron_list_case(world, stranger, "/api/crons/ping-keys"))
+    }),
+    ("POST /api/crons/monitors", |world, stranger| {
+        Box::pin(async move {
+            // The same slug is free in another organisation.
+            let new =
+                json!({"slug": "plans", "schedule": {"type": "crontab", "expression": "@yearly"}});
+            world.assert_silent(
+                &stranger.caller.post("/api/crons/monitors", &new).await.expect(201),
+            );
+            stranger.caller.delete("/api/crons/monitors/plans").await.expect(204);
+        })
+    }),
+    ("POST /api/crons/ping-keys", |world, stranger| {
+        Box::pin(async move {
+            let new = json!({"name": "mine"});
+            world.assert_silent(
+                &stranger.caller.post("/api/crons/ping-keys", &new).await.expect(201),
+            );
+        })
+    }),
+    ("GET /api/0/organizations/{org}/monitors/", |world, stranger| {
+        Box::pin(async move {
+            for org in world.orgs() {
+                let path = format!("/api/0/organizations/{org}/monitors/");
+                world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+            }
         })
     }),
     ("GET /api/llm/usage", |world, stranger| {
@@ -1524,6 +1661,11 @@ const CASES: &[(&str, Case)] = &[
 
 /// What has nothing of an organisation behind it, and why.
 const EXEMPT: &[(&str, &str)] = &[
+    ("POST /api/crons/preview", "works out a schedule that is sent; reads nothing stored"),
+    (
+        "GET /api/crons/badge/{file}",
+        "who has the badge's key may see it, as it is meant for public pages",
+    ),
     ("GET /health", "the state of the installation, without names of people or organisations"),
     ("GET /health/live", "says nothing but that the process is up"),
     ("GET /health/ready", "says nothing but which build is ready"),

@@ -43,6 +43,8 @@ const USERS_HERE: &str = "-+++xx000";
 const ORG_ADMINS: &str = "-x++xx000";
 /// Of the organisation that they act in, which everybody is of their own.
 const OWN_ADMINS: &str = "-x++xx+++";
+/// Admins and owners, everybody in their own organisation.
+const CRON_ADMINS: &str = "-x++xx+++";
 const ORG_OWNERS: &str = "-xx+xx000";
 const USERS: &str = "-+++xx+++";
 const INSPECT: &str = "-xxxxxx++";
@@ -61,6 +63,40 @@ const ROWS: &[Row] = &[
     ("GET /docs/{path}", PUBLIC, None),
     ("POST /auth/tokens/report", PUBLIC, Some(r#"{"token": "nothing"}"#)),
     ("GET /auth/me", ALL, None),
+    // Cron monitoring.
+    (
+        "POST /api/crons/preview",
+        PUBLIC,
+        Some(r#"{"schedule": {"type": "crontab", "expression": "@daily"}}"#),
+    ),
+    ("GET /api/crons/badge/{file}", PUBLIC, None),
+    ("GET /api/crons/monitors", ALL, None),
+    (
+        "POST /api/crons/monitors",
+        ALL,
+        Some(r#"{"slug": "start", "schedule": {"type": "crontab", "expression": "@daily"}}"#),
+    ),
+    ("GET /api/crons/monitors/{slug}", ALL, None),
+    ("PATCH /api/crons/monitors/{slug}", ALL, Some("{}")),
+    ("DELETE /api/crons/monitors/{slug}", ALL, None),
+    ("POST /api/crons/monitors/{slug}/pause", ALL, None),
+    ("POST /api/crons/monitors/{slug}/resume", ALL, None),
+    ("POST /api/crons/monitors/{slug}/rotate-key", ALL, None),
+    ("GET /api/crons/monitors/{slug}/alerts", ALL, None),
+    ("PUT /api/crons/monitors/{slug}/alerts", CRON_ADMINS, Some("{}")),
+    ("GET /api/crons/monitors/{slug}/checkins", ALL, None),
+    ("POST /api/crons/monitors/{slug}/checkins", ALL, Some(r#"{"status": "ok"}"#)),
+    ("GET /api/crons/monitors/{slug}/stats", ALL, None),
+    ("GET /api/crons/monitors/{slug}/calendar", ALL, None),
+    ("GET /api/crons/monitors/{slug}/incidents", ALL, None),
+    ("GET /api/crons/checkins/{id}", ALL, None),
+    ("PATCH /api/crons/checkins/{id}", ALL, Some(r#"{"status": "ok"}"#)),
+    ("GET /api/crons/overview", ALL, None),
+    ("GET /api/crons/stream", ALL, None),
+    ("GET /api/crons/ping-keys", ALL, None),
+    ("POST /api/crons/ping-keys", ALL, Some(r#"{"name": ""}"#)),
+    ("DELETE /api/crons/ping-keys/{id}", ALL, None),
+    ("GET /api/0/organizations/{org}/monitors/", MEMBERS, None),
     // Signing in.
     ("GET /auth/providers", PUBLIC, None),
     ("GET /auth/login/{provider}", PUBLIC, None),
@@ -428,6 +464,7 @@ async fn every_documented_operation_lets_through_whom_its_row_says() {
         let path = path.replace("/logs/stream", "/logs/stream?level=loud");
         let path = path.replace("/crash/stream", "/crash/stream?event=nothing");
         let path = path.replace("/threads/events", "/threads/events?after=1&after=2");
+        let path = path.replace("/crons/stream", "/crons/stream?monitor=none");
         // Of those who can be asked for it, one that is configured.
         let path = path.replace("/identities/openai/", "/identities/github/");
         let (mut found, mut statuses) = (String::new(), Vec::new());
