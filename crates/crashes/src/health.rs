@@ -53,14 +53,11 @@ impl Crashes {
     }
 
     async fn look(&self) -> Component {
-        let lag = match claim::lag(&self.deps.pool, self.deps.clock.now()).await {
-            Ok(lag) => lag,
-            Err(_) => {
-                return Component::new(Status::Degraded).error("the queue cannot be read").code(
-                    "CRASH_QUEUE_UNREAD",
-                    "The queue of events cannot be read: see the component `database`.",
-                );
-            }
+        let Ok(lag) = claim::lag(&self.deps.pool, self.deps.clock.now()).await else {
+            return Component::new(Status::Degraded).error("the queue cannot be read").code(
+                "CRASH_QUEUE_UNREAD",
+                "The queue of events cannot be read: see the component `database`.",
+            );
         };
         #[expect(clippy::cast_precision_loss, reason = "they are below a million")]
         {

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension,
-    extract::State,
+    extract::{FromRequestParts, State},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures::future::join_all;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request::Parts};
 use loom_core::{
     Error, Json, Principal, Result,
     authorize::{Action, authorize},
@@ -32,7 +31,7 @@ pub(crate) const MAX_BATCH_BYTES: usize = 16 << 20;
 
 /// What became of an event.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Captured {
+pub(crate) struct Captured {
     pub event_id: EventId,
     /// Null while it is still to be processed: it is stored, and will be.
     pub issue_id: Option<IssueId>,
@@ -46,28 +45,38 @@ pub struct Captured {
 /// What became of one of many: the event, or why there is none.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum BatchResult {
+pub(crate) enum BatchResult {
     Captured(Captured),
     Refused { error: Problem },
 }
 
 /// In the order of the events.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BatchResults {
+pub(crate) struct BatchResults {
     pub results: Vec<BatchResult>,
 }
 
 /// Up to 100 events.
 #[derive(Debug, Deserialize, ToSchema)]
-pub struct Batch {
+pub(crate) struct Batch {
     #[schema(value_type = Vec<Object>, max_items = 100)]
     pub events: Vec<Value>,
 }
 
 /// Who sends: with a project's key, or somebody who is known.
-enum Sender {
+pub(crate) enum Sender {
     Key(Arc<DsnKey>),
     Org(OrgId),
+}
+
+/// Before the body is read: nobody gets so far without a good key.
+impl FromRequestParts<Crashes> for Sender {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, crashes: &Crashes) -> Result<Self> {
+        let authentication = parts.extensions.get().cloned().unwrap_or(Authentication::Anonymous);
+        crashes.sender(authentication, &parts.headers).await
+    }
 }
 
 /// Send an event and learn what became of it
@@ -92,12 +101,11 @@ enum Sender {
         (status = 429, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn capture_crash(
     State(crashes): State<Crashes>,
-    Extension(authentication): Extension<Authentication>,
+    sender: Sender,
     info: RequestInfo,
     headers: HeaderMap,
     Json(event): Json<Value>,
 ) -> Result<Response> {
-    let sender = crashes.sender(authentication, &headers).await?;
     let captured = crashes.capture(&sender, &info, &headers, event).await?;
     let status = if captured.issue_id.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(captured)).into_response())
@@ -117,12 +125,11 @@ pub(crate) async fn capture_crash(
         (status = 422, body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn capture_crashes(
     State(crashes): State<Crashes>,
-    Extension(authentication): Extension<Authentication>,
+    sender: Sender,
     info: RequestInfo,
     headers: HeaderMap,
     Json(batch): Json<Batch>,
 ) -> Result<Json<BatchResults>> {
-    let sender = crashes.sender(authentication, &headers).await?;
     if batch.events.len() > MAX_BATCH {
         return Err(Error::invalid("events", "has at most 100"));
     }

@@ -33,9 +33,8 @@ impl Crashes {
         let mut pause = FIRST_LOOK;
         let found = loop {
             let look = (Instant::now() + pause).min(end);
-            match timeout_at(look, &mut waits).await {
-                Ok(Ok(became)) => break Some(became),
-                Ok(Err(_)) | Err(_) => {}
+            if let Ok(Ok(became)) = timeout_at(look, &mut waits).await {
+                break Some(became);
             }
             if let Some(became) = stored(&self.deps.pool, place).await? {
                 break Some(became);

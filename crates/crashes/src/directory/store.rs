@@ -13,11 +13,8 @@ use crate::{grouping::Rules, scrub};
 
 /// What processing needs of a project.
 pub(crate) struct ProjectSettings {
-    pub project: Arc<Project>,
-    pub short_prefix: String,
     pub rules: Rules,
     pub scrubbing: scrub::Settings,
-    pub new_issues_per_hour: i32,
 }
 
 const OF_TRACE: i64 = 100;
@@ -78,26 +75,15 @@ pub(super) async fn find(pool: &PgPool, org: OrgId, name: &str) -> Result<Option
 
 pub(super) async fn settings(pool: &PgPool, id: ProjectId) -> Result<Option<ProjectSettings>> {
     let found = sqlx::query!(
-        "SELECT number, org_id, slug, name, allowed_origins, short_prefix, grouping_rules, scrubbing, new_issues_per_hour
-           FROM crash_projects WHERE id = $1 AND deleted_at IS NULL",
+        "SELECT grouping_rules, scrubbing FROM crash_projects WHERE id = $1 AND deleted_at IS NULL",
         id.0
     )
     .fetch_optional(pool)
     .await?;
     Ok(found.map(|found| ProjectSettings {
-        project: Arc::new(Project {
-            id,
-            number: found.number,
-            org: OrgId(found.org_id),
-            slug: found.slug,
-            name: found.name,
-            allowed_origins: found.allowed_origins,
-        }),
-        short_prefix: found.short_prefix,
         // They were checked when they were set.
         rules: Rules::parse(&found.grouping_rules).unwrap_or_default(),
         scrubbing: scrub::Settings::parse(&found.scrubbing).unwrap_or_default(),
-        new_issues_per_hour: found.new_issues_per_hour,
     }))
 }
 

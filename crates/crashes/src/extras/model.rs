@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// A file that came with an event.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct AttachmentView {
+pub(crate) struct AttachmentView {
     pub id: Uuid,
     pub name: String,
     /// As the sender says.
@@ -21,13 +21,13 @@ pub struct AttachmentView {
 
 /// The files of an event, in the order that they came.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Attachments {
+pub(crate) struct Attachments {
     pub attachments: Vec<AttachmentView>,
 }
 
 /// What a user says of an event.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Feedback {
+pub(crate) struct Feedback {
     pub id: Uuid,
     pub name: Option<String>,
     pub email: Option<String>,
@@ -38,6 +38,6 @@ pub struct Feedback {
 
 /// In the order that it came.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct FeedbackList {
+pub(crate) struct FeedbackList {
     pub feedback: Vec<Feedback>,
 }

@@ -25,7 +25,7 @@ const LIST: &str = "crash_parked";
 
 /// An event that could not be processed, and is put aside.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ParkedEvent {
+pub(crate) struct ParkedEvent {
     #[serde(skip)]
     #[schema(ignore)]
     pub queue_id: i64,
@@ -42,7 +42,7 @@ pub struct ParkedEvent {
 
 /// Those that came last first.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ParkedPage {
+pub(crate) struct ParkedPage {
     pub events: Vec<ParkedEvent>,
     /// Null at the end.
     pub next_cursor: Option<String>,
@@ -50,7 +50,7 @@ pub struct ParkedPage {
 
 /// How many events are to be processed again.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Requeued {
+pub(crate) struct Requeued {
     pub events: u64,
 }
 

@@ -85,6 +85,10 @@ impl Crashes {
     pub(crate) fn start_pipeline(&self) {
         let (hearing, taking, mending) = (self.clone(), self.clone(), self.clone());
         let Ok(mut running) = self.pipeline.running.try_lock() else { return };
+        // From nothing: what a counter begins with is no increase to whoever watches it.
+        for counted in ["processed", "repeated", "parked", "folded"] {
+            metrics::counter!(format!("loom_crash_events_{counted}_total")).increment(0);
+        }
         running.spawn(async move { hearing.hear().await });
         running.spawn(async move { taking.take_batches().await });
         running.spawn(async move { mending.take_overdue().await });
@@ -170,11 +174,8 @@ impl Crashes {
     }
 
     /// Processes what was taken, and leaves nothing of it undecided.
-    pub(crate) async fn process(&self, claimed: Vec<Claimed>) {
-        let prepared = match self.prepare_all(claimed).await {
-            Ok(prepared) => prepared,
-            Err(()) => return,
-        };
+    async fn process(&self, claimed: Vec<Claimed>) {
+        let Ok(prepared) = self.prepare_all(claimed).await else { return };
         let mut batches = vec![prepared];
         while let Some(mut batch) = batches.pop() {
             if batch.is_empty() {

@@ -105,6 +105,7 @@ pub(super) async fn prepare(
     mut event: Event,
 ) -> Result<Prepared, String> {
     symbols::symbolicate(crashes, &mut event).await;
+    grouping::mark(&mut event, &settings.rules);
     let grouping = grouping::group(&event, &settings.rules);
     finish(claimed, event, grouping)
 }

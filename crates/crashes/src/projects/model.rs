@@ -25,7 +25,7 @@ const NEW_ISSUES: std::ops::RangeInclusive<i32> = 1..=100_000;
 
 /// A project: what events, sessions and check-ins of an application belong to.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct ProjectRow {
+pub(crate) struct ProjectRow {
     pub id: ProjectId,
     /// Its number in DSNs.
     pub number: i64,
@@ -55,7 +55,7 @@ pub struct ProjectRow {
 
 /// A project with what applications send with.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ProjectView {
+pub(crate) struct ProjectView {
     #[serde(flatten)]
     pub project: ProjectRow,
     /// What an SDK is given: of the oldest key that is enabled. Null when none is.
@@ -64,7 +64,7 @@ pub struct ProjectView {
 
 /// A page of projects, newest first.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ProjectPage {
+pub(crate) struct ProjectPage {
     pub projects: Vec<ProjectView>,
     /// Null at the end.
     pub next_cursor: Option<String>,
@@ -72,7 +72,7 @@ pub struct ProjectPage {
 
 /// A project to create.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct NewProject {
+pub(crate) struct NewProject {
     #[schema(min_length = 1, max_length = 200)]
     pub name: String,
     /// Made of the name when absent: a-z, digits, `-` and `_`, not all of digits.
@@ -85,7 +85,7 @@ pub struct NewProject {
 
 /// What of a project is to change.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-pub struct ProjectPatch {
+pub(crate) struct ProjectPatch {
     #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
     /// DSNs have the number: they stay good.
@@ -98,7 +98,7 @@ pub struct ProjectPatch {
 
 /// What can be set of a project, when it is created and later.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-pub struct Settings {
+pub(crate) struct Settings {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>, max_length = 64)]
     pub platform: Option<Option<String>>,
@@ -325,7 +325,7 @@ fn slug_of(name: &str) -> String {
 
 /// A key that applications send with. It is no secret: whoever has it can send, and read nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct KeyRow {
+pub(crate) struct KeyRow {
     pub id: ProjectKeyId,
     pub project_id: ProjectId,
     pub name: String,
@@ -341,7 +341,7 @@ pub struct KeyRow {
 
 /// So many items in each window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct KeyLimit {
+pub(crate) struct KeyLimit {
     #[schema(minimum = 1)]
     pub count: i32,
     #[schema(minimum = 1, maximum = 86_400)]
@@ -350,7 +350,7 @@ pub struct KeyLimit {
 
 /// A key with its DSN.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct KeyView {
+pub(crate) struct KeyView {
     #[serde(flatten)]
     pub key: KeyRow,
     /// What an SDK is given.
@@ -359,7 +359,7 @@ pub struct KeyView {
 
 /// The keys of a project, oldest first.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct KeyPage {
+pub(crate) struct KeyPage {
     pub keys: Vec<KeyView>,
     /// Null at the end.
     pub next_cursor: Option<String>,
@@ -367,7 +367,7 @@ pub struct KeyPage {
 
 /// A key to create.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-pub struct NewKey {
+pub(crate) struct NewKey {
     /// `Default` when absent.
     #[schema(max_length = 200)]
     pub name: Option<String>,
@@ -376,7 +376,7 @@ pub struct NewKey {
 
 /// What of a key is to change.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-pub struct KeyPatch {
+pub(crate) struct KeyPatch {
     #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
     pub enabled: Option<bool>,

@@ -225,7 +225,7 @@ async fn too_many_new_issues_are_folded_into_one_and_their_events_kept() {
         world.app.rows("SELECT id, title, event_count FROM crash_issues ORDER BY number").await;
     assert_eq!(rows.len(), 4);
     assert_eq!(rows[3]["event_count"], 4);
-    assert!(rows[3]["title"].as_str().unwrap().starts_with("Many new issues"), "{rows:?}");
+    assert!(rows[3]["title"].as_str().unwrap().starts_with("More new issues"), "{rows:?}");
     assert_eq!(world.app.rows("SELECT event_id FROM crash_events").await.len(), 7);
 }
 

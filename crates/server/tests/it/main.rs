@@ -21,6 +21,7 @@ mod auth_orgs;
 mod auth_report;
 mod cli;
 mod cli_serve;
+mod crash_chaos;
 mod dev_mode;
 mod document;
 mod env_example;

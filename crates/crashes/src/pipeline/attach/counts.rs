@@ -29,13 +29,18 @@ pub(super) struct Sum {
 /// Whose it is: organisation and project.
 type Owner = (Uuid, Uuid);
 
+/// Issue, key and value.
+type TagKey = (Uuid, String, String);
+/// Of a release: the organisation, how many events, the first and the last.
+type Seen = (Uuid, i64, DateTime<Utc>, DateTime<Utc>);
+
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     pub issues: BTreeMap<Uuid, Sum>,
     hours: BTreeMap<(Uuid, DateTime<Utc>, String), (Owner, i64)>,
-    tags: BTreeMap<(Uuid, String, String), (Owner, i64, DateTime<Utc>)>,
+    tags: BTreeMap<TagKey, (Owner, i64, DateTime<Utc>)>,
     missing: BTreeMap<(Uuid, String, Uuid), (Uuid, DateTime<Utc>)>,
-    releases: BTreeMap<(Uuid, String), (Uuid, i64, DateTime<Utc>, DateTime<Utc>)>,
+    releases: BTreeMap<(Uuid, String), Seen>,
 }
 
 fn hour(at: DateTime<Utc>) -> DateTime<Utc> {

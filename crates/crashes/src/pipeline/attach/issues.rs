@@ -74,9 +74,12 @@ async fn find(
     let (projects, hashes): (Vec<Uuid>, Vec<Vec<u8>>) =
         wanted.map(|(project, hash)| (project, hash.to_vec())).unzip();
     let rows = sqlx::query!(
+        // The limit keeps the look-ups one by one.
         "SELECT h.project_id, h.hash, h.issue_id
            FROM unnest($1::uuid[], $2::bytea[]) AS t(project, hash)
-           JOIN crash_grouping_hashes h ON h.project_id = t.project AND h.hash = t.hash",
+          CROSS JOIN LATERAL (
+              SELECT project_id, hash, issue_id FROM crash_grouping_hashes
+               WHERE project_id = t.project AND hash = t.hash LIMIT 1) h",
         &projects,
         &hashes
     )
@@ -269,15 +272,16 @@ impl New {
 
     /// The one that too many are folded into.
     fn notice(event: &Prepared, id: Uuid, number: i64, limit: i32) -> Self {
-        let title = format!(
-            "Many new issues: events of more than {limit} new issues in an hour are kept here"
-        );
+        let surplus = grouping::surplus(limit);
         Self {
             hash: FOLDED,
-            components: serde_json::json!({
-                "folded": "the project's limit of new issues per hour was reached",
-            }),
-            title: Title { title, culprit: None, kind: None, value: None },
+            components: surplus.components,
+            title: Title {
+                title: surplus.title,
+                culprit: surplus.culprit,
+                kind: surplus.kind,
+                value: surplus.value,
+            },
             level: Level::Warning,
             priority: "high",
             platform: None,
