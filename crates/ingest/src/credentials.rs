@@ -139,7 +139,7 @@ pub(crate) fn time(text: &str) -> Option<DateTime<Utc>> {
 /// A time that may be meant.
 pub(crate) fn from_secs(secs: f64) -> Option<DateTime<Utc>> {
     #[expect(clippy::cast_possible_truncation, reason = "of a number that is in range")]
-    let micros = (secs.is_finite() && secs.abs() < 1e11).then(|| (secs * 1e6) as i64)?;
+    let micros = (secs.is_finite() && secs.abs() < 1e11).then_some((secs * 1e6) as i64)?;
     DateTime::from_timestamp_micros(micros)
 }
 

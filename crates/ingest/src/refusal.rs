@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use loom_core::Error;
 use serde_json::json;
 
@@ -18,13 +18,14 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) detail: Cow<'static, str>,
     retry_after_secs: Option<u64>,
+    allow: Option<HeaderValue>,
     /// What a part of ours said, for the log.
     error: Option<Error>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), retry_after_secs: None, error: None }
+        Self { status, detail: detail.into(), retry_after_secs: None, allow: None, error: None }
     }
 
     pub(crate) fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
@@ -54,8 +55,12 @@ impl Refusal {
         )
     }
 
-    pub(crate) fn wrong_method() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "this route takes another method; see `allow`")
+    pub(crate) fn wrong_method(allowed: &[Method]) -> Self {
+        let text = "this route takes another method; see `allow`";
+        let mut refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, text);
+        let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+        refusal.allow = HeaderValue::try_from(allowed.join(", ")).ok();
+        refusal
     }
 
     pub(crate) fn rate_limited(after_secs: u64) -> Self {
@@ -126,6 +131,9 @@ impl IntoResponse for Refusal {
         headers.insert(SENTRY_ERROR, self.as_header());
         if let Some(secs) = self.retry_after_secs {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(header::ALLOW, allow);
         }
         if let Some(error) = self.error {
             response.extensions_mut().insert(error);

@@ -119,13 +119,16 @@ pub(crate) struct Row {
     pub(crate) org: OrgId,
 }
 
+/// What one report adds.
+type Sums = Arc<Vec<(Row, i64)>>;
+
 /// Adds reports up, and writes them together.
 #[derive(Clone)]
-pub(crate) struct Reports(Writer<Arc<Vec<(Row, i64)>>>);
+pub(crate) struct Reports(Writer<Sums>);
 
 impl Reports {
     pub(crate) fn start(pool: PgPool) -> Self {
-        let write = move |batch: Arc<[Arc<Vec<(Row, i64)>>]>| {
+        let write = move |batch: Arc<[Sums]>| {
             let pool = pool.clone();
             async move {
                 // In the order of the key, as all who add do.

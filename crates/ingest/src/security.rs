@@ -72,16 +72,16 @@ fn event(report: Value) -> Option<Map<String, Value>> {
         ("expect-staple-report", Kind::ExpectStaple),
     ] {
         if let Some(Value::Object(body)) = report.remove(name) {
-            return Some(made(kind, body));
+            return Some(made(kind, &body));
         }
     }
     // The Reporting API wraps it, and writes its names in another way.
     if report.get("type").and_then(Value::as_str) == Some("csp-violation") {
         let Some(Value::Object(body)) = report.remove("body") else { return None };
         let body = body.into_iter().map(|(name, value)| (dashed(&name), value)).collect();
-        return Some(made(Kind::Csp, body));
+        return Some(made(Kind::Csp, &body));
     }
-    report.contains_key("known-pins").then(|| made(Kind::Hpkp, report))
+    report.contains_key("known-pins").then(|| made(Kind::Hpkp, &report))
 }
 
 /// `blockedURL` as `blocked-uri`.
@@ -116,7 +116,7 @@ impl Kind {
     }
 }
 
-fn made(kind: Kind, report: Map<String, Value>) -> Map<String, Value> {
+fn made(kind: Kind, report: &Map<String, Value>) -> Map<String, Value> {
     let text = |name: &str| report.get(name).and_then(Value::as_str).unwrap_or_default();
     let (logger, member) = kind.names();
     let mut tags = Map::new();

@@ -27,8 +27,8 @@ pub(crate) async fn attachments(
     request: Request,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
-    if let Err(response) = only(&[Method::POST], &parts) {
-        return response;
+    if let Err(refusal) = only(&[Method::POST], &parts) {
+        return finish(Err(refusal));
     }
     let event = parameter(&mut parts, "event").await;
     finish(take(&ingest, target, event, &parts, body).await)

@@ -27,8 +27,8 @@ pub(crate) async fn cron(
     request: Request,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
-    if let Err(response) = only(&[Method::GET, Method::POST], &parts) {
-        return response;
+    if let Err(refusal) = only(&[Method::GET, Method::POST], &parts) {
+        return finish(Err(refusal));
     }
     let slug = parameter(&mut parts, "slug").await.unwrap_or_default();
     let key = parameter(&mut parts, "key").await;

@@ -28,7 +28,7 @@ pub(crate) async fn envelope(
     let (parts, body) = request.into_parts();
     match only(&[Method::POST], &parts) {
         Ok(()) => finish(take(&ingest, Some(target), &parts, body).await),
-        Err(response) => response,
+        Err(refusal) => finish(Err(refusal)),
     }
 }
 
@@ -36,7 +36,7 @@ pub(crate) async fn tunnel(State(ingest): State<Ingest>, request: Request) -> Re
     let (parts, body) = request.into_parts();
     match only(&[Method::POST], &parts) {
         Ok(()) => finish(take(&ingest, None, &parts, body).await),
-        Err(response) => response,
+        Err(refusal) => finish(Err(refusal)),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn security(
     let (parts, body) = request.into_parts();
     match only(&[Method::POST], &parts) {
         Ok(()) => finish(take(&ingest, target, &parts, body).await),
-        Err(response) => response,
+        Err(refusal) => finish(Err(refusal)),
     }
 }
 

@@ -54,7 +54,7 @@ async fn take(ingest: &Ingest, target: Option<Target>, request: Request) -> Resp
     let (parts, body) = request.into_parts();
     match only(&[Method::POST, Method::GET], &parts) {
         Ok(()) => finish(one_event(ingest, target, &parts, body).await),
-        Err(response) => response,
+        Err(refusal) => finish(Err(refusal)),
     }
 }
 
