@@ -157,7 +157,7 @@ impl Features {
             stop: stop_streams.clone(),
         };
         let threads = Threads::new(threads, config.threads.clone());
-        let directory = loom_crashes::Directory::new(pool.clone(), clock.clone(), hub.clone());
+        let directory = loom_crashes::Directory::new(pool.clone(), hub.clone());
         let sessions = loom_sessions::Deps {
             pool: pool.clone(),
             clock: clock.clone(),

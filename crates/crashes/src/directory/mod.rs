@@ -6,7 +6,7 @@ mod store;
 use std::{collections::HashMap, sync::Arc};
 
 use loom_core::{
-    Clock, Result,
+    Result,
     id::{OrgId, ProjectId},
     port::{
         BoxFuture, CrashDirectory, DsnKey, Project, ProjectDirectory, ReleaseFacts, TracedEvent,
@@ -32,7 +32,6 @@ pub struct Directory(Arc<Inner>);
 
 struct Inner {
     pool: PgPool,
-    clock: Clock,
     hub: Hub,
     keys: Cached<String, DsnKey>,
     /// By what a path names them.
@@ -41,10 +40,9 @@ struct Inner {
 }
 
 impl Directory {
-    pub fn new(pool: PgPool, clock: Clock, hub: Hub) -> Self {
+    pub fn new(pool: PgPool, hub: Hub) -> Self {
         Self(Arc::new(Inner {
             pool,
-            clock,
             hub,
             keys: Cached::new(KEYS, STRANGERS),
             named: Cached::new(PROJECTS, STRANGERS),
