@@ -13,7 +13,6 @@ use axum::http::{HeaderMap, StatusCode, request::Parts};
 use loom_core::{
     Error, Principal, Result,
     id::{OrgId, UserId},
-    port::OrgDirectory as _,
     principal::{Actor, Authentication, OrgRole, RequestInfo, Scopes, Via},
 };
 
@@ -25,7 +24,6 @@ use holder::{Fault, Holder, Who};
 use crate::{
     Auth, keys,
     limit::Budget,
-    org_directory::INTERNAL,
     sessions::{self, site::cookie},
     token::{self, TokenKind},
     users::{
@@ -243,27 +241,16 @@ impl Auth {
         scopes: Scopes,
         wanted: Option<&str>,
     ) -> Result<Principal> {
-        let is_internal = wanted == Some(INTERNAL);
-        let user = self
-            .user(id, |user| {
-                membership(user, wanted).is_some() || (is_internal && user.system_admin)
-            })
-            .await?;
+        let user = self.user(id, |user| membership(user, wanted).is_some()).await?;
         if user.disabled {
             return Err(Error::unauthenticated("this user is disabled"));
         }
-        // It has no members; who administers the installation administers it.
-        let (org, role) = if is_internal && user.system_admin {
-            (self.internal_org().await?, OrgRole::Admin)
-        } else {
-            let membership = membership(&user, wanted).ok_or_else(no_such_org)?;
-            (membership.org, membership.role)
-        };
+        let membership = membership(&user, wanted).ok_or_else(no_such_org)?;
         Ok(Principal {
             actor: Actor::User(user.id),
             via,
-            org,
-            role,
+            org: membership.org,
+            role: membership.role,
             scopes,
             system_admin: user.system_admin,
             auditor: user.auditor,

@@ -189,9 +189,6 @@ fn check_name(name: &str) -> Result<()> {
 
 /// `u-` begins the slugs that we make ourselves.
 fn is_slug(slug: &str) -> bool {
-    if slug == crate::org_directory::INTERNAL {
-        return false;
-    }
     (1..=63).contains(&slug.len())
         && slug.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         && !slug.starts_with('-')
