@@ -42,6 +42,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
 pub use directory::Directory;
+pub use loom_symbolication::METRICS as SYMBOLICATION_METRICS;
 pub use health::METRICS;
 
 /// What replicas tell each other: `projects …` (a project or its keys changed), `artifacts …` (something

@@ -72,6 +72,7 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
         loom_notify::health::METRICS,
         loom_scm::health::METRICS,
         loom_threads::METRICS,
+        loom_crashes::SYMBOLICATION_METRICS,
     ]
     .into_iter()
     .flatten()

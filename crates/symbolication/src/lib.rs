@@ -7,6 +7,7 @@ mod guard;
 mod inspect;
 mod lookup;
 mod mapping;
+mod measures;
 mod model;
 mod native;
 mod script;
@@ -26,6 +27,7 @@ pub use inspect::{
     Features, Format, ObjectInfo, debug_id_of_build_id, inspect, normalize_code_id,
     normalize_debug_id,
 };
+pub use measures::METRICS;
 pub use model::*;
 pub use symbolicator::Symbolicator;
 

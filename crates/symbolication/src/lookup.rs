@@ -64,6 +64,10 @@ impl Lookup {
         locked(&self.projects).remove(&project);
     }
 
+    pub(crate) fn forget_all(&self) {
+        locked(&self.projects).clear();
+    }
+
     fn answers(&self, project: ProjectId) -> Answers {
         let mut projects = locked(&self.projects);
         if projects.len() >= MAX_PROJECTS {

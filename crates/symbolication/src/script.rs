@@ -24,7 +24,7 @@ pub(crate) struct ScriptMap {
 }
 
 enum Decoded {
-    Plain(SourceMap),
+    Plain(Box<SourceMap>),
     /// Of React Native: it knows the scopes.
     Hermes(Box<SourceMapHermes>),
 }
@@ -37,9 +37,9 @@ impl ScriptMap {
 
     fn of(decoded: DecodedMap, file: String, bytes: usize) -> Result<Self, Malformed> {
         let map = match decoded {
-            DecodedMap::Regular(map) => Decoded::Plain(map),
+            DecodedMap::Regular(map) => Decoded::Plain(Box::new(map)),
             DecodedMap::Index(index) => {
-                Decoded::Plain(index.flatten().map_err(|e| Malformed::from_error(&e))?)
+                Decoded::Plain(Box::new(index.flatten().map_err(|e| Malformed::from_error(&e))?))
             }
             DecodedMap::Hermes(map) => Decoded::Hermes(Box::new(map)),
         };

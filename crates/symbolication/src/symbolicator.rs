@@ -97,6 +97,11 @@ impl Symbolicator {
         self.0.lookup.forget(project);
     }
 
+    /// Forgets it of all projects: what was said of uploads may have been missed.
+    pub fn uploads_missed(&self) {
+        self.0.lookup.forget_all();
+    }
+
     /// Looks up all frames of an event.
     pub async fn symbolicate(&self, request: Request) -> Response {
         let mut notes = Notes::default();

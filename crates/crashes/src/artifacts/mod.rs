@@ -268,8 +268,8 @@ pub(crate) fn follow(crashes: &Crashes) {
                         symbolicator.uploaded(project);
                     }
                 }
-                // What was missed is not known; what was looked for in vain is forgotten after a while.
-                Some(Signal::ReadAgain) => {}
+                // What was missed is not known.
+                Some(Signal::ReadAgain) => symbolicator.uploads_missed(),
                 None => return,
             }
         }

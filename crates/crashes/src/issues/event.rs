@@ -91,6 +91,7 @@ impl Crashes {
             "next_event_id": around.1,
             "delivery": delivery,
             "images": processed.get("images"),
+            "missing_files": processed.get("missing_files"),
             "faults": processed.get("faults"),
             "grouping": processed.get("grouping"),
             "raw": payload,

@@ -11,7 +11,7 @@ use super::claim::Claimed;
 use crate::{
     Crashes,
     directory::ProjectSettings,
-    event::{self, Event, Frame, Image, Level},
+    event::{self, Event, Frame, Image, Level, MissingFile},
     grouping::{self, Grouping},
     intake::{Surrounding, compress, decompress},
     symbols, users,
@@ -37,6 +37,8 @@ pub(crate) struct Processed {
     /// The frames of each thread.
     pub threads: Vec<Vec<Frame>>,
     pub images: Vec<Image>,
+    /// Files that would have given symbols, had they been there.
+    pub missing_files: Vec<MissingFile>,
     /// What was wrong with what was sent.
     pub faults: Vec<String>,
     /// What was grouped by, and how: `{algorithm, components}`.
@@ -125,6 +127,7 @@ fn finish(claimed: Claimed, event: Event, grouping: Grouping) -> Result<Prepared
         exceptions: event.exceptions.into_iter().map(|exception| exception.frames).collect(),
         threads: event.threads.into_iter().map(|thread| thread.frames).collect(),
         images: event.images,
+        missing_files: event.missing_files,
         faults: event.faults,
         grouping: serde_json::json!({
             "algorithm": grouping::ALGORITHM,

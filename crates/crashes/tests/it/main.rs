@@ -7,3 +7,4 @@ mod pipeline;
 mod projects;
 mod releases;
 mod sentry_cli;
+mod symbols;

@@ -76,12 +76,14 @@ fn parse_stack(stack: &str) -> Vec<Written> {
 }
 
 fn node() -> PathBuf {
-    let given = std::env::var("LOOM_TEST_NODE_SDKS").map(PathBuf::from);
-    let target = std::env::var("CARGO_TARGET_DIR").map_or_else(
-        |_| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target"),
-        PathBuf::from,
-    );
-    let folder = given.unwrap_or_else(|_| target.join("sdk-node"));
+    let given = std::env::var_os("LOOM_TEST_NODE_SDKS").map(PathBuf::from);
+    let folder = given.unwrap_or_else(|| {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+            PathBuf::from,
+        );
+        target.join("sdk-node")
+    });
     assert!(
         folder.join("node_modules/esbuild").is_dir(),
         "run .ci/setup sdk: {}",
