@@ -171,7 +171,8 @@ impl Artifacts {
                     "the chunks put together do not have the checksum of the file",
                 ));
             }
-            let found = self.look(&staged.location, &about).await?.map_err(|error| is_none(&error))?;
+            let found =
+                self.look(&staged.location, &about).await?.map_err(|error| is_none(&error))?;
             self.register(project, &Content::New(&staged), &found, &about).await
         };
         match done.await {
