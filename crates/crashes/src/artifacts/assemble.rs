@@ -159,7 +159,7 @@ impl Artifacts {
         let about = assembly.about.clone().check()?;
         if let Some(blob) = known {
             let location = blob.location.clone();
-            let found = self.look(&location, &about).await?.map_err(is_none)?;
+            let found = self.look(&location, &about).await?.map_err(|error| is_none(&error))?;
             let (id, _) = self.register(project, &Content::There(blob), &found, &about).await?;
             return Ok(id);
         }
@@ -171,7 +171,8 @@ impl Artifacts {
                     "the chunks put together do not have the checksum of the file",
                 ));
             }
-            let found = self.look(&staged.location, &about).await?.map_err(is_none)?;
+            let found =
+                self.look(&staged.location, &about).await?.map_err(|error| is_none(&error))?;
             self.register(project, &Content::New(&staged), &found, &about).await
         };
         match done.await {
@@ -210,7 +211,7 @@ impl Artifacts {
     }
 }
 
-fn is_none(error: loom_symbolication::Malformed) -> Error {
+fn is_none(error: &loom_symbolication::Malformed) -> Error {
     Error::invalid("", format!("this is no artifact: {error}"))
 }
 
