@@ -75,6 +75,7 @@ impl Change {
 /// How an issue is resolved.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
+#[schema(as = IssueResolve)]
 pub(crate) struct Resolve {
     /// The release that has the fix, or `next` for the one after the newest: events of older ones do not
     /// bring the issue back. Absent: any event does.
@@ -85,6 +86,7 @@ pub(crate) struct Resolve {
 /// How long an issue is ignored.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
+#[schema(as = IssueIgnore)]
 pub(crate) struct Ignore {
     /// Absent: for ever.
     pub(crate) until: Option<DateTime<Utc>>,
@@ -92,6 +94,7 @@ pub(crate) struct Ignore {
 
 /// Who is to look after an issue.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
+#[schema(as = IssueAssign)]
 pub(crate) struct Assign {
     /// A member of the organisation by id or e-mail address, `me`, or null for nobody.
     #[serde(default)]

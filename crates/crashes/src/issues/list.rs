@@ -14,6 +14,7 @@ use super::{
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = IssueSort)]
 pub(crate) enum Sort {
     /// The last event first.
     #[default]
@@ -59,6 +60,7 @@ pub(crate) struct ListQuery {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = IssueInterval)]
 pub(crate) enum Interval {
     #[default]
     Hour,

@@ -14,6 +14,7 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[schema(as = IssueStatus)]
 pub(crate) enum Status {
     /// Open.
     Unresolved,
@@ -42,6 +43,7 @@ impl Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[schema(as = IssuePriority)]
 pub(crate) enum Priority {
     High,
     Medium,
@@ -62,6 +64,7 @@ impl Priority {
 
 /// A person, as others see them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = IssueAssignee)]
 pub(crate) struct Person {
     pub(crate) id: UserId,
     pub(crate) email: String,
@@ -70,6 +73,7 @@ pub(crate) struct Person {
 
 /// The project of an issue.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = IssueProject)]
 pub(crate) struct ProjectRef {
     pub(crate) id: ProjectId,
     pub(crate) slug: String,
@@ -214,6 +218,7 @@ pub(crate) struct GroupingHash {
 
 /// Events in an hour or a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = IssuePoint)]
 pub(crate) struct Point {
     /// Where it begins.
     #[serde(serialize_with = "millis")]
@@ -222,6 +227,7 @@ pub(crate) struct Point {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IssueTagValue)]
 pub(crate) struct TagValue {
     pub(crate) value: String,
     pub(crate) events: i64,
@@ -233,6 +239,7 @@ pub(crate) struct TagValue {
 
 /// A tag of an issue's events with its most frequent values.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IssueTag)]
 pub(crate) struct Tag {
     pub(crate) key: String,
     /// Events that have it.
@@ -269,6 +276,7 @@ pub(crate) struct IssueDetail {
 
 /// What somebody, or the server, did to an issue.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IssueActivity)]
 pub(crate) struct Activity {
     /// Later ones are greater.
     pub(crate) id: i64,
@@ -284,6 +292,7 @@ pub(crate) struct Activity {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IssueActor)]
 pub(crate) struct ActorRef {
     /// Of a user, a service key or a weaver.
     pub(crate) id: Uuid,
@@ -291,6 +300,7 @@ pub(crate) struct ActorRef {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IssueActivityPage)]
 pub(crate) struct ActivityPage {
     pub(crate) activity: Vec<Activity>,
     /// Null at the end.

@@ -30,6 +30,7 @@ pub(crate) struct IssuePatch {
 }
 
 #[derive(Clone, Debug, Deserialize, ToSchema)]
+#[schema(as = IssueComment)]
 pub(crate) struct Comment {
     /// 1 to 10,000 bytes.
     text: String,

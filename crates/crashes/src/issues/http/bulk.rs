@@ -28,6 +28,7 @@ const BATCH: usize = 100;
 /// What is done with each of the issues.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(tag = "action", rename_all = "snake_case")]
+#[schema(as = IssueBulkAction)]
 pub(crate) enum BulkAction {
     Resolve(#[serde(default)] Resolve),
     Unresolve,
@@ -42,6 +43,7 @@ pub(crate) enum BulkAction {
 }
 
 #[derive(Clone, Debug, Deserialize, ToSchema)]
+#[schema(as = IssueBulk)]
 pub(crate) struct Bulk {
     #[serde(flatten)]
     action: BulkAction,
@@ -54,6 +56,7 @@ pub(crate) struct Bulk {
 
 /// What became of one issue.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IssueBulkResult)]
 pub(crate) struct BulkResult {
     /// As it was asked for.
     issue: String,
@@ -62,6 +65,7 @@ pub(crate) struct BulkResult {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IssueBulkResults)]
 pub(crate) struct BulkResults {
     results: Vec<BulkResult>,
     done: usize,

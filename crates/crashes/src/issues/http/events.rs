@@ -22,6 +22,7 @@ use crate::Crashes;
 const EVENTS: &str = "crash_events";
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CrashEventPage)]
 pub(crate) struct EventPage {
     /// `id`, `issue_id`, `received_at`, `at`, `level`, `title`, `release`, `environment`, `tags` and others.
     #[schema(value_type = Vec<Object>)]

@@ -31,6 +31,7 @@ const MOST: usize = 50;
 const AT_ONCE: usize = 3;
 
 #[derive(Clone, Debug, Deserialize, ToSchema)]
+#[schema(as = IssueMerge)]
 pub(crate) struct Merge {
     /// Ids or short ids of the issues that are to become part of this one; 1 to 50.
     issues: Vec<String>,
@@ -38,6 +39,7 @@ pub(crate) struct Merge {
 
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
+#[schema(as = IssueUnmerge)]
 pub(crate) struct Unmerge {
     /// Hashes of `grouping` that go back to the issues that they made.
     hashes: Vec<String>,

@@ -64,6 +64,7 @@ pub(crate) async fn get_crash_issue(
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IssueTags)]
 pub(crate) struct Tags {
     tags: Vec<Tag>,
 }
@@ -115,6 +116,7 @@ pub(crate) async fn get_crash_issue_tag(
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IssueSeries)]
 pub(crate) struct Series {
     /// One for every hour or day, also where there were no events.
     points: Vec<Point>,

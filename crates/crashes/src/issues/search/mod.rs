@@ -9,7 +9,7 @@ use loom_core::{Error, id::UserId};
 
 use super::model::{Priority, Status};
 
-pub(crate) use lex::Span;
+use lex::Span;
 pub(crate) use parse::parse;
 pub(crate) use sql::{Within, push};
 
@@ -21,6 +21,18 @@ pub(crate) const MAX_TERMS: usize = 20;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Query {
     pub(crate) terms: Vec<Term>,
+}
+
+impl Query {
+    /// May have to look at all issues: patterns, and tags that are not to be there.
+    pub(crate) fn is_broad(&self) -> bool {
+        self.terms.iter().any(|term| match &term.what {
+            What::Text(_, matching) => matches!(matching, Match::Like(_)),
+            What::Tag(_, matching) => term.negated || matches!(matching, Match::Like(_)),
+            What::Has(_) => term.negated,
+            _ => false,
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

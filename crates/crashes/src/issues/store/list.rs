@@ -1,7 +1,8 @@
 //! The SQL of lists.
 
+use http::StatusCode;
 use loom_core::{
-    Result,
+    Error, Result,
     id::{OrgId, ProjectId, UserId},
 };
 use sqlx::{PgPool, Postgres, QueryBuilder};
@@ -33,7 +34,32 @@ pub(crate) async fn list(
     let people = people(pool, org, &listing.emails).await?;
     let mut sql = statement(org, scope, listing, &people, after, limit);
     // Each query is a statement of its own, planned for its values: none of them is worth being kept.
-    Ok(sql.build_query_as().persistent(false).fetch_all(pool).await?)
+    let query = sql.build_query_as().persistent(false);
+    if !listing.query.is_broad() {
+        return Ok(query.fetch_all(pool).await?);
+    }
+    let mut tx = bounded(pool).await?;
+    query.fetch_all(&mut *tx).await.map_err(too_broad)
+}
+
+/// A transaction whose statements end after a while.
+async fn bounded(pool: &PgPool) -> Result<sqlx::Transaction<'static, Postgres>> {
+    let mut tx = loom_db::begin(pool).await?;
+    sqlx::query("SET LOCAL statement_timeout = '5s'").execute(&mut *tx).await?;
+    Ok(tx)
+}
+
+fn too_broad(error: sqlx::Error) -> Error {
+    match &error {
+        sqlx::Error::Database(db) if db.code().as_deref() == Some("57014") => Error::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "query_too_broad",
+            "this query has to look at too many issues; leave out a `*` or a `!`, or say more, as \
+             `is:unresolved` or `last_seen:-7d`",
+        )
+        .because(error),
+        _ => error.into(),
+    }
 }
 
 /// The statement of a page.
@@ -84,7 +110,8 @@ pub(crate) async fn ids(
     );
     push_where(&mut sql, org, Scope::Project(project), listing, &people);
     sql.push(" ORDER BY i.last_seen DESC, i.id DESC LIMIT ").push_bind(limit);
-    Ok(sql.build_query_scalar().persistent(false).fetch_all(pool).await?)
+    let mut tx = bounded(pool).await?;
+    sql.build_query_scalar().persistent(false).fetch_all(&mut *tx).await.map_err(too_broad)
 }
 
 fn push_where(
