@@ -76,7 +76,6 @@ async fn an_event_makes_its_release_and_counts_its_issues() {
     // As other features are told.
     let directory = loom_crashes::Directory::new(
         app.database.pool().clone(),
-        app.clock.clone(),
         app.running.features.hub.clone(),
     );
     let project = directory.find(ada.org, shop["slug"].as_str().unwrap()).await.unwrap().unwrap();
