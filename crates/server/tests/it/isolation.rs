@@ -478,6 +478,8 @@ const CASES: &[(&str, Case)] = &[
                 body,
             )
             .await;
+        })
+    }),
     ("GET /api/crash/projects/{project}/discarded", |world, stranger| {
         Box::pin(async move {
             for name in &world.crash_project {
