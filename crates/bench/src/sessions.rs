@@ -272,8 +272,7 @@ impl Bench {
         self.db.execute("ANALYZE app_session_counts, app_session_releases").await?;
         crate::print("\n| read | p50 ms | p95 ms | p50 ≤ 50 ms |\n|---|--:|--:|---|\n");
         let days = |n: i64| {
-            let from = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now())
-                - chrono::TimeDelta::days(n);
+            let from = loom_core::Clock::system().now() - chrono::TimeDelta::days(n);
             from.format("%Y-%m-%dT%H:%M:%SZ").to_string()
         };
         let slug = &project.slug;
@@ -312,7 +311,7 @@ impl Bench {
 async fn tell(http: &Client, base: &str, key: &str, until: Instant) -> Result<(Vec<u64>, i64)> {
     let (mut times, mut started) = (Vec::new(), 0);
     while Instant::now() < until {
-        let id = Uuid::now_v7();
+        let id = loom_core::id::new_uuid(loom_core::Clock::system().now());
         let body = json!({"session_id": id, "release": "1.0", "distinct_id": id});
         for verb in ["start", "end"] {
             let begun = Instant::now();

@@ -74,10 +74,8 @@ async fn an_event_makes_its_release_and_counts_its_issues() {
     assert_eq!(found["releases"].as_array().unwrap().len(), 1);
 
     // As other features are told.
-    let directory = loom_crashes::Directory::new(
-        app.database.pool().clone(),
-        app.running.features.hub.clone(),
-    );
+    let directory =
+        loom_crashes::Directory::new(app.database.pool().clone(), app.running.features.hub.clone());
     let project = directory.find(ada.org, shop["slug"].as_str().unwrap()).await.unwrap().unwrap();
     let versions = ["1.0".to_owned(), "1.1".to_owned(), "none".to_owned()];
     let facts = directory.releases(&project, &versions).await.unwrap();

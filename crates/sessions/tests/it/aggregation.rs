@@ -167,7 +167,7 @@ async fn a_run_that_is_killed_half_way_changes_nothing() {
     }
     let before = snapshot(&rig).await;
     // What the sums are written to is held, so that the run stands in the middle; then its connection dies.
-    let mut hold = rig.app.database.pool().begin().await.unwrap();
+    let mut hold = loom_db::begin(rig.app.database.pool()).await.unwrap();
     sqlx::query("LOCK TABLE app_session_releases IN ACCESS EXCLUSIVE MODE")
         .execute(&mut *hold)
         .await
