@@ -1,6 +1,10 @@
 //! Our schedules against an implementation that is not ours: cronsim, in Python.
 
-#![allow(clippy::print_stdout, reason = "what was compared")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test says what was compared, and with which Python"
+)]
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
