@@ -226,7 +226,7 @@ impl Engine {
                     done += 1;
                 }
                 Err(error) => {
-                    tracing::warn!(incident = %open.id, ?error, "an incident is no issue yet")
+                    tracing::warn!(incident = %open.id, ?error, "an incident is no issue yet");
                 }
             }
         }

@@ -49,16 +49,13 @@ pub(crate) fn check(crons: &Crons) -> Check {
 }
 
 async fn component(crons: &Crons) -> Component {
-    let last = match store::sweeps::last(&crons.deps.pool).await {
-        Ok(last) => last,
-        Err(_) => {
-            return Component::new(Status::Degraded)
-                .error("it is not known whether somebody looks after the monitors")
-                .code(
-                    "CRON_SWEEP_UNKNOWN",
-                    "The database did not say when monitors were last looked at: see the component `database`.",
-                );
-        }
+    let Ok(last) = store::sweeps::last(&crons.deps.pool).await else {
+        return Component::new(Status::Degraded)
+            .error("it is not known whether somebody looks after the monitors")
+            .code(
+                "CRON_SWEEP_UNKNOWN",
+                "The database did not say when monitors were last looked at: see the component `database`.",
+            );
     };
     // A server that has just started looks soon.
     let lag = last.map_or(0, |last| (crons.deps.clock.now() - last).num_seconds().max(0));

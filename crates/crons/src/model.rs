@@ -40,9 +40,11 @@ macro_rules! words {
     };
 }
 
+pub(crate) use {CheckInStatus as Status, MonitorHealth as Health};
+
 words! {
     /// What became of a run.
-    Status {
+    CheckInStatus {
         InProgress = "in_progress",
         Ok = "ok",
         Error = "error",
@@ -59,7 +61,7 @@ words! {
 
 words! {
     /// How a monitor does.
-    Health {
+    MonitorHealth {
         Unknown = "unknown",
         Healthy = "healthy",
         /// It is past its time, and its margin is not over.

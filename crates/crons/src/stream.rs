@@ -199,7 +199,9 @@ impl Watch {
                 for told in lines.lines().filter_map(|line| serde_json::from_str::<Told>(line).ok())
                 {
                     let is_ours = told.org == self.org
-                        && self.monitor.as_ref().is_none_or(|slug| told.data["monitor"] == **slug);
+                        && self.monitor.as_ref().is_none_or(|slug| {
+                            told.data.get("monitor").and_then(Value::as_str) == Some(slug)
+                        });
                     if is_ours {
                         // Writing into a string does not fail.
                         let _ = write!(text, "event: {}\ndata: {}\n\n", told.event, told.data);

@@ -218,7 +218,7 @@ impl Held {
         let mut row = Row::of(report, place, began);
         let key = match report.key {
             RunKey::Given(key) => Some(key),
-            RunKey::Newest(_) => (report.kind == Kind::Start).then(|| report.new_id.0),
+            RunKey::Newest(_) => (report.kind == Kind::Start).then_some(report.new_id.0),
         };
         if report.kind == Kind::Log {
             return row;

@@ -291,7 +291,7 @@ pub(crate) async fn overdue_runs(
 /// Writes back what is held, in two statements.
 pub(crate) async fn write(db: &mut PgConnection, held: &HashMap<Place, Held>) -> Result<()> {
     let mut all: Vec<_> = held.iter().collect();
-    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all.sort_by_key(|(place, _)| *place);
     let states = || all.iter().map(|(_, held)| &held.state);
     let ids: Vec<Uuid> = all.iter().map(|(place, _)| place.0.0).collect();
     let names: Vec<String> = all.iter().map(|(place, _)| place.1.clone()).collect();

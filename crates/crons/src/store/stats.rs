@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 /// Runs of a time, by what became of them.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub(crate) struct Counts {
+pub(crate) struct RunCounts {
     pub(crate) ok: i64,
     pub(crate) error: i64,
     pub(crate) missed: i64,
@@ -21,7 +21,7 @@ pub(crate) struct Counts {
     pub(crate) in_progress: i64,
 }
 
-impl Counts {
+impl RunCounts {
     /// Of what is known, per cent; null when nothing is.
     pub(crate) fn uptime(&self) -> Option<f64> {
         let known = self.ok + self.error + self.missed + self.timeout;
@@ -33,7 +33,7 @@ impl Counts {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Figures {
     pub(crate) environment: String,
-    pub(crate) counts: Counts,
+    pub(crate) counts: RunCounts,
     /// Per cent of the runs of which something is known; null without any.
     pub(crate) uptime_percent: Option<f64>,
     pub(crate) avg_duration_ms: Option<f64>,
@@ -78,7 +78,7 @@ pub(crate) async fn of_monitor(
     Ok(rows
         .into_iter()
         .map(|row| {
-            let counts = Counts {
+            let counts = RunCounts {
                 ok: row.ok,
                 error: row.error,
                 missed: row.missed,
@@ -104,7 +104,7 @@ pub(crate) async fn of_monitor(
 pub(crate) struct Day {
     /// In the zone of the monitor.
     pub(crate) date: NaiveDate,
-    pub(crate) counts: Counts,
+    pub(crate) counts: RunCounts,
     pub(crate) uptime_percent: Option<f64>,
 }
 
@@ -140,7 +140,7 @@ pub(crate) async fn days(
     Ok(rows
         .into_iter()
         .map(|row| {
-            let counts = Counts {
+            let counts = RunCounts {
                 ok: row.ok,
                 error: row.error,
                 missed: row.missed,
