@@ -152,7 +152,7 @@ impl Fault {
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         let Fault { position, message } = fault;
-        Error::invalid("query", format!("at character {position}: {message}"))
+        Self::invalid("query", format!("at character {position}: {message}"))
             .with("position", position)
     }
 }
