@@ -11,7 +11,7 @@ use loom_core::{
     port::{Delivery, EventSink, ProjectDirectory},
 };
 use metrics::counter;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument as _, Level};
@@ -131,86 +131,89 @@ fn id_of(entry: &LogEntry) -> EventId {
 
 /// The line in the form of an event.
 fn event(to: &Reporting, entry: &LogEntry, id: EventId) -> Value {
-    let mut tags = json!({ "target": entry.target });
-    let id_text = Uuid::simple(id.0).to_string();
     let text = |name: &str| entry.fields.get(name).and_then(Value::as_str);
+    let mut tags = Map::new();
+    tags.insert("target".to_owned(), json!(entry.target));
     for name in ["route", "method", "status", "job"] {
         if let Some(value) = entry.fields.get(name) {
-            tags[name] = value.clone();
+            tags.insert(name.to_owned(), value.clone());
         }
     }
     if let Some(request) = &entry.request_id {
-        tags["request_id"] = json!(request);
+        tags.insert("request_id".to_owned(), json!(request));
     }
-    let at = DateTime::parse_from_rfc3339(&entry.timestamp)
-        .map_or(0.0, |at| at.timestamp_micros() as f64 / 1e6);
-    let mut event = json!({
-        "event_id": id_text,
-        "timestamp": at,
-        "level": "error",
+    let at = DateTime::parse_from_rfc3339(&entry.timestamp);
+    let is_panic = entry.target == PANICS;
+    let mut extra = entry.fields.clone();
+    let backtrace = extra.remove("backtrace");
+    let backtrace = backtrace.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let exception = if is_panic {
+        Some(json!({
+            "type": "panic",
+            "value": text("panic").unwrap_or(&entry.message),
+            "mechanism": { "type": "panic", "handled": false },
+            "stacktrace": { "frames": frames(backtrace) },
+        }))
+    } else {
+        let kind = text("code").unwrap_or(&entry.message);
+        let error = text("cause").or_else(|| text("error"));
+        error.map(|error| json!({ "type": kind, "value": error }))
+    };
+    json!({
+        "event_id": Uuid::simple(id.0).to_string(),
+        "timestamp": at.map_or(0.0, |at| at.timestamp_micros() as f64 / 1e6),
+        "level": if is_panic { "fatal" } else { "error" },
         "platform": "rust",
         "logger": entry.target,
         "server_name": entry.replica,
         "release": to.release,
         "environment": to.environment,
+        "transaction": text("method").zip(text("route")).map(|(method, route)| format!("{method} {route}")),
         "tags": tags,
-        "extra": entry.fields,
-    });
-    if let (Some(method), Some(route)) = (text("method"), text("route")) {
-        event["transaction"] = json!(format!("{method} {route}"));
-    }
-    if entry.target == PANICS {
-        event["level"] = json!("fatal");
-        event["exception"] = json!({ "values": [{
-            "type": "panic",
-            "value": text("panic").unwrap_or(&entry.message),
-            "mechanism": { "type": "panic", "handled": false },
-            "stacktrace": { "frames": frames(text("backtrace").unwrap_or_default()) },
-        }] });
-        if let Some(extra) = event["extra"].as_object_mut() {
-            extra.remove("backtrace");
-        }
-    } else if let Some(error) = text("cause").or_else(|| text("error")) {
-        let kind = text("code").unwrap_or(&entry.message);
-        event["exception"] = json!({ "values": [{ "type": kind, "value": error }] });
-    } else {
-        event["logentry"] = json!({ "formatted": entry.message });
-    }
-    event
+        "extra": extra,
+        "logentry": exception.is_none().then(|| json!({ "formatted": entry.message })),
+        "exception": exception.map(|exception| json!({ "values": [exception] })),
+    })
 }
 
 /// The frames of a backtrace as the standard library writes it, oldest call first.
 fn frames(backtrace: &str) -> Vec<Value> {
-    let mut frames: Vec<Value> = Vec::new();
+    #[derive(Default, serde::Serialize)]
+    struct Frame<'a> {
+        function: &'a str,
+        in_app: bool,
+        filename: Option<&'a str>,
+        lineno: Option<u32>,
+        colno: Option<u32>,
+    }
+    let mut frames: Vec<Frame<'_>> = Vec::new();
     for line in backtrace.lines().map(str::trim) {
         if let Some(place) = line.strip_prefix("at ") {
             let mut parts = place.rsplitn(3, ':');
             let (column, number, file) = (parts.next(), parts.next(), parts.next());
-            if let (Some(frame), Some(file)) = (frames.last_mut(), file) {
-                frame["filename"] = json!(file);
-                frame["lineno"] = json!(number.and_then(|number| number.parse::<u32>().ok()));
-                frame["colno"] = json!(column.and_then(|column| column.parse::<u32>().ok()));
+            if let (Some(frame), Some(_)) = (frames.last_mut(), file) {
+                frame.filename = file;
+                frame.lineno = number.and_then(|number| number.parse().ok());
+                frame.colno = column.and_then(|column| column.parse().ok());
             }
         } else if let Some((number, function)) = line.split_once(": ")
             && number.parse::<u32>().is_ok()
         {
-            let ours = function.trim_start_matches('<').starts_with("loom_");
-            frames.push(json!({ "function": function, "in_app": ours }));
+            let in_app = function.trim_start_matches('<').starts_with("loom_");
+            frames.push(Frame { function, in_app, ..Frame::default() });
         }
     }
     // What panicking itself does stands before the place that panicked.
-    let inside = |frame: &Value| {
-        let function = frame.get("function").and_then(Value::as_str).unwrap_or_default();
-        ["rust_begin_unwind", "core::panicking::panic_fmt"]
-            .iter()
-            .any(|name| function.contains(name))
+    let inside = |frame: &Frame<'_>| {
+        let of_panicking = ["rust_begin_unwind", "core::panicking::panic_fmt"];
+        of_panicking.iter().any(|name| frame.function.contains(name))
     };
     if let Some(last) = frames.iter().rposition(inside) {
         frames.drain(..=last);
     }
     frames.truncate(100);
     frames.reverse();
-    frames
+    frames.iter().filter_map(|frame| serde_json::to_value(frame).ok()).collect()
 }
 
 /// How many events there may still be.

@@ -12,7 +12,7 @@ mod time;
 mod user_agent;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use loom_core::id::{EventId, ProjectId};
+use loom_core::id::ProjectId;
 use serde_json::{Map, Value};
 
 pub(crate) use json::object;
@@ -35,18 +35,16 @@ const PART: usize = 512;
 pub(crate) fn parse(
     payload: &[u8],
     project: ProjectId,
-    id: EventId,
     received_at: DateTime<Utc>,
     drift: TimeDelta,
 ) -> Result<Event, String> {
-    of_value(object(payload)?, project, id, received_at, drift)
+    of_value(object(payload)?, project, received_at, drift)
 }
 
 /// As [`parse`], of what is read already.
 pub(crate) fn of_value(
     raw: Value,
     project: ProjectId,
-    id: EventId,
     received_at: DateTime<Utc>,
     drift: TimeDelta,
 ) -> Result<Event, String> {
@@ -65,7 +63,6 @@ pub(crate) fn of_value(
     let level = level(of, &mut faults);
     let mut event = Event {
         project,
-        id,
         at,
         platform: string(of, "platform", DIST, &mut faults).map(|text| text.to_ascii_lowercase()),
         level,
@@ -89,7 +86,6 @@ pub(crate) fn of_value(
         trace_id: trace_id(of),
         session_id: session_id(of).or_else(|| tagged("session_id").map(ToOwned::to_owned)),
         thread: thread(of, tagged("thread_id").or_else(|| tagged("loom.thread_id"))),
-        sdk: sdk(of),
         missing_files: Vec::new(),
         faults: Vec::new(),
         raw: Value::Null,
@@ -248,13 +244,6 @@ fn thread(of: &Map<String, Value>, tag: Option<&str>) -> Option<uuid::Uuid> {
         .and_then(Value::as_str);
     let id = own.or(tag)?.trim();
     id.strip_prefix("T-").unwrap_or(id).parse().ok()
-}
-
-fn sdk(of: &Map<String, Value>) -> Option<String> {
-    let sdk = of.get("sdk")?;
-    let name = sdk.get("name")?.as_str()?;
-    let version = sdk.get("version").and_then(Value::as_str).unwrap_or_default();
-    Some(read::text(format!("{name}/{version}").trim_end_matches('/'), 128))
 }
 
 /// They stay in the raw form; here only what is wrong with them is said.

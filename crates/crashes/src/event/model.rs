@@ -1,7 +1,7 @@
 //! The parts of an event that processing looks at. Everything else is in the raw form.
 
 use chrono::{DateTime, Utc};
-use loom_core::id::{EventId, ProjectId};
+use loom_core::id::ProjectId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -43,7 +43,6 @@ impl Level {
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub project: ProjectId,
-    pub id: EventId,
     /// By our clock; the time of receipt when it says none that can be.
     pub at: DateTime<Utc>,
     pub platform: Option<String>,
@@ -68,7 +67,6 @@ pub(crate) struct Event {
     pub session_id: Option<String>,
     /// The UUID of a thread of conversations (`thread_id`, `contexts.loom.thread_id` or the tag).
     pub thread: Option<uuid::Uuid>,
-    pub sdk: Option<String>,
     /// Files that symbolication would have needed.
     pub missing_files: Vec<MissingFile>,
     /// What was wrong with what was sent, in words.
@@ -100,8 +98,6 @@ pub(crate) struct Mechanism {
     pub handled: Option<bool>,
     pub synthetic: bool,
     pub is_exception_group: bool,
-    pub exception_id: Option<i64>,
-    pub parent_id: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -53,8 +53,6 @@ fn mechanism(value: &Value, faults: &mut Faults) -> Mechanism {
             handled: read::flag(of, "handled"),
             synthetic: read::flag(of, "synthetic").unwrap_or(false),
             is_exception_group: read::flag(of, "is_exception_group").unwrap_or(false),
-            exception_id: read::integer(of, "exception_id"),
-            parent_id: read::integer(of, "parent_id"),
         },
         Value::String(kind) => {
             Mechanism { kind: Some(read::text(kind, TYPE)), ..Mechanism::default() }

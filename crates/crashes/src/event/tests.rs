@@ -6,14 +6,7 @@ use super::*;
 
 fn read(raw: Value) -> Event {
     let received = "2026-05-01T12:00:00Z".parse().unwrap();
-    of_value(
-        raw,
-        ProjectId(uuid::Uuid::nil()),
-        EventId(uuid::Uuid::nil()),
-        received,
-        TimeDelta::zero(),
-    )
-    .unwrap()
+    of_value(raw, ProjectId(uuid::Uuid::nil()), received, TimeDelta::zero()).unwrap()
 }
 
 fn tag<'a>(event: &'a Event, key: &str) -> Option<&'a str> {

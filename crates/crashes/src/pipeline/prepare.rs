@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use loom_core::{id::EventId, text};
+use loom_core::text;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -95,7 +95,7 @@ pub(super) fn parse(
     let json = decompress(payload).map_err(|error| format!("cannot be decompressed: {error}"))?;
     let around: Surrounding = serde_json::from_value(delivery).unwrap_or_default();
     let drift = around.drift(claimed.received_at);
-    event::parse(&json, claimed.project, EventId(claimed.event), claimed.received_at, drift)
+    event::parse(&json, claimed.project, claimed.received_at, drift)
 }
 
 /// # Errors

@@ -1,5 +1,12 @@
 //! Error tracking, through the whole server.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "clippy knows tests, but not what only tests call"
+)]
+
 mod alerts;
 mod artifacts;
 mod chunks;

@@ -130,10 +130,10 @@ async fn simulate(count: usize, minutes: u64, seed: u64, down: Option<(u64, u64)
 
 #[tokio::test]
 async fn each_lost_run_of_a_fleet_is_found_in_its_minute_and_no_other() {
-    simulate(400, 65, 1, None).await;
+    Box::pin(simulate(400, 65, 1, None)).await;
 }
 
 #[tokio::test]
 async fn a_fleet_raises_no_false_alarm_after_the_server_was_down_for_47_minutes() {
-    simulate(400, 110, 2, Some((33, 80))).await;
+    Box::pin(simulate(400, 110, 2, Some((33, 80)))).await;
 }

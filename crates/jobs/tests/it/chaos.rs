@@ -13,7 +13,11 @@ use loom_db::{Hub, pool::Limits};
 use loom_jobs::{
     CHANNEL, CatchUp, Config, Deps, Job, JobContext, JobError, JobReport, JobScheduler,
 };
-use loom_testkit::{TestDatabase, chaos::Process, eventually};
+use loom_testkit::{
+    TestDatabase,
+    chaos::{Process, is_long},
+    eventually,
+};
 use nix::sys::signal::Signal;
 use rand::{RngExt as _, seq::IndexedRandom as _};
 use sqlx::PgPool;
@@ -28,11 +32,6 @@ const JOBS: [&str; 10] = ["j0", "j1", "j2", "j3", "j4", "j5", "j6", "j7", "j8", 
 const EACH: [&str; 5] = ["j0", "j2", "j4", "j6", "j8"];
 /// Strikes of the clock, and statements on a machine that does much else.
 const TO_NOTICE: Duration = Duration::from_secs(3);
-
-#[expect(clippy::disallowed_methods, reason = "the settings of the test run, not of the server")]
-pub(crate) fn is_long() -> bool {
-    std::env::var("LOOM_CHAOS").is_ok_and(|form| form == "long")
-}
 
 /// What each job does: something that takes a while, and an effect that carries the term.
 async fn work(pool: PgPool, id: &'static str, context: JobContext) -> Result<JobReport, JobError> {

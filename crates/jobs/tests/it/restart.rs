@@ -17,13 +17,13 @@ use loom_db::{
     pool::Limits,
 };
 use loom_jobs::{CHANNEL, CatchUp, Config, Deps, Job, JobReport, JobScheduler};
-use loom_testkit::eventually;
+use loom_testkit::{chaos::is_long, eventually};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::{chaos::is_long, deps, job};
+use crate::{deps, job};
 
 /// How often each slot of each job was run.
 type Ran = Arc<Mutex<BTreeMap<(&'static str, DateTime<Utc>), usize>>>;
