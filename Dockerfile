@@ -17,7 +17,7 @@ FROM debian:bookworm-slim AS base
 # git: repositories are served and maintained with it. ca-certificates: the roots for outgoing TLS.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates git \
+    && apt-get install -y --no-install-recommends ca-certificates git libstdc++6 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --gid 0 --home-dir /var/lib/loom --no-create-home loom \
     && install -d -o loom -g 0 -m 2770 /var/lib/loom

@@ -37,7 +37,7 @@ impl Daily {
         // Unchecked, as all here: what records the checked queries is built of this crate.
         let names: Vec<String> = sqlx::query_scalar(
             "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-              WHERE i.inhparent = to_regclass($1)",
+              WHERE i.inhparent = $1::text::regclass",
         )
         .bind(self.table)
         .fetch_all(db)

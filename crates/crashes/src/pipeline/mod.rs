@@ -10,6 +10,7 @@ pub(crate) mod requeue;
 mod waiting;
 
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -175,6 +176,11 @@ impl Crashes {
 
     /// Processes what was taken, and leaves nothing of it undecided.
     async fn process(&self, claimed: Vec<Claimed>) {
+        // Most often for a file that came late, of which this server may not have heard yet.
+        let again = claimed.iter().filter(|one| one.again).map(|one| one.project);
+        for project in again.collect::<BTreeSet<_>>() {
+            self.symbolicator.uploaded(project);
+        }
         let Ok(prepared) = self.prepare_all(claimed).await else { return };
         let mut batches = vec![prepared];
         while let Some(mut batch) = batches.pop() {
