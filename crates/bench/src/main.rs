@@ -1,5 +1,6 @@
 //! The load bench: what Loom costs, beside the bare minimum.
 
+mod events;
 mod forwarder;
 mod load;
 mod logs;
@@ -41,6 +42,8 @@ enum Command {
     Threads(threads::Options),
     /// Measure sessions of applications: updates, adding them up, reading them
     Sessions(sessions::Options),
+    /// Measure events of applications and pings of jobs
+    Events(events::Options),
     /// The mock upstream alone; prints its address
     Mock {
         #[arg(long, default_value_t = 0)]
@@ -64,6 +67,7 @@ async fn main() -> Result<()> {
         Command::Memory(options) => memory::run(&options).await,
         Command::Threads(options) => threads::run(&options).await,
         Command::Sessions(options) => sessions::run(&options).await,
+        Command::Events(options) => events::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {
             forwarder::serve(listen(port).await?, &upstream).await
