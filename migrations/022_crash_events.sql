@@ -249,8 +249,10 @@ CREATE TABLE crash_feedback (
     name text,
     email text,
     message text NOT NULL,
-    CONSTRAINT crash_feedback_once_key UNIQUE (project_id, event_id, message)
+    CONSTRAINT crash_feedback_message_check CHECK (length(message) <= 4096)
 );
+-- Not the message itself: an index holds no text so long.
+CREATE UNIQUE INDEX crash_feedback_once_key ON crash_feedback (project_id, event_id, md5(message));
 CREATE INDEX crash_feedback_age_idx ON crash_feedback (project_id, received_at);
 
 CREATE INDEX crash_releases_list_idx ON crash_releases (org_id, project_id, created_at DESC, id DESC);

@@ -231,7 +231,9 @@ async fn store<T, W, F>(
                 }
             }
             // No item is at fault when the database is: its parts would each wait as long again.
-            Err(error @ sqlx::Error::Database(_)) if batch.len() > 1 && !is_passing(&error) => {
+            Err(error @ (sqlx::Error::Database(_) | sqlx::Error::Decode(_)))
+                if batch.len() > 1 && !is_passing(&error) =>
+            {
                 let tail = batch.split_off(batch.len() / 2);
                 batches.push(tail);
                 batches.push(batch);

@@ -1,11 +1,12 @@
 //! Check-ins from SDKs, and from our own scheduler.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use loom_core::{
     Result,
+    id::INTERNAL_ORG,
     port::{BoxFuture, CheckInSink, Delivery, OwnRun, Taken},
     text::cut,
 };
@@ -24,6 +25,10 @@ use crate::{
 /// What Sentry takes when nothing is said.
 const MARGIN_MINUTES: f64 = 1.0;
 const MAX_RUNTIME_MINUTES: f64 = 30.0;
+
+/// How often a check-in looks again for the monitor that one beside it may be making, and the pause between.
+const BESIDE: usize = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A `check_in` item, as far as it is ours; SDKs add more.
 #[derive(Deserialize)]
@@ -107,7 +112,16 @@ impl Crons {
             Some(Ok(id)) => RunKey::Given(id),
             Some(Err(_)) => return rejected("`check_in_id` is no UUID"),
         };
-        let Some(monitor) = self.monitor_of(delivery, &slug, item.monitor_config).await? else {
+        let mut found = self.monitor_of(delivery, &slug, item.monitor_config).await?;
+        // Its start, which makes the monitor, may be in a request beside this one.
+        for _ in 0..BESIDE {
+            if found.is_some() || matches!(kind, Kind::Start) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+            found = self.monitor_of(delivery, &slug, None).await?;
+        }
+        let Some(monitor) = found else {
             return rejected(
                 "there is no such monitor, and the check-in does not say what it should be",
             );
@@ -152,8 +166,16 @@ impl Crons {
         config: Option<MonitorConfig>,
     ) -> Result<Option<Arc<Monitor>>> {
         let org = delivery.project.org;
+        let known = self.engine.by_slug(org, slug).await?;
+        // The key in a DSN is public: it speaks for its own project, and never of our own jobs.
+        let is_foreign = |monitor: &Arc<Monitor>| {
+            monitor.project.is_some_and(|project| project != delivery.project.id)
+        };
+        if org == INTERNAL_ORG || known.as_ref().is_some_and(is_foreign) {
+            return Ok(None);
+        }
         let Some(MonitorConfig { schedule: Some(schedule), timezone, .. }) = &config else {
-            return self.engine.by_slug(org, slug).await;
+            return Ok(known);
         };
         let schedule = match schedule {
             ConfigSchedule::Crontab { value } => Schedule::Crontab { expression: value.clone() },
@@ -183,10 +205,7 @@ impl Crons {
         match draft.check(org, project, "sdk", delivery.received_at) {
             Ok((wanted, _)) => Ok(Some(self.upsert(wanted).await?.0)),
             // The check-in counts all the same when the monitor is there.
-            Err(error) => match self.engine.by_slug(org, slug).await? {
-                Some(monitor) => Ok(Some(monitor)),
-                None => Err(error),
-            },
+            Err(error) => known.map(Some).ok_or(error),
         }
     }
 }

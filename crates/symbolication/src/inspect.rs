@@ -14,7 +14,10 @@ use crate::{
 };
 
 /// Sections and sources that unpack to more than this are not read.
-pub(crate) const MAX_UNPACKED: usize = 2 << 30;
+pub(crate) const MAX_UNPACKED: usize = 1 << 30;
+/// How many times its file a section may be, when it is larger than this.
+const MOST_PACKED: usize = 16;
+const LEAST_UNPACKED: usize = 16 << 20;
 /// Objects of a fat file that are looked at.
 const MAX_OBJECTS: usize = 64;
 
@@ -140,9 +143,12 @@ pub fn debug_id_of_build_id(code_id: &str) -> Option<String> {
     Some(DebugId::from_uuid(Uuid::from_bytes_le(bytes)).to_string())
 }
 
-pub(crate) fn options() -> ParseObjectOptions {
+/// Of a file of so many bytes. Sections of programs are packed to a fifth; what is packed far smaller is meant
+/// to fill the memory.
+pub(crate) fn options(len: usize) -> ParseObjectOptions {
     let mut options = ParseObjectOptions::default();
-    options.max_decompressed_section_size = Some(MAX_UNPACKED);
+    let unpacked = len.saturating_mul(MOST_PACKED).clamp(LEAST_UNPACKED, MAX_UNPACKED);
+    options.max_decompressed_section_size = Some(unpacked);
     options.max_decompressed_embedded_source_size = Some(crate::bundle::MAX_ENTRY as usize);
     options.max_inline_depth = Some(256);
     options
@@ -155,8 +161,8 @@ fn inspect_bytes(data: &[u8]) -> Result<Vec<ObjectInfo>, Malformed> {
     match Archive::peek(data) {
         FileFormat::Unknown => of_mapping(data),
         _ => {
-            let archive =
-                Archive::parse_with_opts(data, options()).map_err(|e| Malformed::from_error(&e))?;
+            let archive = Archive::parse_with_opts(data, options(data.len()))
+                .map_err(|e| Malformed::from_error(&e))?;
             let mut objects = Vec::new();
             for object in archive.objects().take(MAX_OBJECTS) {
                 objects.push(of_object(&object.map_err(|e| Malformed::from_error(&e))?));

@@ -43,8 +43,8 @@ pub(crate) fn open(path: &Path, limit: u64) -> Result<ByteView<'static>, Failure
 
 /// The object of a file that a module is an image of.
 pub(crate) fn pick<'d>(data: &'d [u8], debug_id: Option<&str>) -> Result<Object<'d>, Malformed> {
-    let archive =
-        Archive::parse_with_opts(data, options()).map_err(|e| Malformed::from_error(&e))?;
+    let archive = Archive::parse_with_opts(data, options(data.len()))
+        .map_err(|e| Malformed::from_error(&e))?;
     let wanted: Option<DebugId> = debug_id.and_then(|id| id.parse().ok());
     let mut best = None;
     for object in archive.objects() {

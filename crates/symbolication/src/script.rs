@@ -11,6 +11,8 @@ use crate::{
 
 /// Scripts and maps may be this large.
 pub(crate) const MAX_FILE: u64 = 256 << 20;
+/// Places of a map.
+const MOST_PLACES: usize = 10_000_000;
 /// Maps within scripts.
 const MAX_INLINE: usize = 64 << 20;
 
@@ -31,6 +33,10 @@ enum Decoded {
 
 impl ScriptMap {
     pub(crate) fn parse(content: &[u8], file: String) -> Result<Self, Malformed> {
+        // Each is some forty bytes of memory, and may be two of the file.
+        if memchr::memchr_iter(b',', content).take(MOST_PLACES + 1).count() > MOST_PLACES {
+            return Err(Malformed::new(format_args!("the map has more than {MOST_PLACES} places")));
+        }
         let decoded = sourcemap::decode_slice(content).map_err(|e| Malformed::from_error(&e))?;
         Self::of(decoded, file, content.len())
     }

@@ -8,7 +8,7 @@ use loom_core::{
     Error, Json, Path, Principal, Query, Result,
     authorize::{Action as Act, authorize},
     error::Problem,
-    id::{AlertRuleId, DeliveryId},
+    id::{AlertRuleId, DeliveryId, OrgId, ProjectId},
     page::{PageQuery, cut},
     principal::{RequestInfo, Scope},
 };
@@ -328,6 +328,21 @@ pub(crate) async fn list_crash_alert_deliveries(
 }
 
 impl Crashes {
+    /// The webhooks of a project's rules are called no more.
+    pub(crate) async fn drop_hooks(
+        &self,
+        db: &mut PgConnection,
+        org: OrgId,
+        project: ProjectId,
+    ) -> Result<()> {
+        for rule in store::list(db, org, project).await? {
+            for hook in rule.actions.iter().filter_map(CrashAlertAction::webhook) {
+                self.deps.notify.drop_hook(db, org, hook).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the webhooks that are new, keeps those that are named, and drops the others; gives the
     /// secrets of the new ones.
     async fn set_actions(

@@ -224,7 +224,7 @@ pub(super) async fn issue(db: &mut PgConnection, org: OrgId, id: IssueId) -> Res
     let row = sqlx::query!(
         "SELECT p.short_prefix, p.name, i.number, i.title, i.culprit, i.level, i.event_count, i.user_count, i.last_release
            FROM crash_issues i JOIN crash_projects p ON p.org_id = i.org_id AND p.id = i.project_id
-          WHERE i.org_id = $1 AND i.id = $2 AND p.deleted_at IS NULL",
+          WHERE i.org_id = $1 AND i.id = $2 AND i.status <> 'ignored' AND p.deleted_at IS NULL",
         org.0,
         id.0
     )

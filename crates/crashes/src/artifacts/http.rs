@@ -339,6 +339,7 @@ pub(crate) async fn delete_artifact(
     if !store::delete(&crashes.deps.pool, principal.org, project.id, id).await? {
         return Err(not_found());
     }
+    crashes.announcer.say(format!("artifacts {}", project.id));
     let details = json!({"project": project.slug});
     let target = id.to_string();
     crashes.deps.audit.done(&principal, &info, "crash_artifact.delete", target, details).await?;

@@ -123,9 +123,19 @@ impl Objects {
     /// Removes what may be there, or not.
     pub(crate) async fn remove(&self, location: &str) -> Result<()> {
         match self.store().await?.delete(&Path::from(location)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(missing(error)),
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(missing(error)),
         }
+        // What a server that was killed had staged. Names are used once: it is always the first.
+        if let Some(staged) = self.here(&format!("{location}#1")) {
+            match tokio::fs::remove_file(staged).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::internal(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 

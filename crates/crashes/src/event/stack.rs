@@ -10,6 +10,8 @@ use super::{
 const MOST_EXCEPTIONS: usize = 50;
 const MOST_THREADS: usize = 256;
 const MOST_FRAMES: usize = 250;
+/// Of all exceptions, and of all threads, together.
+const MOST_OF_ALL: usize = 12_500;
 /// So many of those are the oldest calls.
 const OLDEST: usize = 50;
 const MOST_IMAGES: usize = 2_000;
@@ -26,10 +28,16 @@ pub(super) fn exceptions(event: &Map<String, Value>, faults: &mut Faults) -> Vec
         if event.contains_key("exception") { "exception" } else { "sentry.interfaces.Exception" };
     let found = read::values(event, name, faults);
     let found = read::ends(found, MOST_EXCEPTIONS, 10, "exception", faults);
-    found.into_iter().map(|exception| one_exception(exception, faults)).collect()
+    let most = share(found.len());
+    found.into_iter().map(|exception| one_exception(exception, most, faults)).collect()
 }
 
-fn one_exception(of: &Map<String, Value>, faults: &mut Faults) -> Exception {
+/// The frames that each of so many stacks may have.
+fn share(stacks: usize) -> usize {
+    MOST_FRAMES.min(MOST_OF_ALL / stacks.max(1))
+}
+
+fn one_exception(of: &Map<String, Value>, most: usize, faults: &mut Faults) -> Exception {
     let value = match of.get("value") {
         Some(value @ (Value::Array(_) | Value::Object(_))) => {
             Some(read::text(&value.to_string(), VALUE))
@@ -42,7 +50,7 @@ fn one_exception(of: &Map<String, Value>, faults: &mut Faults) -> Exception {
         module: read::string(of, "module", NAME, faults),
         thread_id: read::string(of, "thread_id", TYPE, faults),
         mechanism: of.get("mechanism").map(|value| mechanism(value, faults)).unwrap_or_default(),
-        frames: frames(of, faults),
+        frames: frames(of, most, faults),
     }
 }
 
@@ -74,6 +82,7 @@ pub(super) fn threads(event: &Map<String, Value>, faults: &mut Faults) -> Vec<Th
         });
     }
     let found = read::ends(found, MOST_THREADS, MOST_THREADS, "threads", faults);
+    let most = share(found.len());
     let mut threads: Vec<_> = found
         .into_iter()
         .map(|of| Thread {
@@ -81,18 +90,18 @@ pub(super) fn threads(event: &Map<String, Value>, faults: &mut Faults) -> Vec<Th
             name: read::string(of, "name", TYPE, faults),
             crashed: read::flag(of, "crashed").unwrap_or(false),
             current: read::flag(of, "current").unwrap_or(false),
-            frames: frames(of, faults),
+            frames: frames(of, most, faults),
         })
         .collect();
     // As old SDKs do with a message's stack.
     if threads.is_empty() && event.get("stacktrace").is_some_and(Value::is_object) {
-        let frames = frames(event, faults);
+        let frames = frames(event, MOST_FRAMES, faults);
         threads.push(Thread { current: true, frames, ..Thread::default() });
     }
     threads
 }
 
-fn frames(of: &Map<String, Value>, faults: &mut Faults) -> Vec<Frame> {
+fn frames(of: &Map<String, Value>, most: usize, faults: &mut Faults) -> Vec<Frame> {
     let list = match of.get("stacktrace") {
         Some(Value::Object(stack)) => stack.get("frames"),
         Some(list @ Value::Array(_)) => Some(list),
@@ -106,7 +115,7 @@ fn frames(of: &Map<String, Value>, faults: &mut Faults) -> Vec<Frame> {
             Vec::new()
         }
     };
-    let found = read::ends(found, MOST_FRAMES, OLDEST, "frames", faults);
+    let found = read::ends(found, most, OLDEST.min(most / 4), "frames", faults);
     found.into_iter().map(|frame| one_frame(frame, faults)).collect()
 }
 

@@ -179,3 +179,15 @@ fn the_thread_session_and_trace_are_found() {
     assert_eq!(event.session_id.as_deref(), Some("s1"));
     assert_eq!(event.trace_id.as_deref(), Some("771a43a4192642f0b136d5159a501700"));
 }
+
+#[test]
+fn all_stacks_together_are_bounded() {
+    let frames: Vec<_> = (0..400).map(|n| json!({"function": format!("f{n}")})).collect();
+    let threads: Vec<_> = (0..300)
+        .map(|n| json!({"id": n, "frames": [], "stacktrace": {"frames": frames}}))
+        .collect();
+    let event = read(json!({"threads": threads}));
+    let all: usize = event.threads.iter().map(|thread| thread.frames.len()).sum();
+    assert_eq!(event.threads.len(), 256);
+    assert!((10_000..=12_500).contains(&all), "{all}");
+}

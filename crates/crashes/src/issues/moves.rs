@@ -84,6 +84,12 @@ async fn batch(pool: &PgPool, one: &Move) -> Result<u64> {
                      DELETE FROM crash_raw r USING due
                       WHERE r.org_id = $1 AND r.project_id = due.project_id AND r.event_id = due.event_id
                         AND r.received_at = due.received_at
+                 ), files AS (
+                     DELETE FROM crash_attachments a USING due
+                      WHERE a.org_id = $1 AND a.project_id = due.project_id AND a.event_id = due.event_id
+                 ), said AS (
+                     DELETE FROM crash_feedback f USING due
+                      WHERE f.org_id = $1 AND f.project_id = due.project_id AND f.event_id = due.event_id
                  )
                  DELETE FROM crash_events e USING due
                   WHERE e.org_id = $1 AND e.project_id = $5 AND e.event_id = due.event_id

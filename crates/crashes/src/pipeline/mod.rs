@@ -48,6 +48,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const OVERDUE: Duration = Duration::from_secs(2);
 /// An event that could not be processed so often is put aside.
 const MAX_ATTEMPTS: i32 = 5;
+/// Events of a batch that are taken apart together.
+const PARSED: usize = 8;
 /// Events of a batch that wait for symbols at once.
 const SYMBOLICATED: usize = 8;
 /// New events of a batch that watchers are told of; of new and returned issues they always are.
@@ -80,6 +82,17 @@ impl Pipeline {
     pub(crate) fn wake(&self) {
         self.bell.notify_one();
     }
+}
+
+/// What was taken from the queue, with its payload and what surrounded it.
+type Stored = (Claimed, Vec<u8>, serde_json::Value);
+
+fn parse_all(stored: Vec<Stored>) -> Vec<(Claimed, Result<Event, String>)> {
+    let parse = |(claimed, payload, delivery): Stored| {
+        let event = catch_unwind(AssertUnwindSafe(|| prepare::parse(&claimed, &payload, delivery)));
+        (claimed, event.unwrap_or_else(|_| Err("reading it panicked".to_owned())))
+    };
+    stored.into_iter().map(parse).collect()
 }
 
 impl Crashes {
@@ -245,21 +258,21 @@ impl Crashes {
                 None => gone.push(claimed.queue_id),
             }
         }
-        let parsed = tokio::task::spawn_blocking(move || {
-            stored
-                .into_iter()
-                .map(|(claimed, payload, delivery)| {
-                    let event = catch_unwind(AssertUnwindSafe(|| {
-                        prepare::parse(&claimed, &payload, delivery)
-                    }));
-                    (claimed, event.unwrap_or_else(|_| Err("reading it panicked".to_owned())))
-                })
-                .collect::<Vec<_>>()
-        });
-        let parsed = parsed.await.unwrap_or_default();
-        let mut prepared = stream::iter(parsed)
+        // Few at a time: an event that is taken apart may be a hundred times as large as what was sent.
+        let mut pieces = Vec::new();
+        while !stored.is_empty() {
+            let rest = stored.split_off(stored.len().min(PARSED));
+            pieces.push(std::mem::replace(&mut stored, rest));
+        }
+        let prepared = stream::iter(pieces)
+            .then(|piece| async move {
+                let parsed = tokio::task::spawn_blocking(move || parse_all(piece));
+                stream::iter(parsed.await.unwrap_or_default())
+            })
+            .flatten()
             .map(|(claimed, event)| self.prepare_one(claimed, event))
             .buffered(SYMBOLICATED);
+        let mut prepared = std::pin::pin!(prepared);
         let mut done = Vec::new();
         while let Some(result) = prepared.next().await {
             match result {

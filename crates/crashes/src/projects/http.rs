@@ -161,12 +161,13 @@ pub(crate) async fn delete_crash_project(
 ) -> Result<StatusCode> {
     authorize(&principal, Action::ManageOrg(Scope::CrashesWrite))?;
     let project = crashes.project(&principal, &named).await?;
-    let mut db = crashes.deps.pool.acquire().await?;
+    let mut db = loom_db::begin(&crashes.deps.pool).await?;
     let now = crashes.deps.clock.now();
     if !store::delete(&mut db, principal.org, project.id, now).await? {
         return Err(not_found());
     }
-    drop(db);
+    crashes.drop_hooks(&mut db, principal.org, project.id).await?;
+    db.commit().await?;
     crashes.project_changed(project.id);
     let details = json!({"slug": project.slug});
     let target = project.id.to_string();

@@ -191,7 +191,7 @@ pub(crate) async fn create_alert(
     info: RequestInfo,
     Json(new): Json<NewAlert>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<AppSessionAlert>)> {
-    authorize(&principal, Action::Use(Scope::SessionsWrite))?;
+    authorize(&principal, Action::ManageOrg(Scope::SessionsWrite))?;
     let project = sessions.project(&principal, &new.project_id).await?;
     let now = sessions.now();
     let by_default = if new.kind == Kind::Regression { 95.0 } else { 99.0 };
@@ -287,7 +287,7 @@ pub(crate) async fn change_alert(
     Path(id): Path<AlertRuleId>,
     Json(change): Json<AlertChange>,
 ) -> Result<Json<AppSessionAlert>> {
-    authorize(&principal, Action::Use(Scope::SessionsWrite))?;
+    authorize(&principal, Action::ManageOrg(Scope::SessionsWrite))?;
     let mut tx = loom_db::begin(&sessions.deps.pool).await?;
     let mut alert = alerts::find(&mut tx, principal.org, id).await?.ok_or_else(not_found)?;
     alert.name = change.name.unwrap_or(alert.name);
@@ -344,7 +344,7 @@ pub(crate) async fn delete_alert(
     info: RequestInfo,
     Path(id): Path<AlertRuleId>,
 ) -> Result<StatusCode> {
-    authorize(&principal, Action::Use(Scope::SessionsWrite))?;
+    authorize(&principal, Action::ManageOrg(Scope::SessionsWrite))?;
     let mut tx = loom_db::begin(&sessions.deps.pool).await?;
     let alert = alerts::find(&mut tx, principal.org, id).await?.ok_or_else(not_found)?;
     alerts::delete(&mut tx, principal.org, id).await?;

@@ -100,6 +100,11 @@ async fn place(
     }) {
         return Err(Failure::Moved);
     }
+    // A hash that was taken out of an issue meanwhile leads elsewhere. (Folded ones lead nowhere.)
+    let now_known = issues::of_hashes(tx, &all).await?;
+    if now_known.iter().any(|(key, id)| known.get(key) != Some(id)) {
+        return Err(Failure::Moved);
+    }
     let sorted = state::in_order(&all, &places);
     let releases = state::releases(tx, &sorted, &locked).await?;
     let mut outcomes = Vec::new();
@@ -150,7 +155,9 @@ async fn place(
     for outcome in outcomes.iter().filter(|outcome| outcome.is_regression) {
         let release = all
             .iter()
-            .find(|event| event.claimed.event == outcome.event.0)
+            .find(|event| {
+                event.claimed.event == outcome.event.0 && event.claimed.project == outcome.project
+            })
             .and_then(|event| event.release.as_deref());
         let details = serde_json::json!({ "release": release, "event_id": outcome.event });
         record_activity(tx, outcome.org, &[outcome.issue.0], None, "regressed", &details, now)
