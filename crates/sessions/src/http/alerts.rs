@@ -178,7 +178,7 @@ pub(crate) async fn list_alerts(
     responses(
         (status = 201, body = AppSessionAlert),
         (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "`sessions:write` is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Only admins of the organisation, with `sessions:write`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such project", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`too_many_alerts` or `too_many_webhooks`", body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
@@ -274,7 +274,7 @@ pub(crate) async fn get_alert(
     responses(
         (status = 200, body = AppSessionAlert),
         (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "`sessions:write` is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Only admins of the organisation, with `sessions:write`", body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
     ),
@@ -333,7 +333,7 @@ pub(crate) async fn change_alert(
     responses(
         (status = 204),
         (status = 401, body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "`sessions:write` is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Only admins of the organisation, with `sessions:write`", body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = [])),
