@@ -23,6 +23,9 @@ pub(crate) struct Lease {
     since: Mutex<Instant>,
 }
 
+/// Of the error of a run that another may have taken over.
+pub(crate) const RUN_LOST: &str = "run_lost";
+
 impl Lease {
     /// `since` is from before it was asked for.
     pub(crate) fn new(pool: PgPool, run: RunId, length: Duration, since: Instant) -> Self {
@@ -94,9 +97,8 @@ impl Lease {
 
     /// Renews the lease, or says that the run is ours no longer.
     pub(crate) async fn fence(&self) -> Result<()> {
-        let lost = || {
-            Error::conflict("run_lost", "the lease of this run has ended; another may have begun")
-        };
+        let lost =
+            || Error::conflict(RUN_LOST, "the lease of this run has ended; another may have begun");
         if Instant::now() >= self.trusted_until() {
             return Err(lost());
         }

@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     alert::Turn,
-    lease::Lease,
+    lease::{Lease, RUN_LOST},
     model::{Job, JobContext, JobError, JobReport, RunOutcome, RunStatus},
     retry,
     schedule::Schedule,
@@ -95,6 +95,10 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
             task.abort();
             let _ = timeout(DROP_WITHIN, &mut task).await;
         }
+    }
+    // A body that is refused at the fence did not fail: it hung, and another goes on with it.
+    if matches!(&ending, Ending::Done(Ok(Err(error))) if error.error().code() == RUN_LOST) {
+        ending = Ending::LeaseLost;
     }
     let pause = match &ending {
         Ending::Done(Ok(Err(JobError::Retry(error)))) if !was_told_to_stop => {
