@@ -383,7 +383,9 @@ impl Member {
         let mut state = self.state();
         state.disabled = disabled;
         state.by_admin = by_admin;
-        state.cooling_until = cooling_until;
+        // It only grows until the row has another version, which is another member; a row that was read
+        // just before the last change was written says less.
+        state.cooling_until = state.cooling_until.max(cooling_until);
         let known = state.last_error.as_ref().map(|(_, at)| *at);
         if last_error.as_ref().map(|(_, at)| *at) > known {
             state.last_error = last_error;
