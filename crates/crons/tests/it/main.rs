@@ -14,6 +14,7 @@ mod checkins;
 mod detection;
 mod fleet;
 mod monitors;
+mod outages;
 mod own;
 mod pings;
 mod replicas;
