@@ -1,6 +1,9 @@
 //! Runs that were not told of: those that did not begin, and those that were not heard of again. Each in time
 //! that grows with what is due, and once however many servers look.
 
+#[cfg(test)]
+mod model;
+
 use std::{collections::HashMap, sync::Arc};
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};

@@ -18,5 +18,7 @@ mod outages;
 mod own;
 mod pings;
 mod replicas;
+mod sdk;
+mod sentry_cli;
 mod support;
 mod watch;
