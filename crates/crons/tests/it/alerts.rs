@@ -186,3 +186,23 @@ async fn what_opened_and_was_told_to_nobody_before_a_pause_is_told_after_it() {
     minutes(&app, 1).await;
     assert_eq!(queued(&app, "cron.failing").await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incident_becomes_an_issue_of_the_monitors_project_once() {
+    let (app, ada, shop) = crate::sdk::shop().await;
+    let of_shop = json!({"project_id": shop["slug"]});
+    let path = ping_path(&monitor(&ada, "backup", of_shop).await);
+    ping(&app, &format!("{path}/fail")).await.expect(200);
+    for _ in 0..2 {
+        app.running.features.jobs.run_now("cron-missed").await.unwrap();
+    }
+    let place = format!("/api/crash/projects/{}/issues", shop["slug"].as_str().unwrap());
+    let issues = eventually(async || {
+        let issues = ada.get(&place).await.expect(200).json()["issues"].clone();
+        issues.as_array().is_some_and(|issues| !issues.is_empty()).then_some(issues)
+    })
+    .await;
+    assert_eq!(issues.as_array().unwrap().len(), 1);
+    assert!(issues[0]["title"].as_str().unwrap().contains("Cron: backup failed"), "{issues}");
+    assert_eq!(issues[0]["event_count"], 1);
+}
