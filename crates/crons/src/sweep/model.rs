@@ -2,6 +2,11 @@
 //! server is down for a while. When runs are due is worked out here from the clock on the wall, by none of our
 //! own schedules. `LOOM_TEST_FLEET=100000` makes it as large.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "how large the fleet is, the one who runs the test says"
+)]
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{LocalResult, NaiveDate, TimeZone, Timelike};

@@ -31,7 +31,7 @@ async fn a_restart_of_a_minute_raises_no_false_alarm_and_is_shown() {
         ping(&app, &path).await.expect(200);
     }
     // The run of this minute finds nobody.
-    let (app, ada) = down_for(app, &ada, 79).await;
+    let (app, ada) = Box::pin(down_for(app, &ada, 79)).await;
     sweep(&app).await;
     for _ in 0..4 {
         app.clock.advance(Duration::from_secs(41));
@@ -74,7 +74,7 @@ async fn an_end_that_was_told_again_after_an_outage_is_not_too_late() {
     let (app, ada) = world().await;
     let path = ping_path(&monitor(&ada, "backup", json!({"max_runtime_minutes": 1})).await);
     ping(&app, &format!("{path}/start?rid={RID}")).await.expect(200);
-    let (app, ada) = down_for(app, &ada, 90).await;
+    let (app, ada) = Box::pin(down_for(app, &ada, 90)).await;
     // Before anybody looks.
     ping(&app, &format!("{path}?rid={RID}")).await.expect(200);
     assert_eq!(statuses(&ada, "backup").await, ["ok"]);
