@@ -65,6 +65,26 @@ impl OrgDirectory for Auth {
             .await?)
         })
     }
+
+    fn members_among<'a>(
+        &'a self,
+        org: OrgId,
+        emails: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async move {
+            Ok(sqlx::query_scalar!(
+                r#"SELECT e.email AS "email!" FROM UNNEST($2::text[]) WITH ORDINALITY AS e (email, place)
+                  WHERE EXISTS (SELECT FROM organisation_members m JOIN users u ON u.id = m.user_id
+                                 WHERE m.org_id = $1 AND u.disabled_at IS NULL
+                                   AND lower(u.email) = lower(e.email))
+                  ORDER BY e.place"#,
+                org.0,
+                emails
+            )
+            .fetch_all(&self.pool)
+            .await?)
+        })
+    }
 }
 
 impl KeyBudgets for Auth {

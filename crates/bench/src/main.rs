@@ -1,5 +1,6 @@
 //! The load bench: what Loom costs, beside the bare minimum.
 
+mod crons;
 mod events;
 mod forwarder;
 mod load;
@@ -42,6 +43,8 @@ enum Command {
     Threads(threads::Options),
     /// Measure sessions of applications: updates, adding them up, reading them
     Sessions(sessions::Options),
+    /// Measure the look for runs of jobs that did not come
+    Crons(crons::Options),
     /// Measure events of applications and pings of jobs
     Events(events::Options),
     /// The mock upstream alone; prints its address
@@ -67,6 +70,7 @@ async fn main() -> Result<()> {
         Command::Memory(options) => memory::run(&options).await,
         Command::Threads(options) => threads::run(&options).await,
         Command::Sessions(options) => sessions::run(&options).await,
+        Command::Crons(options) => crons::run(&options).await,
         Command::Events(options) => events::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {

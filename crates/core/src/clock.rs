@@ -27,6 +27,11 @@ impl Clock {
         Self(Some(Arc::new(AtomicI64::new(start.timestamp_micros()))))
     }
 
+    /// Does it stand still until somebody moves it?
+    pub fn is_manual(&self) -> bool {
+        self.0.is_some()
+    }
+
     #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
     pub fn now(&self) -> DateTime<Utc> {
         match &self.0 {

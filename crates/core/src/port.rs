@@ -118,6 +118,16 @@ pub trait OrgDirectory: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<String>>> {
         Box::pin(async { Ok(Vec::new()) })
     }
+
+    /// Of these e-mail addresses those of its members who may sign in, as they are given; whether a letter is
+    /// large makes no difference.
+    fn members_among<'a>(
+        &'a self,
+        _org: OrgId,
+        _emails: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 /// What a weaver may do, and until when.

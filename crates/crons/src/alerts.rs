@@ -9,7 +9,7 @@ use loom_core::{
 use loom_notify::{Call, Mail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use utoipa::ToSchema;
 
 use crate::{
@@ -25,6 +25,12 @@ const FAILING: &str = "cron.failing";
 const RECOVERED: &str = "cron.recovered";
 /// A muted incident is looked at again after this.
 const MUTED: TimeDelta = TimeDelta::minutes(1);
+/// And one whose mail there is no room for.
+const NO_ROOM: TimeDelta = TimeDelta::minutes(5);
+/// What fails again so soon after it was well is told of when that time is over, if it still lasts.
+const FLAPPING: TimeDelta = TimeDelta::minutes(5);
+/// Incidents that opened longer ago were none of a monitor that flaps.
+const FLAPPED: TimeDelta = TimeDelta::hours(1);
 
 /// How alerts of a monitor go out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -93,7 +99,13 @@ impl Engine {
                     opened_at: now,
                     told: 0,
                 };
-                self.tell(db, monitor, &open, now).await?;
+                let org = monitor.org;
+                let well_since =
+                    store::incidents::recovered_at(db, org, &change.place, now - FLAPPED).await?;
+                match well_since.map(|at| at + FLAPPING).filter(|until| *until > now) {
+                    Some(until) => store::incidents::tell_later(db, id, Some(until)).await?,
+                    None => self.tell(db, monitor, &open, now).await?,
+                }
                 metrics::counter!("loom_cron_incidents_total").increment(1);
                 Ok(Told::turned(change, "monitor.failing", id))
             }
@@ -137,7 +149,9 @@ impl Engine {
             url = self.link(monitor),
         );
         let data = data(monitor, open, None);
-        self.send(db, monitor, FAILING, &line(&subject), &text, &data).await?;
+        if !self.send(db, monitor, FAILING, &line(&subject), &text, &data).await? {
+            return store::incidents::tell_later(db, open.id, Some(now + NO_ROOM)).await;
+        }
         let again =
             monitor.alerts.reminder_minutes.map(|minutes| TimeDelta::minutes(minutes.into()));
         store::incidents::told(db, open.id, now, again.map(|after| now + after)).await
@@ -159,14 +173,15 @@ impl Engine {
             self.link(monitor),
         );
         let data = data(monitor, open, Some(now));
-        self.send(db, monitor, RECOVERED, &line(&subject), &text, &data).await
+        self.send(db, monitor, RECOVERED, &line(&subject), &text, &data).await.map(|_| ())
     }
 
     fn link(&self, monitor: &Monitor) -> String {
         format!("{}/api/crons/monitors/{}?org={}", self.base_url, monitor.slug, monitor.org)
     }
 
-    /// By every way that is set. What one of them does not take must not undo what the alert is about.
+    /// By every way that is set. What one of them does not take must not undo what the alert is about. False:
+    /// there is no room for its mails, and nothing was sent.
     async fn send(
         &self,
         db: &mut PgConnection,
@@ -175,7 +190,7 @@ impl Engine {
         subject: &str,
         text: &str,
         data: &Value,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let passing = |sent: Result<()>| match sent {
             Err(error) if error.status().is_server_error() => Err(error),
             Err(error) => {
@@ -184,24 +199,38 @@ impl Engine {
             }
             Ok(()) => Ok(()),
         };
-        for to in &monitor.alerts.emails {
+        let addresses = &monitor.alerts.emails;
+        let mut all = db.begin().await?;
+        for to in loom_notify::recipients(self.orgs.as_ref(), monitor.org, addresses).await? {
             let mail = Mail {
                 kind,
-                to: to.clone(),
+                to,
                 subject: subject.to_owned(),
                 text: text.to_owned(),
                 html: None,
                 expires_at: None,
             };
-            passing(self.notify.mail(db, &mail).await)?;
+            match self.notify.mail_of(&mut all, monitor.org, &mail).await {
+                // All of them, or none yet: nobody is told twice.
+                Err(error)
+                    if error.retry_after_secs().is_some() && !error.status().is_server_error() =>
+                {
+                    tracing::warn!(kind, monitor = %monitor.id, %error, "an alert is told of later");
+                    all.rollback().await?;
+                    return Ok(false);
+                }
+                queued => passing(queued.map(|_| ()))?,
+            }
         }
+        all.commit().await?;
         if let Some(receiver) = &monitor.alerts.webhook {
             let what = (kind, subject);
             let call = Call::Event(data);
             let called = self.notify.call_hook(db, monitor.org, receiver.id, what, call).await;
             passing(called.map(|_| ()))?;
         }
-        passing(self.notify.webhook(db, Some(monitor.org), kind, data).await.map(|_| ()))
+        passing(self.notify.webhook(db, Some(monitor.org), kind, data).await.map(|_| ()))?;
+        Ok(true)
     }
 
     /// Hands incidents over to the projects that want them as issues. At least once, under one id: the

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use loom_core::{
     Clock, Result,
     id::{MonitorId, OrgId, ProjectId},
-    port::{EventSink, ProjectDirectory},
+    port::{EventSink, OrgDirectory, ProjectDirectory},
 };
 use loom_db::Announcer;
 use loom_notify::Notify;
@@ -16,8 +16,10 @@ use uuid::Uuid;
 
 use crate::{
     model::Monitor,
+    presence::Presence,
     report::{Report, RunKey},
     store,
+    sweep::OLD,
     work::{Place, Work},
 };
 
@@ -34,7 +36,9 @@ pub(crate) struct Engine {
     pub(crate) announcer: Announcer,
     pub(crate) events: Arc<dyn EventSink>,
     pub(crate) projects: Arc<dyn ProjectDirectory>,
+    pub(crate) orgs: Arc<dyn OrgDirectory>,
     pub(crate) base_url: String,
+    pub(crate) presence: Presence,
     /// Monitors by the secret of their ping URL.
     by_ping_key: Cache<Uuid, Arc<Monitor>>,
     /// And by organisation and slug.
@@ -60,7 +64,9 @@ impl Engine {
             announcer,
             events: Arc::clone(&deps.events),
             projects: Arc::clone(&deps.projects),
+            orgs: Arc::clone(&deps.orgs),
             base_url,
+            presence: Presence::default(),
             by_ping_key: cache(),
             by_slug: cache(),
             keys: cache(),
@@ -142,14 +148,30 @@ impl Engine {
     }
 
     async fn write_reports(&self, reports: &[Report]) -> Result<()> {
+        // One that is tried again may have been committed, and only the word of it lost.
+        let before = reports.iter().map(|report| report.fate.transaction()).max();
+        if let Some(before) = before.filter(|before| *before > 0)
+            && store::states::is_committed(&self.pool, before).await?
+        {
+            self.notify.wake();
+            return Ok(());
+        }
+        self.be_there().await?;
         let now = self.clock.now();
         let mut tx = loom_db::begin(&self.pool).await?;
+        let transaction = store::states::transaction(&mut tx).await?;
+        for report in reports {
+            report.fate.write_in(transaction);
+        }
         let mut work = Work::new(now);
         let places: HashSet<Place> =
             reports.iter().map(|r| (r.monitor.id, r.environment.clone())).collect();
         let mut places: Vec<Place> = places.into_iter().collect();
         places.sort();
         self.take_hold(&mut tx, &mut work, &places, reports).await?;
+        if work.is_any_overdue(reports) {
+            work.gaps = store::sweeps::gaps(&mut tx, now - OLD).await?;
+        }
         for report in reports {
             work.apply(report);
         }

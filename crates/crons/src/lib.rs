@@ -14,6 +14,7 @@ mod monitors;
 mod mute;
 mod own;
 mod ping;
+mod presence;
 mod report;
 mod schedule;
 mod sink;
@@ -83,6 +84,8 @@ pub struct Inner {
     seats: stream::Seats,
     badges: badge::Badges,
     leaving: CancellationToken,
+    /// Nothing more is taken.
+    gone: CancellationToken,
 }
 
 impl std::ops::Deref for Crons {
@@ -107,12 +110,15 @@ impl Crons {
             seats: stream::Seats::default(),
             badges: badge::Badges::new(),
             leaving,
+            gone: CancellationToken::new(),
         }))
     }
 
     /// Begins to take reports, and to hear what other replicas say of monitors.
     pub fn start(&self) {
         self.engine.announcer.start();
+        let (engine, gone) = (Arc::clone(&self.engine), self.gone.clone());
+        tokio::spawn(async move { engine.keep_beating(gone).await });
         let engine = Arc::clone(&self.engine);
         let writer = Writer::start("crons", Limits::default(), move |batch| {
             let engine = Arc::clone(&engine);
@@ -164,6 +170,7 @@ impl Crons {
 
     pub async fn close(&self) {
         self.leaving.cancel();
+        self.gone.cancel();
         self.own.close().await;
         if let Some(writer) = self.writer.get() {
             writer.close().await;

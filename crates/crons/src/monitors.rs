@@ -75,10 +75,10 @@ impl Crons {
     }
 
     /// The one of this slug, as `wanted` says it is to be: made, or changed when it differs in what `wanted`
-    /// says. For what configures itself.
+    /// says. For what configures itself: what somebody else made stays as it is, whoever reports of it.
     pub(crate) async fn upsert(&self, wanted: Monitor) -> Result<(Arc<Monitor>, bool)> {
         if let Some(known) = self.engine.by_slug(wanted.org, &wanted.slug).await?
-            && is_same(&known, &wanted)
+            && (known.made_by != wanted.made_by || is_same(&known, &wanted))
         {
             return Ok((known, false));
         }
@@ -92,7 +92,7 @@ impl Crons {
             found = store::monitors::lock(&mut tx, org, &slug).await?;
         }
         let Some(mut monitor) = found else { return Err(Error::not_found("monitor")) };
-        if !made && !is_same(&monitor, &wanted) {
+        if !made && monitor.made_by == wanted.made_by && !is_same(&monitor, &wanted) {
             let waits_anew =
                 monitor.schedule != wanted.schedule || monitor.timezone != wanted.timezone;
             take_over(&mut monitor, wanted, now);

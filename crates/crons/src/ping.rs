@@ -44,8 +44,11 @@ struct PingQuery {
 pub(crate) fn routes(crons: &Crons) -> Router {
     Router::new()
         .route("/ping/{key}", any(by_key))
+        .route("/ping/{key}/", any(by_key))
         .route("/ping/{key}/{second}", any(by_two))
+        .route("/ping/{key}/{second}/", any(by_two))
         .route("/ping/{key}/{second}/{action}", any(by_three))
+        .route("/ping/{key}/{second}/{action}/", any(by_three))
         .with_state(crons.clone())
 }
 

@@ -1,6 +1,9 @@
 //! What is told of a run, by whichever way, and how it is handed to the writer.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use loom_core::{Error, Result, id::CheckInId};
@@ -37,6 +40,33 @@ pub(crate) struct Applied {
     pub(crate) id: CheckInId,
 }
 
+/// What the writer did with a report so far.
+#[derive(Debug, Default)]
+pub(crate) struct Fate {
+    applied: Mutex<Option<Applied>>,
+    /// The transaction that it was last written in; 0 when there was none. Whether that was committed is not
+    /// always heard.
+    transaction: AtomicU64,
+}
+
+impl Fate {
+    pub(crate) fn apply(&self, applied: Applied) {
+        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Some(applied);
+    }
+
+    fn applied(&self) -> Option<Applied> {
+        *self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write_in(&self, transaction: u64) {
+        self.transaction.store(transaction, Ordering::Relaxed);
+    }
+
+    pub(crate) fn transaction(&self) -> u64 {
+        self.transaction.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct Report {
     pub(crate) monitor: Arc<Monitor>,
@@ -55,7 +85,7 @@ pub(crate) struct Report {
     /// Of the row, if it becomes one of its own.
     pub(crate) new_id: CheckInId,
     /// Filled in by the writer.
-    pub(crate) applied: Arc<OnceLock<Applied>>,
+    pub(crate) fate: Arc<Fate>,
 }
 
 impl Report {
@@ -83,7 +113,7 @@ impl Report {
             trace_id: None,
             source,
             new_id: CheckInId(Uuid::nil()),
-            applied: Arc::default(),
+            fate: Arc::default(),
         };
         report.new_id = CheckInId::new(report.began_at());
         report
@@ -121,8 +151,8 @@ impl Crons {
     /// # Errors
     /// 404 when the monitor has gone meanwhile, 429 when too much waits.
     pub(crate) async fn submit(&self, report: Report) -> Result<Applied> {
-        let applied = Arc::clone(&report.applied);
+        let fate = Arc::clone(&report.fate);
         self.writer()?.submit(report).await?;
-        applied.get().copied().ok_or_else(|| Error::not_found("monitor"))
+        fate.applied().ok_or_else(|| Error::not_found("monitor"))
     }
 }

@@ -1,6 +1,9 @@
 //! Runs that were not told of: those that did not begin, and those that were not heard of again. Each in time
 //! that grows with what is due, and once however many servers look.
 
+#[cfg(test)]
+mod model;
+
 use std::{collections::HashMap, sync::Arc};
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
@@ -14,7 +17,7 @@ use crate::{
     engine::Engine,
     model::{EnvironmentState, Monitor, Source, Status},
     store::{self, sweeps::Gap},
-    work::{Place, Row, Work},
+    work::{Place, Row, Work, overlapping},
 };
 
 /// Of one transaction.
@@ -24,17 +27,14 @@ const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(2);
 /// Runs of one monitor that are judged in one go.
 const MOST_SLOTS: usize = 100;
 /// Gaps that ended longer ago touch nothing that is judged now.
-const OLD: TimeDelta = TimeDelta::days(40);
+pub(crate) const OLD: TimeDelta = TimeDelta::days(40);
 /// A run may begin so much before its time.
 const EARLY: TimeDelta = TimeDelta::seconds(30);
-
-fn overlapping(gaps: &[Gap], from: DateTime<Utc>, to: DateTime<Utc>) -> Option<Gap> {
-    gaps.iter().rev().find(|gap| gap.from < to && gap.to > from).copied()
-}
 
 impl Engine {
     /// Finds the runs that did not begin in time; gives their number.
     pub(crate) async fn find_missed(&self, cancel: &CancellationToken) -> Result<u64> {
+        self.beat().await?;
         let now = self.clock.now();
         store::sweeps::note(&self.pool, now).await?;
         let mut handled = 0;
@@ -66,6 +66,7 @@ impl Engine {
 
     /// Finds the runs that were not heard of again in time; gives their number.
     pub(crate) async fn find_timeouts(&self, cancel: &CancellationToken) -> Result<u64> {
+        self.beat().await?;
         let now = self.clock.now();
         store::sweeps::note(&self.pool, now).await?;
         let before = now - ON_ITS_WAY;
@@ -266,7 +267,9 @@ fn give_up(work: &mut Work, gaps: &[Gap], now: DateTime<Utc>) -> u64 {
     rows.sort_by_key(|(_, deadline)| *deadline);
     let found = rows.len() as u64;
     for (row, deadline) in rows {
-        work.add(row, deadline);
+        // Another run may have been judged since the deadline: that this one hangs is news all the same.
+        let judged = work.held.get(&row.place).and_then(|held| held.state.judged_at);
+        work.add(row, judged.map_or(deadline, |judged| judged.max(deadline)));
     }
     found
 }

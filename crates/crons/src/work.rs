@@ -16,7 +16,7 @@ use crate::{
     judge::{self, Turn},
     model::{EnvironmentState, Monitor, Source, Status},
     report::{Applied, Kind, Report, RunKey},
-    store,
+    store::{self, sweeps::Gap},
     stream::Told,
 };
 
@@ -91,6 +91,8 @@ pub(crate) struct Work {
     pub(crate) refuted: Vec<(Place, DateTime<Utc>, DateTime<Utc>)>,
     pub(crate) changes: Vec<Change>,
     pub(crate) told: Vec<Told>,
+    /// When no server was there; only what touches a run of a report.
+    pub(crate) gaps: Vec<Gap>,
     now: DateTime<Utc>,
 }
 
@@ -102,6 +104,15 @@ impl Work {
     pub(crate) fn hold(&mut self, monitor: Arc<Monitor>, state: EnvironmentState) {
         let place = (monitor.id, state.name.clone());
         self.held.insert(place, Held { monitor, state, runs: Vec::new() });
+    }
+
+    /// Is there an end among these that came after its run's time was over?
+    pub(crate) fn is_any_overdue(&self, reports: &[Report]) -> bool {
+        reports.iter().any(|report| {
+            let held = self.held.get(&(report.monitor.id, report.environment.clone()));
+            let passed = |run: &Run| run.deadline_at.is_some_and(|deadline| deadline < report.at);
+            held.is_some_and(|held| held.runs.iter().any(passed))
+        })
     }
 
     fn put(&mut self, row: Row) {
@@ -123,12 +134,14 @@ impl Work {
         let (row, is_outcome, is_new) = match found {
             Some(index) => {
                 let Some(run) = held.runs.get_mut(index) else { return };
-                let _ = report.applied.set(Applied { id: run.checkin });
-                let Some((row, is_outcome)) = on_known(run, report, &place) else { return };
+                report.fate.apply(Applied { id: run.checkin });
+                let Some((row, is_outcome)) = on_known(run, report, &place, &self.gaps) else {
+                    return;
+                };
                 (row, is_outcome, false)
             }
             None => {
-                let _ = report.applied.set(Applied { id: report.new_id });
+                report.fate.apply(Applied { id: report.new_id });
                 (held.on_new(report, &place), true, true)
             }
         };
@@ -244,7 +257,7 @@ impl Held {
 }
 
 /// What a report says of a run that is known, and whether that is its outcome; None when it is no news.
-fn on_known(run: &mut Run, report: &Report, place: &Place) -> Option<(Row, bool)> {
+fn on_known(run: &mut Run, report: &Report, place: &Place, gaps: &[Gap]) -> Option<(Row, bool)> {
     let monitor = &report.monitor;
     let mut row = Row {
         is_new: false,
@@ -297,7 +310,12 @@ fn on_known(run: &mut Run, report: &Report, place: &Place) -> Option<(Row, bool)
             (row.status, row.reason) = if row.late {
                 (Status::Timeout, Some("too_long"))
             } else {
-                let too_late = run.deadline_at.is_some_and(|deadline| report.at > deadline);
+                let too_late = run.deadline_at.is_some_and(|deadline| {
+                    // Its end may have been told to nobody first.
+                    let unheard = overlapping(gaps, run.seen_at, deadline)
+                        .is_some_and(|gap| report.at <= gap.to + monitor.margin());
+                    report.at > deadline && !unheard
+                });
                 verdict(report, duration, Some(too_late))
             };
             run.seen_at = report.at;
@@ -311,6 +329,11 @@ fn on_known(run: &mut Run, report: &Report, place: &Place) -> Option<(Row, bool)
         // Told twice.
         (Kind::End { .. }, Some(_)) => None,
     }
+}
+
+/// The last of these times that has something of another.
+pub(crate) fn overlapping(gaps: &[Gap], from: DateTime<Utc>, to: DateTime<Utc>) -> Option<Gap> {
+    gaps.iter().rev().find(|gap| gap.from < to && gap.to > from).copied()
 }
 
 /// What a run that said it ended has come to. `too_late` is known of one whose start was told.

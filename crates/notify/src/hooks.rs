@@ -116,9 +116,18 @@ impl Notify {
         Ok(Some(queued))
     }
 
-    /// Queues a mail of an organisation in the caller's transaction.
-    pub async fn mail_of(&self, db: &mut PgConnection, mail: &Mail) -> Result<DeliveryId> {
-        self.queue_mail(db, mail, None).await
+    /// Queues a mail of an organisation in the caller's transaction; call [`Notify::wake`] after the commit.
+    ///
+    /// # Errors
+    /// 422 for an address, subject or text that cannot be sent, 429 when too much of the organisation waits or
+    /// was sent within the hour: it may go later.
+    pub async fn mail_of(
+        &self,
+        db: &mut PgConnection,
+        org: OrgId,
+        mail: &Mail,
+    ) -> Result<DeliveryId> {
+        self.queue_mail(db, mail, None, Some(org)).await
     }
 
     /// What became of these; those that are forgotten by now are absent.

@@ -278,7 +278,7 @@ async fn test_mail(
         expires_at: None,
     };
     let mut db = loom_db::begin(&admin.notify.pool).await?;
-    let delivery_id = admin.notify.queue_mail(&mut db, &mail, None).await?;
+    let delivery_id = admin.notify.queue_mail(&mut db, &mail, None, None).await?;
     db.commit().await?;
     admin.notify.wake();
     let details = json!({"delivery_id": delivery_id});

@@ -15,6 +15,7 @@ pub mod outbound;
 mod outbox;
 mod outcome;
 mod queue;
+mod recipients;
 mod retry;
 mod signature;
 mod store;
@@ -36,6 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use config::{Config, Smtp, Tls};
 pub use hooks::{Call, Hook};
 pub use model::{Alert, Channel, DeliveryState, DeliveryView, Mail, WebhookView};
+pub use recipients::{check_recipients, recipients};
 
 /// What a dispatcher listens to, so that it hears at once of what another replica queued.
 pub const CHANNEL: &str = "loom_notify";

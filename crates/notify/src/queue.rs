@@ -26,6 +26,12 @@ const ALERT_TEXT_MAX: usize = 16 * 1024;
 const KEY_MAX: usize = 200;
 /// What may wait on one channel.
 const WAITING_MAX: i64 = 10_000;
+/// Of all organisations together: the rest is for sign-in, invitations and the installation's own alerts.
+const ORGS_WAITING_MAX: i64 = 8_000;
+/// Of one organisation, so that it does not keep out the others.
+const ORG_WAITING_MAX: i64 = 1_000;
+/// Mails of one organisation within an hour.
+const ORG_MAILS_MAX: i64 = 1_000;
 
 /// What a mail holds beside what the log keeps of it.
 #[derive(Serialize, Deserialize)]
@@ -50,7 +56,7 @@ impl Notify {
     /// # Errors
     /// 422 for an address, subject or text that cannot be sent, 429 when too much waits already.
     pub async fn mail(&self, db: &mut PgConnection, mail: &Mail) -> Result<()> {
-        self.queue_mail(db, mail, None).await.map(|_| ())
+        self.queue_mail(db, mail, None, None).await.map(|_| ())
     }
 
     pub(crate) async fn queue_mail(
@@ -58,6 +64,7 @@ impl Notify {
         db: &mut PgConnection,
         mail: &Mail,
         key: Option<&str>,
+        org: Option<OrgId>,
     ) -> Result<DeliveryId> {
         let address = address(&mail.to)
             .ok_or_else(|| Error::invalid("to", "is an e-mail address, as ada@example.com"))?;
@@ -79,7 +86,7 @@ impl Notify {
             subject: &mail.subject,
             key,
             expires_at: mail.expires_at,
-            org: None,
+            org,
             webhook: None,
         };
         self.queue(db, new, serde_json::to_string(&body).map_err(Error::internal)?).await
@@ -109,7 +116,7 @@ impl Notify {
             if store::is_waiting(db, Channel::Mail, &mail.to, alert.kind, key).await? {
                 continue;
             }
-            if let Err(error) = self.queue_mail(db, &mail, Some(key)).await {
+            if let Err(error) = self.queue_mail(db, &mail, Some(key), None).await {
                 // One admin without a usable address must not keep the others in the dark, nor a full
                 // queue undo what the alert is about.
                 if error.status().is_server_error() {
@@ -220,13 +227,28 @@ impl Notify {
         new: New<'_>,
         payload: String,
     ) -> Result<DeliveryId> {
-        if store::is_full(db, new.channel, WAITING_MAX).await? {
+        let now = self.clock.now();
+        let most = if new.org.is_some() { ORGS_WAITING_MAX } else { WAITING_MAX };
+        if store::is_full(db, new.channel, most).await? {
             return Err(Error::overloaded(match new.channel {
                 Channel::Mail => "the queue of mail",
                 Channel::Webhook => "the queue of webhooks",
             }));
         }
-        let now = self.clock.now();
+        if let Some(org) = new.org {
+            if store::is_full_of(db, org, new.channel, ORG_WAITING_MAX).await? {
+                return Err(Error::overloaded(match new.channel {
+                    Channel::Mail => "the organisation's queue of mail",
+                    Channel::Webhook => "the organisation's queue of webhooks",
+                }));
+            }
+            let hour_ago = now - chrono::TimeDelta::hours(1);
+            if new.channel == Channel::Mail
+                && store::has_mailed(db, org, hour_ago, ORG_MAILS_MAX).await?
+            {
+                return Err(Error::overloaded("the organisation's mail of this hour"));
+            }
+        }
         let id = DeliveryId::new(now);
         let sealed_payload = self.vault.seal(&context(id), &SecretString::from(payload))?;
         store::insert(

@@ -67,6 +67,44 @@ pub(crate) async fn is_full(db: &mut PgConnection, channel: Channel, most: i64) 
     .await?)
 }
 
+/// Do so many of an organisation wait on the channel already?
+pub(crate) async fn is_full_of(
+    db: &mut PgConnection,
+    org: OrgId,
+    channel: Channel,
+    most: i64,
+) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) >= $3 AS "full!" FROM (
+               SELECT FROM deliveries
+                WHERE channel = $2 AND state IN ('pending', 'delivering') AND org_id = $1 LIMIT $3) waiting"#,
+        org.0,
+        channel.as_str(),
+        most
+    )
+    .fetch_one(db)
+    .await?)
+}
+
+/// Has an organisation had so many mails since?
+pub(crate) async fn has_mailed(
+    db: &mut PgConnection,
+    org: OrgId,
+    since: DateTime<Utc>,
+    most: i64,
+) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) >= $3 AS "many!" FROM (
+               SELECT FROM deliveries
+                WHERE created_at > $2 AND org_id = $1 AND channel = 'mail' LIMIT $3) sent"#,
+        org.0,
+        since,
+        most
+    )
+    .fetch_one(db)
+    .await?)
+}
+
 /// Does an alert about the same wait to be mailed there?
 pub(crate) async fn is_waiting(
     db: &mut PgConnection,

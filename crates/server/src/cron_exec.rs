@@ -2,6 +2,7 @@
 //! check-ins, it runs at once, gets our signals, and its status is ours.
 
 use std::{
+    collections::HashMap,
     fs::{self, DirBuilder, OpenOptions},
     io::{self, Write as _},
     os::unix::{
@@ -33,6 +34,8 @@ const WITHIN: Duration = Duration::from_secs(10);
 const MOST_WAITING: usize = 1000;
 /// Sent of them at a time.
 const MOST_SENT: usize = 100;
+/// So many that a server does not take, and it is left alone.
+const MOST_TROUBLE: usize = 3;
 const PASSED_ON: [(SignalKind, Signal); 6] = [
     (SignalKind::terminate(), Signal::SIGTERM),
     (SignalKind::interrupt(), Signal::SIGINT),
@@ -91,6 +94,17 @@ fn default_queue() -> Option<PathBuf> {
     Some(state.or_else(home)?.join("loom/cron"))
 }
 
+/// What became of a report.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// It was taken, or is refused for good.
+    Done,
+    /// It may go well later.
+    Later,
+    /// So may it, and nothing else goes there now.
+    Unreachable,
+}
+
 struct Reporter {
     base: Url,
     rid: String,
@@ -139,7 +153,7 @@ impl Reporter {
     async fn report(&self, action: &str, took: Option<Duration>) {
         let now = self.clock.now();
         let url = self.url(action, took);
-        if self.send(url.clone()).await {
+        if self.send(url.clone()).await == Sent::Done {
             return;
         }
         let mut url = url;
@@ -155,37 +169,55 @@ impl Reporter {
         }
     }
 
-    /// False: it may go well later.
-    async fn send(&self, url: Url) -> bool {
-        let Some(client) = &self.client else { return false };
+    async fn send(&self, url: Url) -> Sent {
+        let Some(client) = &self.client else { return Sent::Unreachable };
         match client.post(url).send().await {
             Ok(answer) => {
                 let status = answer.status();
-                if status.is_client_error() && status != reqwest::StatusCode::TOO_MANY_REQUESTS {
+                if status == reqwest::StatusCode::TOO_MANY_REQUESTS {
+                    return Sent::Unreachable;
+                }
+                if status.is_client_error() {
                     let text = answer.text().await.unwrap_or_default();
                     complain(&format!("the check-in was refused: {status} {text}"));
-                    return true;
+                    return Sent::Done;
                 }
-                status.is_success()
+                if status.is_success() { Sent::Done } else { Sent::Later }
             }
             // Not the error itself, which shows the URL, and that is a secret.
-            Err(_) => false,
+            Err(_) => Sent::Unreachable,
         }
     }
 
-    /// What could not be sent before, the oldest first, until it cannot be sent again.
+    /// What could not be sent before, the oldest first. A server that takes nothing does not keep back what
+    /// is for another, nor one report that it does not take the next.
     async fn send_waiting(&self) {
         let Some(queue) = &self.queue else { return };
-        for file in waiting(queue).into_iter().take(MOST_SENT) {
-            let url = fs::read_to_string(&file).ok().and_then(|url| url.trim().parse().ok());
-            let done = match url {
-                Some(url) => self.send(url).await,
-                None => true,
-            };
-            if !done {
+        let mut trouble: HashMap<String, usize> = HashMap::new();
+        let mut sent = 0;
+        for file in waiting(queue) {
+            if sent >= MOST_SENT {
                 return;
             }
-            let _ = fs::remove_file(&file);
+            let url = fs::read_to_string(&file).ok().and_then(|url| url.trim().parse::<Url>().ok());
+            let Some(url) = url else {
+                let _ = fs::remove_file(&file);
+                continue;
+            };
+            let origin = url.origin().ascii_serialization();
+            if trouble.get(&origin).is_some_and(|count| *count >= MOST_TROUBLE) {
+                continue;
+            }
+            sent += 1;
+            match self.send(url).await {
+                Sent::Done => {
+                    let _ = fs::remove_file(&file);
+                }
+                Sent::Later => *trouble.entry(origin).or_default() += 1,
+                Sent::Unreachable => {
+                    trouble.insert(origin, MOST_TROUBLE);
+                }
+            }
         }
     }
 }

@@ -196,16 +196,17 @@ impl Sessions {
             rule.kind.as_str(),
             project.slug,
         );
-        for to in &rule.emails {
+        let orgs = self.deps.orgs.as_ref();
+        for to in loom_notify::recipients(orgs, rule.org_id, &rule.emails).await? {
             let mail = Mail {
                 kind: "app_session_alert",
-                to: to.clone(),
+                to,
                 subject: loom_core::text::cut(&subject, 200).to_owned(),
                 text: body.clone(),
                 html: None,
                 expires_at: None,
             };
-            if let Err(error) = self.deps.notify.mail(&mut tx, &mail).await {
+            if let Err(error) = self.deps.notify.mail_of(&mut tx, rule.org_id, &mail).await {
                 // One address that cannot be written to keeps nobody else in the dark.
                 if error.status().is_server_error() {
                     return Err(error);

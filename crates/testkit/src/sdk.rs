@@ -34,3 +34,16 @@ pub fn node() -> PathBuf {
     );
     folder
 }
+
+/// The program sentry-cli of a major version, 2 or 3, for this machine.
+pub fn sentry_cli(major: u32) -> PathBuf {
+    let modules = node().join("node_modules");
+    // The packages of the platform lie beside the first, and within the second.
+    let places =
+        [modules.join(format!("sentry-cli-{major}/node_modules/@sentry")), modules.join("@sentry")];
+    let found = places.iter().flat_map(|place| std::fs::read_dir(place).into_iter().flatten());
+    let mut found = found.map(|entry| entry.unwrap().path().join("bin/sentry-cli"));
+    found
+        .find(|path| path.is_file())
+        .expect("the platform's package of sentry-cli: run `make test`")
+}

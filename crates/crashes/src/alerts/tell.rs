@@ -146,7 +146,7 @@ impl Crashes {
                 html: None,
                 expires_at: None,
             };
-            deliveries.push(self.deps.notify.mail_of(db, &mail).await?);
+            deliveries.push(self.deps.notify.mail_of(db, org, &mail).await?);
         }
         Ok(())
     }

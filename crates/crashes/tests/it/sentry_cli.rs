@@ -6,37 +6,11 @@ use std::{
 };
 
 use loom_symbolication::Wanted;
-use loom_testkit::{TestApp, User};
+use loom_testkit::{TestApp, User, sdk::sentry_cli};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::artifacts::{find, project};
-
-/// What a variable names, or what `make test` installs into the target folder.
-fn installed() -> PathBuf {
-    let named = std::env::var_os("LOOM_TEST_NODE_SDKS").filter(|path| !path.is_empty());
-    let folder = named.map_or_else(
-        // target/debug/deps/<this program>
-        || std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("sdk-node"),
-        PathBuf::from,
-    );
-    assert!(
-        folder.join("node_modules/sentry-cli-3").is_dir(),
-        "there is no sentry-cli: run `make test`, which installs it, or name the folder in LOOM_TEST_NODE_SDKS"
-    );
-    folder
-}
-
-/// The program of a major version, for this machine.
-fn program(major: u32) -> PathBuf {
-    let modules = installed().join("node_modules");
-    // The packages of the platform lie beside the first, and within the second.
-    let places =
-        [modules.join(format!("sentry-cli-{major}/node_modules/@sentry")), modules.join("@sentry")];
-    let found = places.iter().flat_map(|place| std::fs::read_dir(place).into_iter().flatten());
-    let mut found = found.map(|entry| entry.unwrap().path().join("bin/sentry-cli"));
-    found.find(|path| path.is_file()).expect("the platform's package of sentry-cli")
-}
 
 struct Cli {
     major: u32,
@@ -52,7 +26,7 @@ impl Cli {
     fn new(app: &TestApp, user: &User, major: u32, project: &Value) -> Self {
         Self {
             major,
-            program: program(major),
+            program: sentry_cli(major),
             folder: tempfile::tempdir().unwrap(),
             url: app.url(),
             token: user.key.clone().unwrap(),

@@ -23,7 +23,7 @@ const MOST_EMAILS: usize = 10;
 /// How alerts of a monitor are to go out.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct AlertsRequest {
-    /// At most 10 addresses.
+    /// At most 10 addresses, of members of the organisation.
     #[serde(default)]
     emails: Vec<String>,
     /// Called with a signature, as the other webhooks are: `cron.failing` and `cron.recovered`.
@@ -122,14 +122,8 @@ pub(crate) async fn put_alerts(
     if request.emails.len() > MOST_EMAILS {
         return Err(Error::invalid("emails", format!("are at most {MOST_EMAILS}")));
     }
-    for (index, email) in request.emails.iter().enumerate() {
-        if !loom_notify::is_address(email) {
-            return Err(Error::invalid(
-                format!("emails[{index}]"),
-                "is an e-mail address, as ada@example.com",
-            ));
-        }
-    }
+    let orgs = crons.deps.orgs.as_ref();
+    loom_notify::check_recipients(orgs, principal.org, "emails", &request.emails).await?;
     if request.reminder_minutes.is_some_and(|minutes| !(5..=40_320).contains(&minutes)) {
         return Err(Error::invalid("reminder_minutes", "is 5 to 40320"));
     }

@@ -404,6 +404,11 @@ async fn change(
     if paused.is_some() != monitor.paused_at.is_some() {
         let states = store::states::lock_all(&mut tx, principal.org, monitor.id).await?;
         crons.expect_anew(&mut tx, &monitor, &states, now).await?;
+        if monitor.paused_at.is_none() {
+            // What nobody was told of meanwhile, or is to be reminded of.
+            let reminds = monitor.alerts.reminder_minutes.is_some();
+            store::incidents::tell_again(&mut tx, principal.org, monitor.id, reminds, now).await?;
+        }
     }
     tx.commit().await?;
     crons.engine.changed(Some(monitor.id)).await;

@@ -61,7 +61,8 @@ impl Real {
             }
             // Changes happen at whole seconds.
             while after - before > TimeDelta::seconds(1) {
-                let middle = before + TimeDelta::seconds((after - before).num_seconds() / 2);
+                // Whoever asks may do so within a second: half of it all, not of its whole seconds.
+                let middle = before + (after - before) / 2;
                 if self.offset(middle) == offset {
                     before = middle;
                 } else {
@@ -92,6 +93,13 @@ mod tests {
         // On 25 October 2026 the clock of Berlin goes from 03:00 to 02:00, at 01:00 UTC.
         let found = runs("*/30 * * * *", "2026-10-24T23:45:00Z", 6);
         assert_eq!(found, ["25 00:00", "25 00:30", "25 01:00", "25 01:30", "25 02:00", "25 02:30"]);
+    }
+
+    #[test]
+    fn a_run_after_a_fraction_of_a_second_before_the_clock_changes_is_found() {
+        assert_eq!(runs("0 * * * *", "2026-03-29T00:59:58.250Z", 2), ["29 01:00", "29 02:00"]);
+        assert_eq!(runs("30 * * * *", "2026-10-25T00:30:00.001Z", 2), ["25 01:30", "25 02:30"]);
+        assert_eq!(runs("7 * * * *", "2026-03-29T00:07:00.999999Z", 1), ["29 01:07"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     model::{Incident, Status},
-    work::Change,
+    work::{Change, Place},
 };
 
 pub(crate) async fn open(
@@ -70,6 +70,47 @@ pub(crate) async fn tell_later(
         .execute(db)
         .await?;
     Ok(())
+}
+
+/// Those of a monitor that goes on are told of at the next look: what nobody was told of, and with `reminds`
+/// the others.
+pub(crate) async fn tell_again(
+    db: &mut PgConnection,
+    org: OrgId,
+    monitor: MonitorId,
+    reminds: bool,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query!(
+        "UPDATE cron_incidents SET tell_at = COALESCE(tell_at, $4)
+          WHERE org_id = $1 AND monitor_id = $2 AND closed_at IS NULL AND (told = 0 OR $3)",
+        org.0,
+        monitor.0,
+        reminds,
+        now
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// When the last incident of the place that somebody was told of has closed, of those that opened since.
+pub(crate) async fn recovered_at(
+    db: &mut PgConnection,
+    org: OrgId,
+    (monitor, environment): &Place,
+    since: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT max(closed_at) FROM cron_incidents
+          WHERE org_id = $1 AND monitor_id = $2 AND environment = $3 AND opened_at > $4 AND told > 0",
+        org.0,
+        monitor.0,
+        environment,
+        since
+    )
+    .fetch_one(db)
+    .await?)
 }
 
 /// An incident that is, or was, open.

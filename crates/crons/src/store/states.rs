@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use loom_core::{
-    Result,
+    Error, Result,
     id::{CheckInId, IncidentId, MonitorId, OrgId},
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::{
@@ -50,6 +50,37 @@ impl StateRow {
             incident: self.incident_id.map(IncidentId),
         };
         (MonitorId(self.monitor_id), state)
+    }
+}
+
+/// The number of the transaction, by which it can be asked for when its end was not heard of.
+pub(crate) async fn transaction(db: &mut PgConnection) -> Result<u64> {
+    let number = sqlx::query_scalar!(r#"SELECT pg_current_xact_id()::text AS "number!""#)
+        .fetch_one(db)
+        .await?;
+    number.parse().map_err(Error::internal)
+}
+
+/// Was the transaction of this number committed?
+///
+/// # Errors
+/// 503 while it is not decided.
+pub(crate) async fn is_committed(pool: &PgPool, transaction: u64) -> Result<bool> {
+    let status =
+        sqlx::query_scalar!("SELECT pg_xact_status($1::text::xid8)", transaction.to_string())
+            .fetch_one(pool)
+            .await;
+    match status {
+        Ok(Some(status)) if status == "in progress" => {
+            Err(Error::unavailable("the database has not finished what was written before"))
+        }
+        Ok(status) => Ok(status.as_deref() == Some("committed")),
+        // Another database that has never come so far, as after a failover.
+        Err(sqlx::Error::Database(error)) => {
+            tracing::warn!(%error, "what became of a transaction is not known");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

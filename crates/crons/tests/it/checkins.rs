@@ -160,6 +160,22 @@ async fn an_sdk_makes_its_monitor_and_changes_it_when_the_code_does() {
 }
 
 #[tokio::test]
+async fn an_sdk_does_not_change_a_monitor_that_somebody_else_made() {
+    let (app, ada) = world().await;
+    let by_api = monitor(&ada, "backup", json!({"checkin_margin_minutes": 7})).await;
+    let mut often = config();
+    often["schedule"]["value"] = json!("* * * * *");
+    let report = json!({"monitor_slug": "backup", "status": "error", "monitor_config": often});
+    // Its report counts all the same.
+    assert_eq!(item(&app, &ada, report).await, Taken::Stored);
+    let now = read(&ada, "backup").await;
+    for field in ["schedule", "timezone", "checkin_margin_minutes", "project_id", "made_by"] {
+        assert_eq!(now[field], by_api[field], "{field}");
+    }
+    assert_eq!(now["health"], "failing");
+}
+
+#[tokio::test]
 async fn an_item_that_cannot_be_taken_is_rejected_with_the_reason() {
     let (app, ada) = world().await;
     let mut bad_zone = config();

@@ -162,3 +162,20 @@ async fn each_environment_is_judged_by_itself() {
     );
     assert_eq!(monitor["health"], "missed");
 }
+
+#[tokio::test]
+async fn a_run_that_hangs_is_told_of_though_another_ends_before_anybody_looks() {
+    let (app, ada) = world().await;
+    let path = ping_path(&monitor(&ada, "backup", json!({"max_runtime_minutes": 10})).await);
+    ping(&app, &format!("{path}/start?rid={RID}")).await.expect(200);
+    minutes(&app, 10).await;
+    app.clock.advance(Duration::from_secs(30));
+    // A second run, after the deadline of the first.
+    ping(&app, &path).await.expect(200);
+    app.clock.advance(Duration::from_secs(30));
+    sweep(&app).await;
+    assert!(statuses(&ada, "backup").await.contains(&"timeout: no_sign".to_owned()));
+    let monitor = read(&ada, "backup").await;
+    assert_eq!(monitor["health"], "timeout");
+    assert!(monitor["environments"][0]["incident_id"].is_string());
+}

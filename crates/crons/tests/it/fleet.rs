@@ -131,10 +131,51 @@ async fn simulate(count: usize, minutes: u64, seed: u64, down: Option<(u64, u64)
 
 #[tokio::test]
 async fn each_lost_run_of_a_fleet_is_found_in_its_minute_and_no_other() {
-    Box::pin(simulate(400, 65, 1, None)).await;
+    Box::pin(simulate(2_000, 34, 1, None)).await;
 }
 
 #[tokio::test]
 async fn a_fleet_raises_no_false_alarm_after_the_server_was_down_for_47_minutes() {
     Box::pin(simulate(400, 110, 2, Some((33, 80)))).await;
+}
+
+/// The statement in a function of the store, as it is.
+fn statement(function: &str) -> &'static str {
+    let store = include_str!("../../src/store/states.rs");
+    let body = &store[store.find(&format!("async fn {function}(")).unwrap()..];
+    let text = &body[body.find("\"SELECT").unwrap() + 1..];
+    &text[..text.find("\",").unwrap()]
+}
+
+#[tokio::test]
+async fn what_is_due_is_found_by_an_index_however_many_monitors_there_are() {
+    let (app, ada) = world_of(Setup::default()).await;
+    let template =
+        json!({"slug": "template", "schedule": {"type": "interval", "value": 1, "unit": "day"}});
+    ada.post("/api/crons/monitors", &template).await.expect(201);
+    let many = [
+        "INSERT INTO cron_environments (monitor_id, name, org_id, expected_at, due_at)
+         SELECT monitor_id, 'env-' || n, org_id, due_at, due_at + make_interval(secs => n)
+           FROM cron_environments, generate_series(1, 20000) n",
+        "INSERT INTO cron_runs (monitor_id, environment, run_key, given, checkin_id, checkin_at, seen_at, deadline_at)
+         SELECT monitor_id, name, gen_random_uuid(), true, gen_random_uuid(), due_at, due_at, due_at
+           FROM cron_environments",
+        "ANALYZE cron_environments, cron_runs",
+    ];
+    for sql in many {
+        sqlx::query(sql).execute(app.database.pool()).await.unwrap();
+    }
+    for (function, index) in
+        [("lock_due", "cron_environments_due_idx"), ("overdue_runs", "cron_runs_due_idx")]
+    {
+        let explain = format!("EXPLAIN {}", statement(function));
+        let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain))
+            .bind(app.clock.now())
+            .bind(500_i64)
+            .fetch_all(app.database.pool())
+            .await
+            .unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{function}:\n{plan}");
+    }
 }

@@ -134,3 +134,18 @@ async fn a_rotated_key_is_known_and_the_old_one_is_not() {
     assert_eq!(ping(&app, &old).await.expect(404).text, "not found");
     ping(&app, &new).await.expect(200);
 }
+
+#[tokio::test]
+async fn a_slash_at_the_end_changes_nothing() {
+    let (app, ada) = world().await;
+    let path = ping_path(&monitor(&ada, "backup", json!({})).await);
+    let key = ada.post("/api/crons/ping-keys", &json!({"name": "fleet"})).await.expect(201).json();
+    let by_slug = format!("/ping/{}/backup", key["key"].as_str().unwrap());
+    for path in [&path, &by_slug] {
+        for (action, status) in [("/", "ok"), ("/fail/", "error"), ("/3/", "error")] {
+            app.clock.advance(std::time::Duration::from_secs(1));
+            assert_eq!(ping(&app, &format!("{path}{action}")).await.expect(200).text, "OK");
+            assert_eq!(checkins(&ada, "backup").await[0]["status"], status, "{action}");
+        }
+    }
+}

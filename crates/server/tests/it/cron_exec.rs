@@ -81,3 +81,18 @@ async fn what_cannot_be_sent_is_kept_and_sent_with_the_next_run() {
     assert!(late["started_at"].is_string(), "{late}");
     assert_eq!(std::fs::read_dir(queue.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn what_waits_for_a_server_that_is_gone_does_not_keep_back_the_rest() {
+    let (_app, ada, url, queue) = world().await;
+    let dead = "http://127.0.0.1:9/ping/0189f0e2-6c2a-4b5e-8f9d-0d1f7c3b2a11/1?at=1";
+    for n in 0..150 {
+        std::fs::write(queue.path().join(format!("{n:015}-a-1.url")), dead).unwrap();
+    }
+    let at = loom_core::Clock::system().now().timestamp() - 60;
+    let waits = format!("{url}/5?rid=0189f0e2-6c2a-4b5e-8f9d-0d1f7c3b2a12&at={at}");
+    std::fs::write(queue.path().join("000000000000999-b-5.url"), waits).unwrap();
+    exec(&url, queue.path(), &["true"]).status().await.unwrap();
+    assert!(runs(&ada).await.iter().any(|run| run["exit_code"] == 5));
+    assert_eq!(std::fs::read_dir(queue.path()).unwrap().count(), 150);
+}

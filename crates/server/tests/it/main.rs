@@ -22,6 +22,7 @@ mod auth_report;
 mod cli;
 mod cli_serve;
 mod crash_chaos;
+mod cron_chaos;
 mod cron_exec;
 mod dev_mode;
 mod document;

@@ -215,6 +215,8 @@ pub(crate) async fn create_alert(
     };
     let url = new.webhook_url.filter(|url| !url.is_empty());
     check(&alert, url.is_some())?;
+    let orgs = sessions.deps.orgs.as_ref();
+    loom_notify::check_recipients(orgs, alert.org_id, "emails", &alert.emails).await?;
     let mut tx = loom_db::begin(&sessions.deps.pool).await?;
     let webhook_secret = sessions.set_webhook(&mut tx, &principal, &mut alert, url).await?;
     if !alerts::insert(&mut tx, &alert, MOST).await? {
@@ -294,7 +296,11 @@ pub(crate) async fn change_alert(
     alert.threshold = change.threshold.unwrap_or(alert.threshold);
     alert.min_sessions = change.min_sessions.unwrap_or(alert.min_sessions);
     alert.window_minutes = change.window_minutes.unwrap_or(alert.window_minutes);
-    alert.emails = change.emails.unwrap_or(alert.emails);
+    if let Some(emails) = change.emails {
+        let orgs = sessions.deps.orgs.as_ref();
+        loom_notify::check_recipients(orgs, alert.org_id, "emails", &emails).await?;
+        alert.emails = emails;
+    }
     alert.enabled = change.enabled.unwrap_or(alert.enabled);
     alert.updated_at = sessions.now();
     let has_webhook = match &change.webhook_url {

@@ -25,7 +25,7 @@ async fn a_release_below_the_bar_is_told_once_over_all_servers_and_once_when_it_
     let rig = Rig::with(setup(&smtp)).await;
     let new = json!({"project_id": "shop", "name": "Crashes", "kind": "crash_free_sessions",
         "threshold": 95, "min_sessions": 20, "window_minutes": 60,
-        "emails": ["oncall@example.com"], "webhook_url": hook.url("/alerts")});
+        "emails": ["ada@example.com"], "webhook_url": hook.url("/alerts")});
     let made = rig.ada.post("/api/app-sessions/alerts", &new).await.expect(201).json();
     assert!(made["webhook_secret"].as_str().unwrap().starts_with("whsec_"));
     let path = format!("/api/app-sessions/alerts/{}", made["id"].as_str().unwrap());
@@ -41,7 +41,7 @@ async fn a_release_below_the_bar_is_told_once_over_all_servers_and_once_when_it_
             tokio::join!(here.run_now("app-session-alerts"), there.run_now("app-session-alerts"));
     }
     let mail = smtp.mail(1).await;
-    assert_eq!(mail.to, ["oncall@example.com"]);
+    assert_eq!(mail.to, ["ada@example.com"]);
     assert!(mail.subject().contains("release 1.0 does badly"), "{}", mail.subject());
     for part in ["50.00 % of 20 sessions", "10 crashed", "95 % confidence", "the bar is 95 %"] {
         assert!(mail.text().contains(part), "{part} in {}", mail.text());
@@ -77,7 +77,7 @@ async fn a_regression_is_told_with_its_confidence_and_small_numbers_are_not() {
     let smtp = SmtpServer::start();
     let rig = Rig::with(setup(&smtp)).await;
     let new = json!({"project_id": "shop", "name": "Worse", "kind": "regression", "min_sessions": 20,
-        "emails": ["oncall@example.com"]});
+        "emails": ["ada@example.com"]});
     let made = rig.ada.post("/api/app-sessions/alerts", &new).await.expect(201).json();
     assert_eq!(made["threshold"], 95.0);
     let path = format!("/api/app-sessions/alerts/{}", made["id"].as_str().unwrap());
@@ -110,7 +110,7 @@ async fn users_count_too_and_rules_are_checked_and_changed() {
     let smtp = SmtpServer::start();
     let rig = Rig::with(setup(&smtp)).await;
     let good = json!({"project_id": "shop", "name": "Users", "kind": "crash_free_users", "threshold": 99,
-        "min_sessions": 10, "emails": ["oncall@example.com"]});
+        "min_sessions": 10, "emails": ["ada@example.com"]});
     for (members, field) in [
         (json!({"name": ""}), "name"),
         (json!({"threshold": 101}), "threshold"),
