@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use attach::Outcome;
+pub(crate) use attach::{MAX_KEYS, MAX_VALUES, OTHER, Outcome};
 pub(crate) use prepare::Processed;
 pub(crate) use waiting::{Became, Waiting};
 
