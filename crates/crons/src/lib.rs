@@ -34,6 +34,7 @@ use loom_core::{
         ThreadDirectory,
     },
     principal,
+    sse::Seats,
 };
 use loom_db::{Announcer, Hub, READ_AGAIN, Signal};
 use loom_notify::Notify;
@@ -80,7 +81,7 @@ pub struct Inner {
     engine: Arc<engine::Engine>,
     writer: OnceLock<Writer<report::Report>>,
     own: own::OwnRuns,
-    seats: stream::Seats,
+    seats: Seats,
     badges: badge::Badges,
     leaving: CancellationToken,
 }
@@ -104,7 +105,7 @@ impl Crons {
             engine: Arc::new(engine),
             writer: OnceLock::new(),
             own: own::OwnRuns::default(),
-            seats: stream::Seats::default(),
+            seats: Seats::new(stream::PLACES),
             badges: badge::Badges::new(),
             leaving,
         }))
