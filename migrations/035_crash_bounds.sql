@@ -31,6 +31,10 @@ UPDATE crash_events e SET hash = n.hash
 -- Is an event to be processed again already?
 CREATE INDEX crash_queue_again_idx ON crash_queue (project_id, event_id) WHERE again;
 
+-- Values of tags by their beginning, whatever the case: `user.id:77*`.
+CREATE INDEX crash_issue_tags_prefix_idx
+    ON crash_issue_tags (org_id, project_id, key, lower(value) text_pattern_ops, issue_id);
+
 -- Where webhooks of features lead may be a secret, as with Slack: sealed (crate vault, bound to the row's id);
 -- `url` then has scheme and host only. Rows from before are sealed when a server starts.
 ALTER TABLE webhooks ADD COLUMN sealed_url bytea;

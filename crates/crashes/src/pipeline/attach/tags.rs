@@ -19,7 +19,9 @@ pub(crate) const MAX_VALUES: i64 = 200;
 pub(crate) const MAX_KEYS: i64 = 100;
 
 /// What a batch adds to values of tags, or takes from them.
-pub(super) type Tags = BTreeMap<TagKey, (Owner, i64, DateTime<Utc>)>;
+pub(super) type Tags = BTreeMap<TagKey, Sum>;
+/// Whose, how many, and when last.
+type Sum = (Owner, i64, DateTime<Utc>);
 
 /// The issues are locked: nobody else counts their tags.
 pub(super) async fn write(db: &mut PgConnection, tags: &Tags) -> sqlx::Result<()> {
@@ -188,10 +190,7 @@ async fn rooms(
 }
 
 /// Gives those that were there.
-async fn take(
-    db: &mut PgConnection,
-    less: &[(&TagKey, &(Owner, i64, DateTime<Utc>))],
-) -> sqlx::Result<HashSet<TagKey>> {
+async fn take(db: &mut PgConnection, less: &[(&TagKey, &Sum)]) -> sqlx::Result<HashSet<TagKey>> {
     let rows = sqlx::query!(
         "UPDATE crash_issue_tags o SET events = greatest(o.events + t.events, 0)
            FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) AS t(issue, key, value, events)
