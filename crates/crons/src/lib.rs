@@ -36,7 +36,7 @@ use loom_core::{
     principal,
     sse::Seats,
 };
-use loom_db::{Announcer, Hub, READ_AGAIN, Signal};
+use loom_db::{Announcer, Hub, Signal};
 use loom_notify::Notify;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -135,9 +135,6 @@ impl Crons {
                     signal = said.next() => signal,
                 };
                 match signal {
-                    Some(Signal::Said(word)) if &*word == READ_AGAIN => {
-                        crons.engine.forget(None).await;
-                    }
                     Some(Signal::Said(word)) => {
                         if let Some(whose) = word.strip_prefix(engine::CHANGED) {
                             crons.engine.forget(whose.parse().ok()).await;

@@ -8,7 +8,7 @@ use loom_core::{
     id::OrgId,
     sse::{KEEP_ALIVE, Leash, Places, Seat},
 };
-use loom_db::{READ_AGAIN, Signal, Subscription};
+use loom_db::{Signal, Subscription};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -159,7 +159,6 @@ impl Watch {
         let reset = || piece("reset", &json!({"reason": "events may be missing; read again"}));
         match signal {
             Signal::ReadAgain => self.ready.push_back(reset()),
-            Signal::Said(word) if &**word == READ_AGAIN => self.ready.push_back(reset()),
             Signal::Said(word) => {
                 let Some(lines) = word.strip_prefix(WORD) else { return };
                 let mut text = String::new();

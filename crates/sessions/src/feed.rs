@@ -96,21 +96,18 @@ impl Feed {
                 feed.flush();
             }
         });
-        let (feed, mut words) = (self.clone(), hub.subscribe(channel));
-        tokio::spawn(async move {
-            while let Some(Some(signal)) = feed.leaving.run_until_cancelled(words.next()).await {
-                let heard = match signal {
-                    Signal::Said(word) if &*word == loom_db::READ_AGAIN => Heard::ReadAgain,
-                    Signal::Said(word) => match serde_json::from_str(&word) {
-                        Ok(told) => Heard::Told(Arc::new(told)),
-                        // Of another version of the server.
-                        Err(_) => continue,
-                    },
-                    Signal::ReadAgain => Heard::ReadAgain,
-                };
-                // Nobody may be there.
-                let _ = feed.heard.send(heard);
-            }
+        let heard = self.heard.clone();
+        hub.follow(channel, self.leaving.clone(), move |signal| {
+            let told = match signal {
+                Signal::Said(word) => match serde_json::from_str(&word) {
+                    Ok(told) => Heard::Told(Arc::new(told)),
+                    // Of another version of the server.
+                    Err(_) => return,
+                },
+                Signal::ReadAgain => Heard::ReadAgain,
+            };
+            // Nobody may be there.
+            let _ = heard.send(told);
         });
     }
 

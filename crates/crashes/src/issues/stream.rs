@@ -8,7 +8,7 @@ use loom_core::{
     id::{OrgId, ProjectId},
     sse::{Bye, KEEP_ALIVE, Leash, Places, Seat, Seats},
 };
-use loom_db::{READ_AGAIN, Signal, Subscription};
+use loom_db::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
@@ -94,29 +94,21 @@ impl Crashes {
 
     /// Passes on what is said on the channel, until the hub stops.
     pub(crate) fn follow_stream(&self) {
-        let mut words = self.deps.hub.subscribe(crate::CHANNEL);
-        let crashes = self.clone();
-        tokio::spawn(async move {
-            while let Some(heard) = next(&mut words).await {
+        let heard = self.watchers.heard.clone();
+        let stop = self.deps.stop.clone();
+        self.deps.hub.follow(crate::CHANNEL, stop, move |signal| {
+            let told = match signal {
+                Signal::ReadAgain => Some(Heard::Reset),
+                Signal::Said(word) => word
+                    .strip_prefix(WORD)
+                    .and_then(|json| serde_json::from_str(json).ok())
+                    .map(|told| Heard::Told(Arc::new(told))),
+            };
+            if let Some(told) = told {
                 // Nobody watches: nobody is told.
-                let _ = crashes.watchers.heard.send(heard);
+                let _ = heard.send(told);
             }
         });
-    }
-}
-
-async fn next(words: &mut Subscription) -> Option<Heard> {
-    loop {
-        match words.next().await? {
-            Signal::ReadAgain => return Some(Heard::Reset),
-            Signal::Said(word) if *word == *READ_AGAIN => return Some(Heard::Reset),
-            Signal::Said(word) => {
-                let told = word.strip_prefix(WORD).and_then(|json| serde_json::from_str(json).ok());
-                if let Some(told) = told {
-                    return Some(Heard::Told(Arc::new(told)));
-                }
-            }
-        }
     }
 }
 
