@@ -96,6 +96,15 @@ pub enum OrgRole {
 }
 
 impl Principal {
+    /// By whose name streams, and what else one may have only so many of, are counted together.
+    pub fn holder(&self) -> String {
+        match self.actor {
+            Actor::User(id) => format!("user:{id}"),
+            Actor::Service(id) => format!("service:{id}"),
+            Actor::Weaver(id) => format!("weaver:{id}"),
+        }
+    }
+
     pub fn user_id(&self) -> Option<UserId> {
         match self.actor {
             Actor::User(id) => Some(id),

@@ -1,5 +1,7 @@
 //! Server-sent events: headers, keep-alive, and what ends a stream.
 
+mod seats;
+
 use std::{convert::Infallible, future::Future, time::Duration};
 
 use axum::{
@@ -14,6 +16,8 @@ use futures::{Stream, StreamExt};
 use http::{HeaderValue, header};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+
+pub use seats::{Places, Seat, Seats};
 
 use crate::port::BoxFuture;
 

@@ -27,6 +27,11 @@ pub const METRICS: &[Metric] = &[
         &[],
     ),
     Metric::counter(
+        "loom_crash_surplus_total",
+        "Names in events beyond what is counted: tags, their values, environments, releases, missing files.",
+        &["what"],
+    ),
+    Metric::counter(
         "loom_crash_alerts_total",
         "Alerts of crashes, by what became of them: sent, or held back as there were too many.",
         &["outcome"],
@@ -36,6 +41,7 @@ pub const METRICS: &[Metric] = &[
         "Artifacts that were uploaded, each content of a project once.",
         &[],
     ),
+    Metric::gauge("loom_crash_watchers", "Streams of crashes that are open.", &[]),
     Metric::gauge(
         "loom_crash_queue_items",
         "Events that are to be processed, on all servers together, up to 110,000.",

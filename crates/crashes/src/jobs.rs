@@ -16,26 +16,16 @@ pub(crate) const EVENTS: Daily = Daily { table: "crash_events", column: "receive
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub(crate) fn all(crashes: &Crashes) -> Vec<Job> {
-    let (making, cleaning, purging) = (crashes.clone(), crashes.clone(), crashes.clone());
+    let (cleaning, purging) = (crashes.clone(), crashes.clone());
     vec![
         crate::artifacts::job(crashes),
         crate::issues::job(crashes),
-        Job::new(
+        Job::partitions(
             "crash-partition-maintenance",
             "Crash event partitions",
             "Makes the partitions of events for the days to come",
-            HOUR,
-            HOUR / 4,
-            move |context| {
-                let crashes = making.clone();
-                async move {
-                    let pool = &crashes.deps.pool;
-                    let now = context.clock.now();
-                    let made =
-                        RAW.make_ahead(pool, now).await? + EVENTS.make_ahead(pool, now).await?;
-                    Ok(made.into())
-                }
-            },
+            &crashes.deps.pool,
+            &[RAW, EVENTS],
         ),
         Job::new(
             "crash-event-cleanup",

@@ -18,7 +18,7 @@ const BATCH: i64 = 5000;
 
 pub(crate) fn all(crons: &Crons) -> Vec<Job> {
     let (missed, timeout) = (crons.clone(), crons.clone());
-    let (partitions, cleanup) = (crons.clone(), crons.clone());
+    let cleanup = crons.clone();
     vec![
         Job::new(
             "cron-missed",
@@ -36,19 +36,12 @@ pub(crate) fn all(crons: &Crons) -> Vec<Job> {
             MINUTE * 5,
             move |context| find_timeouts(timeout.clone(), context),
         ),
-        Job::new(
+        Job::partitions(
             "checkin-partition-maintenance",
             "Check-in partitions",
             "Makes the partitions of check-ins for the days to come",
-            MINUTE * 60,
-            MINUTE * 10,
-            move |context| {
-                let crons = partitions.clone();
-                async move {
-                    let made = CHECKINS.make_ahead(&crons.deps.pool, context.clock.now()).await;
-                    Ok(made.map_err(Error::from)?.into())
-                }
-            },
+            &crons.deps.pool,
+            &[CHECKINS],
         ),
         Job::new(
             "checkin-cleanup",

@@ -35,8 +35,9 @@ use loom_core::{
         ThreadDirectory,
     },
     principal,
+    sse::Seats,
 };
-use loom_db::{Announcer, Hub, READ_AGAIN, Signal};
+use loom_db::{Announcer, Hub, Signal};
 use loom_notify::Notify;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -81,7 +82,7 @@ pub struct Inner {
     engine: Arc<engine::Engine>,
     writer: OnceLock<Writer<report::Report>>,
     own: own::OwnRuns,
-    seats: stream::Seats,
+    seats: Seats,
     badges: badge::Badges,
     leaving: CancellationToken,
     /// Nothing more is taken.
@@ -107,7 +108,7 @@ impl Crons {
             engine: Arc::new(engine),
             writer: OnceLock::new(),
             own: own::OwnRuns::default(),
-            seats: stream::Seats::default(),
+            seats: Seats::new(stream::PLACES),
             badges: badge::Badges::new(),
             leaving,
             gone: CancellationToken::new(),
@@ -140,9 +141,6 @@ impl Crons {
                     signal = said.next() => signal,
                 };
                 match signal {
-                    Some(Signal::Said(word)) if &*word == READ_AGAIN => {
-                        crons.engine.forget(None).await;
-                    }
                     Some(Signal::Said(word)) => {
                         if let Some(whose) = word.strip_prefix(engine::CHANGED) {
                             crons.engine.forget(whose.parse().ok()).await;

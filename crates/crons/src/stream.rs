@@ -1,22 +1,14 @@
 //! What those who watch are told, on whichever server they do.
 
-use std::{
-    collections::VecDeque,
-    fmt::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::VecDeque, fmt::Write};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
 use loom_core::{
-    Error, Result,
     id::OrgId,
-    sse::{KEEP_ALIVE, Leash},
+    sse::{KEEP_ALIVE, Leash, Places, Seat},
 };
-use loom_db::{READ_AGAIN, Signal, Subscription};
+use loom_db::{Signal, Subscription};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -27,8 +19,6 @@ use crate::{engine::Engine, model::Status, work::Row};
 const WORD: &str = "stream ";
 /// A NOTIFY holds no more than 8,000 bytes.
 const LONGEST: usize = 7000;
-/// Streams of one server.
-const MOST: usize = 2000;
 
 /// One event of one organisation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -83,37 +73,14 @@ impl Engine {
     }
 }
 
-/// How many watch this server; a seat is given back when dropped.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Seats(Arc<AtomicUsize>);
-
-pub(crate) struct Seat(Seats);
-
-impl Seats {
-    /// # Errors
-    /// 429 when there are too many.
-    pub(crate) fn sit(&self) -> Result<Seat> {
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(self.clone());
-        metrics::gauge!("loom_cron_watchers").set((before + 1) as f64);
-        if before >= MOST {
-            return Err(Error::new(
-                http::StatusCode::TOO_MANY_REQUESTS,
-                "too_many_watchers",
-                "too many streams of monitors are open on this server; try again later",
-            )
-            .retry_after(std::time::Duration::from_secs(30)));
-        }
-        Ok(seat)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let before = self.0.0.fetch_sub(1, Ordering::Relaxed);
-        metrics::gauge!("loom_cron_watchers").set(before.saturating_sub(1) as f64);
-    }
-}
+/// Who watches.
+pub(crate) const PLACES: Places = Places {
+    streams: "streams of monitors",
+    gauge: "loom_cron_watchers",
+    most: 2000,
+    most_of_one: 50,
+    instead: "",
+};
 
 struct Watch {
     org: OrgId,
@@ -192,7 +159,6 @@ impl Watch {
         let reset = || piece("reset", &json!({"reason": "events may be missing; read again"}));
         match signal {
             Signal::ReadAgain => self.ready.push_back(reset()),
-            Signal::Said(word) if &**word == READ_AGAIN => self.ready.push_back(reset()),
             Signal::Said(word) => {
                 let Some(lines) = word.strip_prefix(WORD) else { return };
                 let mut text = String::new();

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::OpenError, pool};
+use crate::{announce::READ_AGAIN, error::OpenError, pool};
 
 /// Words that a slow subscriber may fall behind before it is told to read again.
 const BACKLOG: usize = 1024;
@@ -58,6 +58,7 @@ impl Subscription {
     /// The next signal; None when the hub has stopped.
     pub async fn next(&mut self) -> Option<Signal> {
         match self.0.recv().await {
+            Ok(Signal::Said(word)) if *word == *READ_AGAIN => Some(Signal::ReadAgain),
             Ok(signal) => Some(signal),
             Err(broadcast::error::RecvError::Lagged(_)) => Some(Signal::ReadAgain),
             Err(broadcast::error::RecvError::Closed) => None,
@@ -97,6 +98,21 @@ impl Hub {
         let sender = self.0.channels.get(channel);
         debug_assert!(sender.is_some(), "the hub does not listen on {channel}");
         Subscription(sender.map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe))
+    }
+
+    /// Has `hear` hear what is said on `channel` from now on, until `stop`, or the hub itself stops.
+    pub fn follow(
+        &self,
+        channel: &str,
+        stop: CancellationToken,
+        mut hear: impl FnMut(Signal) + Send + 'static,
+    ) {
+        let mut said = self.subscribe(channel);
+        tokio::spawn(stop.run_until_cancelled_owned(async move {
+            while let Some(signal) = said.next().await {
+                hear(signal);
+            }
+        }));
     }
 
     pub fn is_connected(&self) -> bool {

@@ -4,13 +4,17 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use loom_core::{Clock, Error, Result, id::RunId, port::BoxFuture};
+use loom_db::partitions::Daily;
 use serde::Serialize;
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     lease::Lease,
     schedule::{CatchUp, Schedule},
 };
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// The body of a job.
 pub type RunFn =
@@ -48,6 +52,27 @@ impl Job {
         let run: RunFn = Arc::new(move |context| Box::pin(run(context)));
         let (schedule, catch_up) = (schedule.into(), CatchUp::default());
         Self { id, name, description, schedule, catch_up, timeout, run }
+    }
+
+    /// Makes the partitions of these tables for the days to come, each hour.
+    pub fn partitions(
+        id: &'static str,
+        name: &'static str,
+        description: &'static str,
+        pool: &PgPool,
+        tables: &'static [Daily],
+    ) -> Self {
+        let pool = pool.clone();
+        Self::new(id, name, description, HOUR, HOUR / 4, move |context| {
+            let pool = pool.clone();
+            async move {
+                let mut made = 0;
+                for table in tables {
+                    made += table.make_ahead(&pool, context.clock.now()).await?;
+                }
+                Ok(made.into())
+            }
+        })
     }
 }
 

@@ -14,7 +14,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const ROLL_UP_EVERY: Duration = Duration::from_secs(30);
 
 pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
-    let (summing, making, dropping) = (proxy.clone(), proxy.clone(), proxy.clone());
+    let (summing, dropping) = (proxy.clone(), proxy.clone());
     vec![
         Job::new(
             "usage-rollup",
@@ -27,16 +27,12 @@ pub(crate) fn all(proxy: &LlmProxy) -> Vec<Job> {
                 async move { Ok(usage_sums::roll_up(&proxy.pool, &context.cancel).await?.into()) }
             },
         ),
-        Job::new(
+        Job::partitions(
             "llm-partition-maintenance",
             "LLM request partitions",
             "Makes the partitions of the log of requests to models for the days to come",
-            HOUR,
-            HOUR / 4,
-            move |context| {
-                let proxy = making.clone();
-                async move { Ok(REQUESTS.make_ahead(&proxy.pool, context.clock.now()).await?.into()) }
-            },
+            &proxy.pool,
+            &[REQUESTS],
         ),
         Job::new(
             "llm-request-cleanup",

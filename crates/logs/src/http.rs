@@ -16,7 +16,7 @@ use loom_core::{
     authorize::{Action, authorize},
     error::Problem,
     port::{Audit, Reauthenticate},
-    principal::{Actor, Authentication, RequestInfo, Scope, required},
+    principal::{Authentication, RequestInfo, Scope, required},
     sse::{self, Recheck},
 };
 use serde::Serialize;
@@ -97,7 +97,7 @@ async fn list_log_lines(
     let other = admin.replica(&query).await?;
     admin.record(&principal, &info, "logs.read", &query).await?;
     if let Some(replica) = other {
-        let answer = peer::ask(&admin.logs, &replica, LINES, &query, &holder(&principal)).await?;
+        let answer = peer::ask(&admin.logs, &replica, LINES, &query, &principal.holder()).await?;
         return peer::pass_on(answer).await;
     }
     lines(&admin.logs, filter).await
@@ -138,13 +138,13 @@ async fn stream_log_lines(
     let leash = Leash::new(logs.stop.clone(), admin.recheck(parts));
     if let Some(replica) = admin.replica(&query).await? {
         admin.record(&principal, &info, "logs.watch", &query).await?;
-        let answer = peer::ask(logs, &replica, STREAM, &query, &holder(&principal)).await?;
+        let answer = peer::ask(logs, &replica, STREAM, &query, &principal.holder()).await?;
         if answer.status() != StatusCode::OK {
             return peer::pass_on(answer).await;
         }
         return Ok(sse::raw_response(leash.hold(peer::pieces(answer))));
     }
-    let seat = logs.watchers.sit(holder(&principal))?;
+    let seat = logs.watchers.sit(principal.holder())?;
     admin.record(&principal, &info, "logs.watch", &query).await?;
     Ok(sse::raw_response(watch::events(&logs.buffer, filter, seat, leash)))
 }
@@ -233,16 +233,6 @@ async fn lines(logs: &Logs, filter: Filter) -> Result<Response> {
         .map_err(Error::internal)?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(lines)).into_response())
 }
-
-/// Whose streams are counted together.
-fn holder(principal: &Principal) -> String {
-    match principal.actor {
-        Actor::User(id) => format!("user:{id}"),
-        Actor::Service(id) => format!("service:{id}"),
-        Actor::Weaver(id) => format!("weaver:{id}"),
-    }
-}
-
 impl Admin {
     /// The other server that is asked for, unless it is this one.
     async fn replica(&self, query: &LogQuery) -> Result<Option<ReplicaRow>> {

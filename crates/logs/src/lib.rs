@@ -27,6 +27,7 @@ use loom_core::{
     Clock, Error, Result,
     health::{Check, Component, Status},
     id::new_uuid,
+    sse::Seats,
     telemetry::Metric,
 };
 use sqlx::PgPool;
@@ -77,7 +78,7 @@ pub struct Inner {
     pool: PgPool,
     clock: Clock,
     buffer: Buffer,
-    watchers: watch::Watchers,
+    watchers: Seats,
     /// This server among its replicas; anew at each start.
     id: Uuid,
     peer_key: SecretString,
@@ -118,7 +119,7 @@ impl Logs {
             pool,
             clock,
             buffer,
-            watchers: watch::Watchers::default(),
+            watchers: Seats::new(watch::PLACES),
             peer_key,
             peer_url: config.peer_url.clone(),
             client,
@@ -159,7 +160,7 @@ impl Logs {
         } else {
             Component::new(Status::Healthy)
         };
-        component.with("dropped_lines", dropped).with("watchers", self.watchers.count())
+        component.with("dropped_lines", dropped).with("watchers", *self.watchers.count().borrow())
     }
 
     /// Says good-bye to all who watch. They would hold up the end of the server.

@@ -1,20 +1,10 @@
 //! One watcher's stream: many lines a piece, at most twenty pieces a second, and an end in any case.
 
-use std::{
-    collections::HashMap,
-    fmt::Write,
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt::Write, future::Future, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use loom_core::{
-    Error, Result,
-    sse::{self, Bye, Recheck},
-};
-use metrics::gauge;
+use loom_core::sse::{self, Bye, Places, Recheck, Seat};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -27,8 +17,6 @@ use crate::{
     read::{Found, Place},
 };
 
-const MOST: usize = 20;
-const MOST_OF_ONE: usize = 3;
 /// Between two pieces.
 const PAUSE: Duration = Duration::from_millis(50);
 const LARGEST_PIECE: usize = 256 << 10;
@@ -36,59 +24,14 @@ const PING: Duration = Duration::from_secs(15);
 const RECHECK: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// Who watches; by the name of their credential's holder.
-#[derive(Clone, Default)]
-pub(crate) struct Watchers(Arc<Mutex<HashMap<String, usize>>>);
-
-/// A watcher's place among them; given back when dropped.
-pub(crate) struct Seat {
-    watchers: Watchers,
-    who: String,
-}
-
-impl Watchers {
-    pub(crate) fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
-    }
-
-    /// # Errors
-    /// 429 when there are too many, with what to do.
-    pub(crate) fn sit(&self, who: String) -> Result<Seat> {
-        let refused = |detail: String| {
-            Err(Error::new(http::StatusCode::TOO_MANY_REQUESTS, "too_many_watchers", detail)
-                .retry_after(Duration::from_secs(30)))
-        };
-        let mut seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seats.get(&who).is_some_and(|count| *count >= MOST_OF_ONE) {
-            return refused(format!(
-                "you watch {MOST_OF_ONE} log streams of this server already; close one"
-            ));
-        }
-        if seats.values().sum::<usize>() >= MOST {
-            return refused(format!(
-                "{MOST} log streams of this server are being watched, which is the most; try again \
-                 later, or read GET /api/admin/logs"
-            ));
-        }
-        *seats.entry(who.clone()).or_default() += 1;
-        drop(seats);
-        gauge!("loom_log_watchers").increment(1);
-        Ok(Seat { watchers: self.clone(), who })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut seats = self.watchers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = seats.get_mut(&self.who) {
-            *count -= 1;
-            if *count == 0 {
-                seats.remove(&self.who);
-            }
-        }
-        gauge!("loom_log_watchers").decrement(1);
-    }
-}
+/// Who watches.
+pub(crate) const PLACES: Places = Places {
+    streams: "streams of the log",
+    gauge: "loom_log_watchers",
+    most: 20,
+    most_of_one: 3,
+    instead: ", or read GET /api/admin/logs",
+};
 
 /// What ends a stream, and whether it has.
 pub(crate) struct Leash {

@@ -23,7 +23,7 @@ const ANSWER_MAX: usize = 1024;
 
 /// Where a webhook is and what signs.
 pub(crate) struct Receiver {
-    pub(crate) url: String,
+    pub(crate) url: SecretString,
     pub(crate) secret: SecretString,
 }
 
@@ -44,7 +44,7 @@ pub(crate) async fn call(
     body: String,
     now: DateTime<Utc>,
 ) -> Result<Outcome> {
-    let Ok(url) = receiver.url.parse::<Url>() else {
+    let Ok(url) = receiver.url.expose().parse::<Url>() else {
         return Ok(Outcome::fail("the webhook's URL is none"));
     };
     // The same at each attempt, so that a duplicate can be told.

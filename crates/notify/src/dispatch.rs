@@ -78,6 +78,12 @@ impl Notify {
     }
 
     async fn dispatch(&self, mut words: Subscription) {
+        while let Err(error) = self.seal_hooks().await {
+            tracing::warn!(?error, "the URLs of webhooks cannot be sealed; trying again");
+            if self.stop.run_until_cancelled(sleep(DATABASE_PAUSE)).await.is_none() {
+                return;
+            }
+        }
         let mut hears = true;
         while !self.stop.is_cancelled() {
             let pause = match self.look().await {

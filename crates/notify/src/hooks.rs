@@ -15,7 +15,7 @@ use crate::{
     queue::origin,
     signature,
     store::{self, webhooks, webhooks::Webhook},
-    webhooks::context,
+    webhooks::{context, url_context},
 };
 
 /// Of one organisation.
@@ -55,7 +55,8 @@ impl Notify {
         self.guard.check(&parsed).map_err(|refused| refused.to_string())
     }
 
-    /// Makes one in the caller's transaction. Its URL was checked.
+    /// Makes one in the caller's transaction. Its URL was checked; it is kept sealed and not shown again, as
+    /// with Slack it is all that is needed to write there.
     pub async fn add_hook(
         &self,
         db: &mut PgConnection,
@@ -69,7 +70,7 @@ impl Notify {
         let view = WebhookView {
             id,
             name: name.to_owned(),
-            url: url.to_owned(),
+            url: origin(url),
             kinds: vec![KIND.to_owned()],
             enabled: true,
             disabled_reason: None,
@@ -79,13 +80,29 @@ impl Notify {
             updated_at: now,
         };
         let sealed_secret = self.vault.seal(&context(id), &secret)?;
-        if !webhooks::insert(db, Some(org), &Webhook { view, sealed_secret }, MOST).await? {
+        let sealed_url = Some(self.vault.seal(&url_context(id), &url.to_owned().into())?);
+        let webhook = Webhook { view, sealed_secret, sealed_url };
+        if !webhooks::insert(db, Some(org), &webhook, MOST).await? {
             return Err(Error::conflict(
                 "too_many_webhooks",
                 format!("the organisation has {MOST} webhooks; remove one that is not needed"),
             ));
         }
         Ok(Hook { id, secret })
+    }
+
+    /// Seals the URLs of webhooks that were made before that was done.
+    pub(crate) async fn seal_hooks(&self) -> Result<()> {
+        loop {
+            let unsealed = webhooks::unsealed(&self.pool, MOST).await?;
+            for hook in &unsealed {
+                let sealed = self.vault.seal(&url_context(hook.id), &hook.url.clone().into())?;
+                webhooks::seal(&self.pool, hook.id, &origin(&hook.url), &sealed).await?;
+            }
+            if (unsealed.len() as i64) < MOST {
+                return Ok(());
+            }
+        }
     }
 
     /// Deletes one in the caller's transaction; what waits for it is given up.

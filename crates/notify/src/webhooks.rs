@@ -65,6 +65,10 @@ pub(crate) fn context(id: WebhookId) -> String {
     format!("webhooks/{id}")
 }
 
+pub(crate) fn url_context(id: WebhookId) -> String {
+    format!("webhooks/{id}/url")
+}
+
 impl Notify {
     /// Makes one of the installation; gives its secret, which is shown this once.
     pub(crate) async fn add_webhook(
@@ -88,7 +92,8 @@ impl Notify {
             updated_at: now,
         };
         self.check(&view)?;
-        let webhook = Webhook { view, sealed_secret: self.vault.seal(&context(id), &secret)? };
+        let sealed_secret = self.vault.seal(&context(id), &secret)?;
+        let webhook = Webhook { view, sealed_secret, sealed_url: None };
         if !webhooks::insert(&self.pool, None, &webhook, MOST).await? {
             return Err(Error::conflict(
                 "too_many_webhooks",
@@ -150,7 +155,11 @@ impl Notify {
 
     pub(crate) fn receiver(&self, webhook: &Webhook) -> Result<Receiver> {
         let secret = self.vault.unseal(&context(webhook.view.id), &webhook.sealed_secret)?;
-        Ok(Receiver { url: webhook.view.url.clone(), secret })
+        let url = match &webhook.sealed_url {
+            Some(sealed) => self.vault.unseal(&url_context(webhook.view.id), sealed)?,
+            None => SecretString::from(webhook.view.url.clone()),
+        };
+        Ok(Receiver { url, secret })
     }
 
     fn check(&self, view: &WebhookView) -> Result<()> {

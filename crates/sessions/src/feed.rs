@@ -3,19 +3,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use loom_core::{
-    Error, Result,
+    Result,
     id::{OrgId, ProjectId},
+    sse::{Places, Seat, Seats},
 };
 use loom_db::{Announcer, Hub, Signal};
-use metrics::gauge;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +22,14 @@ use crate::store::intake::{Changes, ChangesByProject};
 const PAUSE: Duration = Duration::from_secs(1);
 /// Words that a slow watcher may be behind.
 const BACKLOG: usize = 1024;
-const MOST_WATCHERS: usize = 2000;
+/// Who watches.
+const PLACES: Places = Places {
+    streams: "streams of sessions",
+    gauge: "loom_app_session_watchers",
+    most: 2000,
+    most_of_one: 50,
+    instead: "",
+};
 
 /// Something that happened in a project.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,19 +71,9 @@ pub(crate) struct Feed {
     waiting: Arc<Mutex<HashMap<(OrgId, ProjectId), Changes>>>,
     announcer: Announcer,
     heard: broadcast::Sender<Heard>,
-    watchers: Arc<AtomicUsize>,
+    seats: Seats,
     /// Ends the streams, and the tasks.
     pub(crate) leaving: CancellationToken,
-}
-
-/// A watcher's place; given back when dropped.
-pub(crate) struct Seat(Feed);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let before = self.0.watchers.fetch_sub(1, Ordering::SeqCst);
-        gauge!("loom_app_session_watchers").set(before.saturating_sub(1) as f64);
-    }
 }
 
 impl Feed {
@@ -88,7 +82,7 @@ impl Feed {
             waiting: Arc::default(),
             announcer,
             heard: broadcast::channel(BACKLOG).0,
-            watchers: Arc::default(),
+            seats: Seats::new(PLACES),
             leaving: stop.child_token(),
         }
     }
@@ -102,21 +96,18 @@ impl Feed {
                 feed.flush();
             }
         });
-        let (feed, mut words) = (self.clone(), hub.subscribe(channel));
-        tokio::spawn(async move {
-            while let Some(Some(signal)) = feed.leaving.run_until_cancelled(words.next()).await {
-                let heard = match signal {
-                    Signal::Said(word) if &*word == loom_db::READ_AGAIN => Heard::ReadAgain,
-                    Signal::Said(word) => match serde_json::from_str(&word) {
-                        Ok(told) => Heard::Told(Arc::new(told)),
-                        // Of another version of the server.
-                        Err(_) => continue,
-                    },
-                    Signal::ReadAgain => Heard::ReadAgain,
-                };
-                // Nobody may be there.
-                let _ = feed.heard.send(heard);
-            }
+        let heard = self.heard.clone();
+        hub.follow(channel, self.leaving.clone(), move |signal| {
+            let told = match signal {
+                Signal::Said(word) => match serde_json::from_str(&word) {
+                    Ok(told) => Heard::Told(Arc::new(told)),
+                    // Of another version of the server.
+                    Err(_) => return,
+                },
+                Signal::ReadAgain => Heard::ReadAgain,
+            };
+            // Nobody may be there.
+            let _ = heard.send(told);
         });
     }
 
@@ -148,17 +139,7 @@ impl Feed {
 
     /// # Errors
     /// 429 when there are too many.
-    pub(crate) fn sit(&self) -> Result<(Seat, broadcast::Receiver<Heard>)> {
-        if self.watchers.fetch_add(1, Ordering::SeqCst) >= MOST_WATCHERS {
-            self.watchers.fetch_sub(1, Ordering::SeqCst);
-            return Err(Error::new(
-                http::StatusCode::TOO_MANY_REQUESTS,
-                "too_many_watchers",
-                format!("{MOST_WATCHERS} streams of sessions are open on this server, which is the most; try again later"),
-            )
-            .retry_after(Duration::from_secs(30)));
-        }
-        gauge!("loom_app_session_watchers").set(self.watchers.load(Ordering::SeqCst) as f64);
-        Ok((Seat(self.clone()), self.heard.subscribe()))
+    pub(crate) fn sit(&self, who: String) -> Result<(Seat, broadcast::Receiver<Heard>)> {
+        Ok((self.seats.sit(who)?, self.heard.subscribe()))
     }
 }

@@ -16,8 +16,7 @@ const BATCH: i64 = 5000;
 const SKETCHES: i64 = 200;
 
 pub(crate) fn all(sessions: &Sessions) -> Vec<Job> {
-    let (summing, making, cleaning, alerting) =
-        (sessions.clone(), sessions.clone(), sessions.clone(), sessions.clone());
+    let (summing, cleaning, alerting) = (sessions.clone(), sessions.clone(), sessions.clone());
     vec![
         Job::new(
             "session-aggregation",
@@ -27,18 +26,12 @@ pub(crate) fn all(sessions: &Sessions) -> Vec<Job> {
             HOUR,
             move |context| add_up(summing.clone(), context),
         ),
-        Job::new(
+        Job::partitions(
             "app-session-partitions",
             "Session partitions",
             "Makes the partitions of sessions of applications for the days to come",
-            HOUR,
-            HOUR / 4,
-            move |context| {
-                let sessions = making.clone();
-                async move {
-                    Ok(SESSIONS.make_ahead(&sessions.deps.pool, context.clock.now()).await?.into())
-                }
-            },
+            &sessions.deps.pool,
+            &[SESSIONS],
         ),
         Job::new(
             "app-session-cleanup",

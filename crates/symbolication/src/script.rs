@@ -2,6 +2,11 @@
 
 use std::{io::Read, path::Path, sync::Arc};
 
+use base64::{
+    Engine as _,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use sourcemap::{DecodedMap, SourceMap, SourceMapHermes, SourceView, Token};
 
 use crate::{
@@ -15,6 +20,11 @@ pub(crate) const MAX_FILE: u64 = 256 << 20;
 const MOST_PLACES: usize = 10_000_000;
 /// Maps within scripts.
 const MAX_INLINE: usize = 64 << 20;
+/// Bundlers differ about the padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// A source map, read.
 pub(crate) struct ScriptMap {
@@ -58,8 +68,15 @@ impl ScriptMap {
             let limit = MAX_INLINE >> 20;
             return Err(Malformed::new(format_args!("the inline map is larger than {limit} MiB")));
         }
-        let decoded = sourcemap::decode_data_url(url).map_err(|e| Malformed::from_error(&e))?;
-        Self::of(decoded, file, url.len())
+        let data = url.strip_prefix("data:").and_then(|rest| {
+            let (kind, data) = rest.split_once(',')?;
+            kind.to_ascii_lowercase().ends_with(";base64").then_some(data)
+        });
+        let data =
+            data.ok_or_else(|| Malformed::new("the inline map is no data: URL of base64"))?;
+        // Held to the same bounds as one that is a file.
+        let content = BASE64.decode(data.trim()).map_err(|e| Malformed::from_error(&e))?;
+        Self::parse(&content, file)
     }
 
     fn plain(&self) -> &SourceMap {

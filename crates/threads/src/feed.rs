@@ -15,7 +15,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use loom_core::id::ThreadId;
+use loom_core::{id::ThreadId, sse::Seats};
 use loom_db::Hub;
 use sqlx::PgPool;
 use tokio::{
@@ -30,7 +30,6 @@ pub use health::METRICS;
 
 use delta::Delta;
 use ring::Ring;
-use watch::Watchers;
 
 /// Deltas that a slow stream may fall behind before it is told that it missed some.
 const DELTA_BACKLOG: usize = 1024;
@@ -56,7 +55,7 @@ pub(crate) struct Inner {
     written: AtomicBool,
     to_tell: Mutex<delta::Queue>,
     deltas: broadcast::Sender<Arc<Delta>>,
-    pub(crate) watchers: Watchers,
+    pub(crate) watchers: Seats,
     /// Since when events are known to be there that cannot be given out yet, or nothing can be read.
     behind: Mutex<Option<Instant>>,
 }
@@ -83,7 +82,7 @@ impl Feed {
             written: AtomicBool::new(false),
             to_tell: Mutex::default(),
             deltas: broadcast::Sender::new(DELTA_BACKLOG),
-            watchers: Watchers::default(),
+            watchers: Seats::new(watch::PLACES),
             behind: Mutex::default(),
         }))
     }

@@ -95,23 +95,14 @@ impl Threads {
     /// Forgets what another replica says has changed, until the server stops.
     pub(crate) fn follow_settings(&self) {
         let threads = self.clone();
-        let mut said = self.hub.subscribe(crate::CHANNEL);
-        tokio::spawn(async move {
-            loop {
-                let signal = tokio::select! {
-                    () = threads.feed.leaving.cancelled() => return,
-                    signal = said.next() => signal,
-                };
-                match signal {
-                    Some(Signal::Said(word)) => {
-                        if let Some(org) = word.strip_prefix(WORD) {
-                            threads.settings.forget(org.parse().ok());
-                        }
-                    }
-                    Some(Signal::ReadAgain) => threads.settings.forget(None),
-                    None => return,
+        let stop = self.feed.leaving.clone();
+        self.hub.follow(crate::CHANNEL, stop, move |signal| match signal {
+            Signal::Said(word) => {
+                if let Some(org) = word.strip_prefix(WORD) {
+                    threads.settings.forget(org.parse().ok());
                 }
             }
+            Signal::ReadAgain => threads.settings.forget(None),
         });
     }
 }

@@ -70,7 +70,8 @@ impl Crashes {
             let place = (signal.org, signal.project);
             let since = now - AROUND;
             let matching =
-                store::counted(db, place, since, Some(signal.event), &rule.filters).await?;
+                store::counted(db, place, since, Some(signal.event), (1, None), &rule.filters)
+                    .await?;
             if !matching.is_empty() {
                 let said = Said::of_condition(rule);
                 self.speak(db, signal.org, rule, Some(signal.issue), said).await?;
@@ -79,32 +80,45 @@ impl Crashes {
         Ok(())
     }
 
-    /// Looks at what repeats.
+    /// Looks at what repeats. What is wrong with one project keeps no other from being told.
     pub(crate) async fn tell_counts(&self) -> Result<u64> {
         let mut handled = 0;
+        let mut failed = None;
         for (org, project) in store::with_counting_rules(&self.deps.pool).await? {
-            let mut tx = loom_db::begin(&self.deps.pool).await?;
-            for rule in store::list(&mut tx, org, project).await? {
-                if !speaks(&rule, self.deps.clock.now()) {
-                    continue;
+            match self.tell_counts_of(org, project).await {
+                Ok(rules) => handled += rules,
+                Err(error) => {
+                    tracing::warn!(%project, %error, "the alerts of a project cannot be looked at");
+                    failed = Some(error);
                 }
-                match rule.condition {
-                    CrashAlertCondition::Frequency { events, minutes, of } => {
-                        self.frequency(&mut tx, org, &rule, (events, minutes, of)).await?;
-                    }
-                    CrashAlertCondition::SessionShare { percent, minutes, min_sessions } => {
-                        let of = (percent, minutes, min_sessions);
-                        self.session_share(&mut tx, org, &rule, of).await?;
-                    }
-                    CrashAlertCondition::NewIssue | CrashAlertCondition::Regression => continue,
-                }
-                handled += 1;
             }
-            tx.commit().await?;
-            self.deps.notify.wake();
         }
         let before = self.deps.clock.now() - KEPT;
         store::sweep(&self.deps.pool, before).await?;
+        failed.map_or(Ok(handled), Err)
+    }
+
+    async fn tell_counts_of(&self, org: OrgId, project: ProjectId) -> Result<u64> {
+        let mut handled = 0;
+        let mut tx = loom_db::begin(&self.deps.pool).await?;
+        for rule in store::list(&mut tx, org, project).await? {
+            if !speaks(&rule, self.deps.clock.now()) {
+                continue;
+            }
+            match rule.condition {
+                CrashAlertCondition::Frequency { events, minutes, of } => {
+                    self.frequency(&mut tx, org, &rule, (events, minutes, of)).await?;
+                }
+                CrashAlertCondition::SessionShare { percent, minutes, min_sessions } => {
+                    let of = (percent, minutes, min_sessions);
+                    self.session_share(&mut tx, org, &rule, of).await?;
+                }
+                CrashAlertCondition::NewIssue | CrashAlertCondition::Regression => continue,
+            }
+            handled += 1;
+        }
+        tx.commit().await?;
+        self.deps.notify.wake();
         Ok(handled)
     }
 
@@ -116,17 +130,33 @@ impl Crashes {
         (events, minutes, of): (i64, i32, CrashAlertOf),
     ) -> Result<()> {
         let since = self.deps.clock.now() - TimeDelta::minutes(minutes.into());
-        let counted =
-            store::counted(db, (org, rule.project_id), since, None, &rule.filters).await?;
+        let place = (org, rule.project_id);
         match of {
             CrashAlertOf::Issue => {
-                for one in counted.iter().take_while(|one| one.events >= events) {
-                    let said = Said::frequency(one.events, minutes);
-                    self.speak(db, org, rule, Some(one.issue), said).await?;
+                let mut after = None;
+                loop {
+                    let page = store::counted(
+                        db,
+                        place,
+                        since,
+                        None,
+                        (events, after.as_ref()),
+                        &rule.filters,
+                    )
+                    .await?;
+                    for one in &page {
+                        let said = Said::frequency(one.events, minutes);
+                        self.speak(db, org, rule, Some(one.issue), said).await?;
+                    }
+                    let is_last = (page.len() as i64) < store::MOST_COUNTED;
+                    after = page.into_iter().last();
+                    if is_last {
+                        break;
+                    }
                 }
             }
             CrashAlertOf::Project => {
-                let all: i64 = counted.iter().map(|one| one.events).sum();
+                let all = store::counted_of_project(db, place, since, &rule.filters).await?;
                 if all >= events {
                     self.speak(db, org, rule, None, Said::frequency(all, minutes)).await?;
                 }
@@ -146,9 +176,8 @@ impl Crashes {
         let since = now - TimeDelta::minutes(minutes.into());
         let named = rule.project_id.to_string();
         let Some(project) = self.deps.directory.find(org, &named).await? else { return Ok(()) };
-        let counted =
-            store::counted(db, (org, rule.project_id), since, None, &rule.filters).await?;
-        let events: i64 = counted.iter().map(|one| one.events).sum();
+        let place = (org, rule.project_id);
+        let events = store::counted_of_project(db, place, since, &rule.filters).await?;
         if events == 0 {
             return Ok(());
         }

@@ -26,7 +26,9 @@ pub(crate) fn job(crashes: &Crashes) -> Job {
         move |_| {
             let crashes = crashes.clone();
             async move {
-                let told = crashes.tell_signals().await? + crashes.tell_counts().await?;
+                // What is wrong with the one keeps not from the other.
+                let (signals, counts) = (crashes.tell_signals().await, crashes.tell_counts().await);
+                let told = signals? + counts?;
                 Ok(told.into())
             }
         },

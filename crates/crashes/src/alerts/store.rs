@@ -173,12 +173,17 @@ pub(super) struct Counted {
     pub(super) events: i64,
 }
 
-/// Events that the filters let through, by issue, those with most first; of one event, or since a time.
+/// Issues of one look.
+pub(super) const MOST_COUNTED: i64 = 1000;
+
+/// Events that the filters let through, by issue, those with most first, behind `after`; of one event, or
+/// since a time. At most [`MOST_COUNTED`], of `least` events or more.
 pub(super) async fn counted(
     db: &mut PgConnection,
     (org, project): (OrgId, ProjectId),
     since: DateTime<Utc>,
     event: Option<Uuid>,
+    (least, after): (i64, Option<&Counted>),
     filters: &Filters,
 ) -> Result<Vec<Counted>> {
     let levels: Vec<String> =
@@ -190,7 +195,9 @@ pub(super) async fn counted(
               AND (cardinality($6::text[]) = 0 OR environment = ANY ($6))
               AND (cardinality($7::text[]) = 0 OR release = ANY ($7))
               AND tags @> $8
-            GROUP BY issue_id ORDER BY count(*) DESC, issue_id LIMIT 1000"#,
+            GROUP BY issue_id
+           HAVING count(*) >= $9 AND ($10::bigint IS NULL OR (-count(*), issue_id) > (-$10, $11::uuid))
+            ORDER BY count(*) DESC, issue_id LIMIT $12"#,
         org.0,
         project.0,
         since,
@@ -198,7 +205,11 @@ pub(super) async fn counted(
         &levels,
         &filters.environments,
         &filters.releases,
-        Json(&filters.tags) as _
+        Json(&filters.tags) as _,
+        least,
+        after.map(|after| after.events),
+        after.map(|after| after.issue.0),
+        MOST_COUNTED
     )
     .fetch_all(db)
     .await?;
@@ -206,6 +217,34 @@ pub(super) async fn counted(
         .into_iter()
         .map(|row| Counted { issue: IssueId(row.issue_id), events: row.events })
         .collect())
+}
+
+/// As [`counted`], all of the project.
+pub(super) async fn counted_of_project(
+    db: &mut PgConnection,
+    (org, project): (OrgId, ProjectId),
+    since: DateTime<Utc>,
+    filters: &Filters,
+) -> Result<i64> {
+    let levels: Vec<String> =
+        filters.levels.iter().map(|level| level.as_str().to_owned()).collect();
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "events!" FROM crash_events
+            WHERE org_id = $1 AND project_id = $2 AND received_at > $3
+              AND (cardinality($4::text[]) = 0 OR level = ANY ($4))
+              AND (cardinality($5::text[]) = 0 OR environment = ANY ($5))
+              AND (cardinality($6::text[]) = 0 OR release = ANY ($6))
+              AND tags @> $7"#,
+        org.0,
+        project.0,
+        since,
+        &levels,
+        &filters.environments,
+        &filters.releases,
+        Json(&filters.tags) as _
+    )
+    .fetch_one(db)
+    .await?)
 }
 
 /// What is told of an issue.

@@ -255,24 +255,14 @@ enum Content<'a> {
 /// Has symbolication look again for what was not there, whoever took the upload.
 pub(crate) fn follow(crashes: &Crashes) {
     let (symbolicator, stop) = (crashes.symbolicator.clone(), crashes.deps.stop.clone());
-    let mut said = crashes.deps.hub.subscribe(crate::CHANNEL);
-    tokio::spawn(async move {
-        loop {
-            let signal = tokio::select! {
-                () = stop.cancelled() => return,
-                signal = said.next() => signal,
-            };
-            match signal {
-                Some(Signal::Said(word)) => {
-                    if let Some(project) = heard(&word) {
-                        symbolicator.uploaded(project);
-                    }
-                }
-                // What was missed is not known.
-                Some(Signal::ReadAgain) => symbolicator.uploads_missed(),
-                None => return,
+    crashes.deps.hub.follow(crate::CHANNEL, stop, move |signal| match signal {
+        Signal::Said(word) => {
+            if let Some(project) = heard(&word) {
+                symbolicator.uploaded(project);
             }
         }
+        // What was missed is not known.
+        Signal::ReadAgain => symbolicator.uploads_missed(),
     });
 }
 

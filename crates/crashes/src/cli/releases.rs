@@ -99,6 +99,14 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Ut
     parsed.map(Some).map_err(serde::de::Error::custom)
 }
 
+/// By slug, or by number, which may be written as one.
+fn project_names(projects: &[Value]) -> Vec<String> {
+    projects
+        .iter()
+        .map(|name| name.as_str().map_or_else(|| name.to_string(), str::to_owned))
+        .collect()
+}
+
 /// Made, or changed when it is there: a build that runs again is no fault.
 pub(super) async fn create(
     State(crashes): State<Crashes>,
@@ -108,11 +116,7 @@ pub(super) async fn create(
 ) -> Result<Response> {
     let named = named(&crashes, &principal, &params, WRITE).await?;
     check_version("version", &request.version)?;
-    let names: Vec<_> = request
-        .projects
-        .iter()
-        .map(|name| name.as_str().map_or_else(|| name.to_string(), str::to_owned))
-        .collect();
+    let names = project_names(&request.projects);
     let projects = match &named.project {
         Some(project) => vec![Arc::clone(project)],
         None => crashes.projects_named(&named.acting, &names).await?,
@@ -228,8 +232,7 @@ pub(super) async fn change(
         released_at: request.released,
     };
     patch.check()?;
-    let names: Vec<_> =
-        request.projects.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+    let names = project_names(&request.projects);
     // `releases finalize` makes what nobody has made.
     let projects = match &named.project {
         None if !names.is_empty() => crashes.projects_named(&named.acting, &names).await?,

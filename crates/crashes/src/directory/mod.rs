@@ -53,20 +53,9 @@ impl Directory {
     /// Forgets what other replicas say has changed, until stopped.
     pub(crate) fn follow(&self, stop: CancellationToken) {
         let directory = self.clone();
-        let mut said = self.0.hub.subscribe(crate::CHANNEL);
-        tokio::spawn(async move {
-            loop {
-                let signal = tokio::select! {
-                    () = stop.cancelled() => return,
-                    signal = said.next() => signal,
-                };
-                match signal {
-                    Some(Signal::Said(word))
-                        if !word.starts_with(WORD) && *word != *loom_db::READ_AGAIN => {}
-                    Some(_) => directory.forget(),
-                    None => return,
-                }
-            }
+        self.0.hub.follow(crate::CHANNEL, stop, move |signal| match signal {
+            Signal::Said(word) if !word.starts_with(WORD) => {}
+            Signal::Said(_) | Signal::ReadAgain => directory.forget(),
         });
     }
 

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 pub(crate) use json::object;
 pub(crate) use model::*;
 pub(crate) use simple::from_simple;
+pub(crate) use tags::{OWN as OWN_TAGS, is_own as is_own_tag};
 
 use read::{Faults, string};
 

@@ -13,7 +13,13 @@ const KEY: usize = 64;
 const VALUE: usize = 200;
 
 /// What the event itself says: a client's tag of this name would say otherwise in a search.
-const OWN: &[&str] = &["level", "environment", "release", "dist", "user", "handled", "mechanism"];
+pub(crate) const OWN: &[&str] =
+    &["level", "environment", "release", "dist", "user", "handled", "mechanism"];
+
+/// There is always room for it.
+pub(crate) fn is_own(key: &str) -> bool {
+    OWN.contains(&key)
+}
 
 /// A map, or a list of pairs, or of `{key, value}`.
 pub(super) fn given(event: &Map<String, Value>, faults: &mut Faults) -> Vec<(String, String)> {

@@ -1,20 +1,14 @@
 //! Who watches issues: what any server says on the channel goes to the watchers of all servers.
 
-use std::{
-    collections::HashMap,
-    fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
 use loom_core::{
-    Error, Result,
     id::{OrgId, ProjectId},
-    sse::{Bye, KEEP_ALIVE, Leash},
+    sse::{Bye, KEEP_ALIVE, Leash, Places, Seat, Seats},
 };
-use loom_db::{READ_AGAIN, Signal, Subscription};
+use loom_db::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
@@ -24,9 +18,14 @@ use crate::Crashes;
 
 /// What words on the channel begin with that are for watchers.
 const WORD: &str = "stream ";
-/// Streams of a server, and of one who watches.
-const MOST: usize = 2000;
-const MOST_OF_ONE: usize = 50;
+/// Who watches.
+const PLACES: Places = Places {
+    streams: "streams of crashes",
+    gauge: "loom_crash_watchers",
+    most: 2000,
+    most_of_one: 50,
+    instead: ", or follow all projects with GET /api/crash/stream",
+};
 /// A watcher that falls behind by more is told that it lags.
 const BACKLOG: usize = 1024;
 /// Events are given out on an authorisation that is no older than this.
@@ -72,7 +71,7 @@ enum Heard {
 
 /// The watchers of this server.
 pub(crate) struct Watchers {
-    seats: Mutex<HashMap<String, usize>>,
+    pub(crate) seats: Seats,
     heard: broadcast::Sender<Heard>,
     /// Ends all streams.
     pub(crate) leaving: CancellationToken,
@@ -81,7 +80,7 @@ pub(crate) struct Watchers {
 impl Watchers {
     pub(crate) fn new(stop: &CancellationToken) -> Self {
         let heard = broadcast::channel(BACKLOG).0;
-        Self { seats: Mutex::default(), heard, leaving: stop.child_token() }
+        Self { seats: Seats::new(PLACES), heard, leaving: stop.child_token() }
     }
 }
 
@@ -95,73 +94,21 @@ impl Crashes {
 
     /// Passes on what is said on the channel, until the hub stops.
     pub(crate) fn follow_stream(&self) {
-        let mut words = self.deps.hub.subscribe(crate::CHANNEL);
-        let crashes = self.clone();
-        tokio::spawn(async move {
-            while let Some(heard) = next(&mut words).await {
+        let heard = self.watchers.heard.clone();
+        let stop = self.deps.stop.clone();
+        self.deps.hub.follow(crate::CHANNEL, stop, move |signal| {
+            let told = match signal {
+                Signal::ReadAgain => Some(Heard::Reset),
+                Signal::Said(word) => word
+                    .strip_prefix(WORD)
+                    .and_then(|json| serde_json::from_str(json).ok())
+                    .map(|told| Heard::Told(Arc::new(told))),
+            };
+            if let Some(told) = told {
                 // Nobody watches: nobody is told.
-                let _ = crashes.watchers.heard.send(heard);
+                let _ = heard.send(told);
             }
         });
-    }
-}
-
-async fn next(words: &mut Subscription) -> Option<Heard> {
-    loop {
-        match words.next().await? {
-            Signal::ReadAgain => return Some(Heard::Reset),
-            Signal::Said(word) if *word == *READ_AGAIN => return Some(Heard::Reset),
-            Signal::Said(word) => {
-                let told = word.strip_prefix(WORD).and_then(|json| serde_json::from_str(json).ok());
-                if let Some(told) = told {
-                    return Some(Heard::Told(Arc::new(told)));
-                }
-            }
-        }
-    }
-}
-
-/// A watcher's place among them; given back when dropped.
-pub(crate) struct Seat {
-    crashes: Crashes,
-    who: String,
-}
-
-impl Seat {
-    /// # Errors
-    /// 429 when there are too many, with what to do.
-    pub(crate) fn take(crashes: &Crashes, who: String) -> Result<Self> {
-        let refused = |detail: String| {
-            Err(Error::new(::http::StatusCode::TOO_MANY_REQUESTS, "too_many_watchers", detail)
-                .retry_after(Duration::from_secs(30)))
-        };
-        let mut seats = crashes.watchers.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if seats.get(&who).is_some_and(|count| *count >= MOST_OF_ONE) {
-            return refused(format!(
-                "you follow {MOST_OF_ONE} streams of crashes on this server already; close one, or \
-                 follow all projects with GET /api/crash/stream"
-            ));
-        }
-        if seats.values().sum::<usize>() >= MOST {
-            return refused(format!(
-                "{MOST} streams of crashes are open on this server, which is the most; try again later"
-            ));
-        }
-        *seats.entry(who.clone()).or_default() += 1;
-        drop(seats);
-        Ok(Self { crashes: crashes.clone(), who })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut seats = self.crashes.watchers.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = seats.get_mut(&self.who) {
-            *count -= 1;
-            if *count == 0 {
-                seats.remove(&self.who);
-            }
-        }
     }
 }
 
@@ -233,7 +180,7 @@ pub(crate) fn events(
 }
 
 impl Watch {
-    async fn piece(&mut self) -> std::result::Result<String, Bye> {
+    async fn piece(&mut self) -> Result<String, Bye> {
         if let Some(begin) = self.begin.take() {
             return Ok(begin);
         }

@@ -18,7 +18,7 @@ use std::{
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use loom_core::id::ProjectId;
-use loom_db::{READ_AGAIN, Signal};
+use loom_db::Signal;
 use serde_json::json;
 use tokio::{
     sync::{Notify, Semaphore},
@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use attach::Outcome;
+pub(crate) use attach::{MAX_KEYS, MAX_VALUES, OTHER, Outcome};
 pub(crate) use prepare::Processed;
 pub(crate) use waiting::{Became, Waiting};
 
@@ -103,7 +103,8 @@ impl Crashes {
         for counted in ["processed", "repeated", "parked", "folded"] {
             metrics::counter!(format!("loom_crash_events_{counted}_total")).increment(0);
         }
-        running.spawn(async move { hearing.hear().await });
+        let stop = self.pipeline.stop.clone();
+        self.deps.hub.follow(crate::CHANNEL, stop, move |signal| hearing.hear(&signal));
         running.spawn(async move { taking.take_batches().await });
         running.spawn(async move { mending.take_overdue().await });
     }
@@ -118,25 +119,15 @@ impl Crashes {
     }
 
     /// What other servers say.
-    async fn hear(&self) {
-        let mut said = self.deps.hub.subscribe(crate::CHANNEL);
-        loop {
-            let signal = tokio::select! {
-                () = self.pipeline.stop.cancelled() => return,
-                signal = said.next() => signal,
-            };
-            match signal {
-                Some(Signal::Said(word)) if *word == *WORD || *word == *READ_AGAIN => {
-                    self.pipeline.wake();
+    fn hear(&self, signal: &Signal) {
+        match signal {
+            Signal::Said(word) if **word == *WORD => self.pipeline.wake(),
+            Signal::Said(word) => {
+                if let Some(told) = word.strip_prefix(STREAM) {
+                    self.pipeline.waiting.hear(told);
                 }
-                Some(Signal::Said(word)) => {
-                    if let Some(told) = word.strip_prefix(STREAM) {
-                        self.pipeline.waiting.hear(told);
-                    }
-                }
-                Some(Signal::ReadAgain) => self.pipeline.wake(),
-                None => return,
             }
+            Signal::ReadAgain => self.pipeline.wake(),
         }
     }
 

@@ -4,7 +4,7 @@ use loom_core::{
     Result,
     id::{EventId, OrgId, ProjectId},
 };
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::http::ParkedEvent;
@@ -15,7 +15,7 @@ const MOST: i64 = 10_000;
 /// Puts the events of these issues into the queue again; gives how many. Those that are in it stay as they
 /// are.
 pub(crate) async fn issues(
-    pool: &PgPool,
+    db: impl PgExecutor<'_>,
     org: OrgId,
     project: ProjectId,
     issues: &[Uuid],
@@ -35,7 +35,7 @@ pub(crate) async fn issues(
         issues,
         MOST
     )
-    .execute(pool)
+    .execute(db)
     .await?;
     Ok(done.rows_affected())
 }
@@ -47,6 +47,7 @@ pub(crate) async fn lacking(
     project: ProjectId,
     files: &[String],
 ) -> Result<u64> {
+    let mut tx = loom_db::begin(pool).await?;
     // What is still missing is written down again when they are processed.
     let found = sqlx::query_scalar!(
         "DELETE FROM crash_missing_files
@@ -56,9 +57,11 @@ pub(crate) async fn lacking(
         project.0,
         files
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *tx)
     .await?;
-    if found.is_empty() { Ok(0) } else { issues(pool, org, project, &found).await }
+    let queued = if found.is_empty() { 0 } else { issues(&mut *tx, org, project, &found).await? };
+    tx.commit().await?;
+    Ok(queued)
 }
 
 /// Those that were put aside, the newest first.

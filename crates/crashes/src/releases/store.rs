@@ -21,8 +21,11 @@ pub(crate) async fn insert(
     now: DateTime<Utc>,
 ) -> Result<bool> {
     let done = sqlx::query!(
-        "INSERT INTO crash_releases (id, org_id, project_id, version, sort_key, created_at)
-              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (project_id, version) DO NOTHING",
+        // What somebody names stays, though events had named it first.
+        r#"INSERT INTO crash_releases (id, org_id, project_id, version, sort_key, created_at)
+              VALUES ($1, $2, $3, $4, $5, $6)
+           ON CONFLICT (project_id, version) DO UPDATE SET on_sight = false
+           RETURNING (xmax = 0) AS "is_new!""#,
         loom_core::id::new_uuid(now),
         project.org.0,
         project.id.0,
@@ -30,9 +33,9 @@ pub(crate) async fn insert(
         crate::release::order::sort_key(version),
         now
     )
-    .execute(db)
+    .fetch_one(db)
     .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(done.is_new)
 }
 
 pub(crate) async fn find(
@@ -159,7 +162,7 @@ pub(crate) async fn update(
     sqlx::query!(
         "UPDATE crash_releases
             SET url = coalesce($3, url), ref = coalesce($4, ref), started_at = coalesce($5, started_at),
-                released_at = coalesce($6, released_at)
+                released_at = coalesce($6, released_at), on_sight = false
           WHERE org_id = $1 AND id = $2",
         org.0,
         release,

@@ -235,6 +235,60 @@ async fn members_get_mail_and_slack_its_blocks() {
 }
 
 #[tokio::test]
+async fn where_a_webhook_leads_is_sealed_also_when_it_was_made_before() {
+    let (app, ada) = app("20").await;
+    let hooks = WebhookReceiver::start();
+    let actions = json!([{"type": "slack", "url": hooks.url("/services/T0/secret-path")}]);
+    rule(&ada, json!({"type": "new_issue"}), json!({}), actions).await;
+    let clear = async || {
+        let rows = app
+            .rows("SELECT url FROM webhooks UNION ALL SELECT actions::text FROM crash_alert_rules")
+            .await;
+        rows.iter().any(|row| row.to_string().contains("secret-path"))
+    };
+    assert!(!clear().await);
+    // As it was before; the next server that starts seals it.
+    sqlx::query("UPDATE webhooks SET url = $1, sealed_url = NULL")
+        .bind(hooks.url("/services/T0/secret-path"))
+        .execute(app.database.pool())
+        .await
+        .unwrap();
+    assert!(clear().await);
+    let other = app.replica().await;
+    eventually(async || (!clear().await).then_some(())).await;
+    capture(&ada, &error("ValueError")).await;
+    assert_eq!(hooks.call(1).await.path, "/services/T0/secret-path");
+    other.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_rules_of_a_project_keeps_no_other_from_speaking() {
+    let (app, ada) = app("20").await;
+    let hooks = WebhookReceiver::start();
+    let other = ada.post("/api/crash/projects", &json!({"name": "A broken one"})).await;
+    let other = other.expect(201).json()["slug"].as_str().unwrap().to_owned();
+    let often = json!({"type": "frequency", "events": 1, "minutes": 10});
+    let new =
+        json!({"name": "often", "condition": often, "filters": {}, "actions": webhook(&hooks)});
+    for project in [other.as_str(), "shop"] {
+        let path = format!("/api/crash/projects/{project}/alerts");
+        ada.post(&path, &new).await.expect(201);
+    }
+    // One that no version has written.
+    sqlx::query(
+        "UPDATE crash_alert_rules r SET condition = '{}' FROM crash_projects p
+          WHERE p.id = r.project_id AND p.slug = $1",
+    )
+    .bind(&other)
+    .execute(app.database.pool())
+    .await
+    .unwrap();
+    capture(&ada, &error("ValueError")).await;
+    let _ = app.running.features.jobs.run_now("crash-alerts").await;
+    assert_eq!(logged(&ada, 1).await.len(), 1);
+}
+
+#[tokio::test]
 async fn rules_are_checked_changed_tried_and_deleted() {
     let (app, ada) = app("20").await;
     let wrong = json!({"name": "", "condition": {"type": "frequency", "events": 0, "minutes": 0},

@@ -9,6 +9,7 @@
 
 mod alerts;
 mod artifacts;
+mod bounds;
 mod chunks;
 mod grouping;
 mod issues;

@@ -204,3 +204,25 @@ async fn a_file_that_came_late_has_the_issues_that_lacked_it_processed_again() {
     .await;
     assert_eq!(ada.post(again, &json!({})).await.expect(202).json()["events"], 0);
 }
+
+#[tokio::test]
+async fn a_release_is_changed_in_projects_named_by_number() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada@example.com").await;
+    project(&ada, "Shop").await;
+    project(&ada, "Till").await;
+    let number = async |slug: &str| {
+        ada.get(&format!("/api/crash/projects/{slug}")).await.expect(200).json()["number"].clone()
+    };
+    let path = format!("/api/0/organizations/{}/releases/shop%401.0/", ada.org);
+    let change = json!({"projects": [number("till").await], "ref": "main"});
+    ada.put(&path, &change).await.expect(200);
+    let made = ada.get("/api/crash/projects/till/releases/shop%401.0").await.expect(200).json();
+    assert_eq!(made["ref"], "main");
+    ada.get(&format!("{RELEASES}/shop%401.0")).await.expect(404);
+    // One that has it already is not what was named.
+    let change = json!({"projects": [number("shop").await], "ref": "next"});
+    ada.put(&path, &change).await.expect(200);
+    let till = ada.get("/api/crash/projects/till/releases/shop%401.0").await.expect(200).json();
+    assert_eq!(till["ref"], "main");
+}

@@ -59,7 +59,7 @@ pub(crate) async fn watch_monitors(
     parts: Parts,
 ) -> Result<Response> {
     reads(&principal)?;
-    let seat = crons.seats.sit()?;
+    let seat = crons.seats.sit(principal.holder())?;
     // In this order: what happens in between is told.
     let said = crons.deps.hub.subscribe(CHANNEL);
     let mut db = crons.deps.pool.acquire().await?;

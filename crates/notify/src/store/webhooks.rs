@@ -38,13 +38,16 @@ pub(crate) async fn wanting(
 pub(crate) struct Webhook {
     pub(crate) view: WebhookView,
     pub(crate) sealed_secret: Vec<u8>,
+    /// Where it leads, when that may be a secret; the view then has scheme and host only.
+    pub(crate) sealed_url: Option<Vec<u8>>,
 }
 
 /// Any webhook, for sending what was queued for it.
 pub(crate) async fn by_id(pool: &PgPool, id: WebhookId) -> Result<Option<Webhook>> {
     let row = sqlx::query!(
         r#"SELECT id AS "id: WebhookId", name, url, kinds, enabled, disabled_reason, failures,
-                  created_by AS "created_by: UserId", created_at, updated_at, sealed_secret
+                  created_by AS "created_by: UserId", created_at, updated_at, sealed_secret,
+                  sealed_url
              FROM webhooks WHERE id = $1"#,
         id.0
     )
@@ -64,6 +67,7 @@ pub(crate) async fn by_id(pool: &PgPool, id: WebhookId) -> Result<Option<Webhook
             updated_at: row.updated_at,
         },
         sealed_secret: row.sealed_secret,
+        sealed_url: row.sealed_url,
     }))
 }
 
@@ -109,8 +113,9 @@ pub(crate) async fn insert(
     let view = &new.view;
     let inserted = sqlx::query!(
         "INSERT INTO webhooks
-             (id, org_id, name, url, sealed_secret, kinds, enabled, created_by, created_at, updated_at)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $9
+             (id, org_id, name, url, sealed_secret, kinds, enabled, created_by, created_at, updated_at,
+              sealed_url)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $11
           WHERE (SELECT count(*) FROM webhooks WHERE org_id IS NOT DISTINCT FROM $2) < $10",
         view.id.0,
         org.map(|org| org.0),
@@ -121,11 +126,42 @@ pub(crate) async fn insert(
         view.enabled,
         view.created_by.map(|user| user.0),
         view.created_at,
-        most
+        most,
+        new.sealed_url.as_deref()
     )
     .execute(db)
     .await?;
     Ok(inserted.rows_affected() == 1)
+}
+
+/// Those of features whose URL is there to be read: they were made before it was sealed.
+pub(crate) async fn unsealed(pool: &PgPool, most: i64) -> Result<Vec<Target>> {
+    Ok(sqlx::query_as!(
+        Target,
+        r#"SELECT id AS "id: WebhookId", url FROM webhooks
+            WHERE org_id IS NOT NULL AND sealed_url IS NULL ORDER BY id LIMIT $1"#,
+        most
+    )
+    .fetch_all(pool)
+    .await?)
+}
+
+/// Keeps of the URL what may be shown. Another server may have done so already.
+pub(crate) async fn seal(
+    pool: &PgPool,
+    id: WebhookId,
+    shown: &str,
+    sealed_url: &[u8],
+) -> Result<()> {
+    sqlx::query!(
+        "UPDATE webhooks SET url = $2, sealed_url = $3 WHERE id = $1 AND sealed_url IS NULL",
+        id.0,
+        shown,
+        sealed_url
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// Writes what a person may change of it.

@@ -12,7 +12,7 @@ use loom_core::{
     error::Problem,
     id::{OrgId, ProjectId},
     principal::{Authentication, Scope},
-    sse::{self, Bye, KEEP_ALIVE, Leash, Recheck},
+    sse::{self, Bye, KEEP_ALIVE, Leash, Recheck, Seat},
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -20,7 +20,7 @@ use tokio::{sync::broadcast, time::timeout};
 
 use crate::{
     Sessions,
-    feed::{Heard, Seat, Told, What},
+    feed::{Heard, Told, What},
 };
 
 const RECHECK: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ pub(crate) async fn watch_app_sessions(
 ) -> Result<Response> {
     authorize(&principal, Action::Use(Scope::SessionsRead))?;
     let project = sessions.project(&principal, &query.project).await?;
-    let (seat, heard) = sessions.feed.sit()?;
+    let (seat, heard) = sessions.feed.sit(principal.holder())?;
     let recheck = recheck(&sessions, principal.org, parts);
     let leash = Leash::new(sessions.feed.leaving.clone(), recheck, RECHECK, LONGEST);
     let watch = Watch {

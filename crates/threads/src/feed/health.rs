@@ -73,7 +73,7 @@ impl Feed {
             Err(_) => unread(behind),
         };
         component
-            .with("watchers", self.watchers.count())
+            .with("watchers", *self.watchers.count().borrow())
             .with("lag_ms", Duration::from_secs_f64(behind).as_millis() as u64)
     }
 }

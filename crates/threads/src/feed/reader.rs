@@ -22,11 +22,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(feed: &Feed) {
+    let mut watchers = feed.watchers.count();
     loop {
-        feed.watchers.some().await;
+        let _ = watchers.wait_for(|&count| count > 0).await;
         let mut pause = FIRST_PAUSE;
         let mut told = false;
-        while feed.watchers.count() > 0 {
+        while *watchers.borrow() > 0 {
             let wait = match read(feed).await {
                 Ok(false) => {
                     (pause, told) = (FIRST_PAUSE, false);
@@ -50,7 +51,7 @@ pub(crate) async fn run(feed: &Feed) {
             tokio::select! {
                 () = feed.look.notified() => {}
                 () = tokio::time::sleep(wait) => {}
-                () = feed.watchers.none() => {}
+                _ = watchers.wait_for(|&count| count == 0) => {}
             }
         }
         feed.set_behind(false);

@@ -2,7 +2,6 @@
 //! case.
 
 use std::{
-    collections::HashMap,
     fmt::Write,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -11,11 +10,11 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, stream};
 use loom_core::{
-    Error, Principal, Result,
+    Principal, Result,
     id::{OrgId, ThreadId},
-    sse::{Bye, KEEP_ALIVE, Leash},
+    sse::{Bye, KEEP_ALIVE, Leash, Places, Seat},
 };
-use metrics::{counter, gauge};
+use metrics::counter;
 use tokio::{
     sync::{broadcast, watch},
     time::{Instant, sleep_until},
@@ -29,8 +28,6 @@ use super::{
 };
 use crate::store;
 
-const MOST: usize = 2000;
-const MOST_OF_ONE: usize = 50;
 /// Between two pieces.
 const PAUSE: Duration = Duration::from_millis(25);
 const LARGEST_PIECE: usize = 256 << 10;
@@ -41,79 +38,14 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Events are given out on an authorisation that is no older than this.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Who watches; by the name of their credential's holder.
-#[derive(Default)]
-pub(crate) struct Watchers {
-    seats: Mutex<HashMap<String, usize>>,
-    count: watch::Sender<usize>,
-}
-
-impl Watchers {
-    pub(crate) fn count(&self) -> usize {
-        *self.count.borrow()
-    }
-
-    pub(super) async fn some(&self) {
-        let _ = self.count.subscribe().wait_for(|&count| count > 0).await;
-    }
-
-    pub(super) async fn none(&self) {
-        let _ = self.count.subscribe().wait_for(|&count| count == 0).await;
-    }
-
-    fn add(&self, change: isize) {
-        self.count.send_modify(|count| *count = count.saturating_add_signed(change));
-        gauge!("loom_thread_watchers").set(self.count() as f64);
-    }
-}
-
-/// A watcher's place among them; given back when dropped.
-pub(crate) struct Seat {
-    feed: Feed,
-    who: String,
-}
-
-impl Feed {
-    /// # Errors
-    /// 429 when there are too many, with what to do.
-    pub(crate) fn sit(&self, who: String) -> Result<Seat> {
-        let refused = |detail: String| {
-            Err(Error::new(http::StatusCode::TOO_MANY_REQUESTS, "too_many_watchers", detail)
-                .retry_after(Duration::from_secs(30)))
-        };
-        let mut seats = self.watchers.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if seats.get(&who).is_some_and(|count| *count >= MOST_OF_ONE) {
-            return refused(format!(
-                "you follow {MOST_OF_ONE} streams of threads on this server already; close one, or \
-                 follow all of your threads with GET /api/threads/events"
-            ));
-        }
-        if seats.values().sum::<usize>() >= MOST {
-            return refused(format!(
-                "{MOST} streams of threads are open on this server, which is the most; try again later"
-            ));
-        }
-        *seats.entry(who.clone()).or_default() += 1;
-        drop(seats);
-        self.watchers.add(1);
-        Ok(Seat { feed: self.clone(), who })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let watchers = &self.feed.watchers;
-        let mut seats = watchers.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = seats.get_mut(&self.who) {
-            *count -= 1;
-            if *count == 0 {
-                seats.remove(&self.who);
-            }
-        }
-        drop(seats);
-        watchers.add(-1);
-    }
-}
+/// Who watches.
+pub(crate) const PLACES: Places = Places {
+    streams: "streams of threads",
+    gauge: "loom_thread_watchers",
+    most: 2000,
+    most_of_one: 50,
+    instead: ", or follow all of your threads with GET /api/threads/events",
+};
 
 /// What a stream is about.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use loom_core::{
     authorize::{Action, authorize},
     error::Problem,
     id::ThreadId,
-    principal::{Actor, Authentication, Scope},
+    principal::{Authentication, Scope},
     sse::{self, Leash, Recheck},
 };
 
@@ -107,7 +107,7 @@ async fn watch(
     query: EventsQuery,
     parts: Parts,
 ) -> Result<Response> {
-    let seat = threads.feed.sit(holder(&principal))?;
+    let seat = threads.feed.watchers.sit(principal.holder())?;
     let seen = parts.headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?").to_owned());
     let seen = seen.or(query.after);
     let who: Who = Arc::new(Mutex::new(principal));
@@ -138,13 +138,4 @@ fn recheck(threads: &Threads, who: Who, parts: Parts) -> Recheck {
             }
         })
     })
-}
-
-/// Whose streams are counted together.
-fn holder(principal: &Principal) -> String {
-    match principal.actor {
-        Actor::User(id) => format!("user:{id}"),
-        Actor::Service(id) => format!("service:{id}"),
-        Actor::Weaver(id) => format!("weaver:{id}"),
-    }
 }

@@ -43,8 +43,8 @@ pub(crate) struct Merge {
 pub(crate) struct Unmerge {
     /// Hashes of `grouping` that go back to the issues that they made.
     hashes: Vec<String>,
-    /// Ids of the issues that get all of theirs back, as `merged` lists them.
-    issues: Vec<IssueId>,
+    /// The issues that get all of theirs back, as `merged` lists them: ids or short ids.
+    issues: Vec<String>,
 }
 
 /// Make other issues part of this one
@@ -80,12 +80,7 @@ pub(crate) async fn merge_crash_issues(
     let mut ids = vec![target.id.0];
     for (index, named) in merge.issues.iter().enumerate() {
         let found = store::find(&mut tx, org, &project, named, false).await?;
-        let found = found.ok_or_else(|| {
-            Error::invalid(
-                format!("issues[{index}]"),
-                "is no issue of this project, by id or short id",
-            )
-        })?;
+        let found = found.ok_or_else(|| no_issue(index))?;
         if found.id == target.id {
             let message = "is the issue itself that the others are merged into";
             return Err(Error::invalid(format!("issues[{index}]"), message));
@@ -123,6 +118,10 @@ pub(crate) async fn merge_crash_issues(
     Ok(Json(after))
 }
 
+fn no_issue(index: usize) -> Error {
+    Error::invalid(format!("issues[{index}]"), "is no issue of this project, by id or short id")
+}
+
 /// Take merged issues out of this one
 ///
 /// By hash, or all hashes of an issue that was merged into this one. Its events go with it, and both
@@ -157,12 +156,16 @@ pub(crate) async fn unmerge_crash_issue(
         let path = format!("hashes[{index}]");
         hashes.push(hash.ok_or_else(|| Error::invalid(path, "is 32 hexadecimal digits"))?);
     }
-    let owners: Vec<Uuid> = unmerge.issues.iter().map(|id| id.0).collect();
     let project = crashes.project_head(&principal, &project).await?;
     let (org, now) = (principal.org, crashes.deps.clock.now());
     let place = store::merge::Place { org, project: project.id, now };
     let mut tx = loom_db::begin(&crashes.deps.pool).await?;
     let from = super::issue_of(&mut tx, &principal, &project, &named).await?;
+    let mut owners: Vec<Uuid> = Vec::new();
+    for (index, named) in unmerge.issues.iter().enumerate() {
+        let found = store::find(&mut tx, org, &project, named, false).await?;
+        owners.push(found.ok_or_else(|| no_issue(index))?.id.0);
+    }
     let all = store::merge::foreign_hashes(&mut tx, place, from.id, &hashes, &owners).await?;
     let mut ids: Vec<Uuid> = all.iter().map(|(_, owner)| *owner).chain([from.id.0]).collect();
     ids.sort_unstable();

@@ -9,7 +9,7 @@ use loom_core::{
     authorize::{Action, authorize},
     error::Problem,
     id::ProjectId,
-    principal::{Actor, Authentication, Scope},
+    principal::{Authentication, Scope},
     sse::{self, Leash, Recheck},
 };
 use serde_json::json;
@@ -17,7 +17,7 @@ use serde_json::json;
 use super::super::{
     list::StreamQuery,
     store,
-    stream::{self, EVENTS, Seat},
+    stream::{self, EVENTS},
 };
 use crate::Crashes;
 
@@ -82,7 +82,7 @@ async fn watch(
     parts: Parts,
 ) -> Result<Response> {
     let events = wanted(query)?;
-    let seat = Seat::take(crashes, holder(principal))?;
+    let seat = crashes.watchers.seats.sit(principal.holder())?;
     // What happens while the issues are counted is told, too.
     let listening = stream::listen(crashes);
     let open = store::detail::open(&crashes.deps.pool, principal.org, project).await?;
@@ -129,13 +129,4 @@ fn recheck(crashes: &Crashes, principal: &Principal, parts: Parts) -> Recheck {
             }
         })
     })
-}
-
-/// Whose streams are counted together.
-fn holder(principal: &Principal) -> String {
-    match principal.actor {
-        Actor::User(id) => format!("user:{id}"),
-        Actor::Service(id) => format!("service:{id}"),
-        Actor::Weaver(id) => format!("weaver:{id}"),
-    }
 }

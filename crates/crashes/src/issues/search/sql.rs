@@ -118,9 +118,16 @@ fn tag(
         projects => sql.push(" AND t.project_id = ANY(").push_bind(projects.to_vec()).push(")"),
     };
     sql.push(" AND t.key = ").push_bind(key.to_owned());
-    if let Some(matching) = matching {
-        sql.push(" AND t.value");
-        push_match(sql, matching);
+    match matching {
+        // As its index is made, which finds a beginning.
+        Some(Match::Like(pattern)) => {
+            sql.push(" AND lower(t.value) LIKE lower(").push_bind(pattern.clone()).push(")");
+        }
+        Some(matching) => {
+            sql.push(" AND t.value");
+            push_match(sql, matching);
+        }
+        None => {}
     }
     sql.push(")");
 }

@@ -8,7 +8,11 @@ use loom_core::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::users::{self, Users};
+use crate::{
+    event::OWN_TAGS,
+    pipeline::{MAX_KEYS, MAX_VALUES, OTHER},
+    users::{self, Users},
+};
 
 /// Whose issues.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +115,7 @@ pub(crate) async fn merge(
     )
     .execute(&mut *db)
     .await?;
+    bound_tags(db, org, target).await?;
     clear(db, org, sources).await?;
 
     let sketches = sqlx::query_scalar!(
@@ -157,6 +162,43 @@ pub(crate) async fn merge(
         target.0,
         sources,
         now,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What came together may be more than is counted by itself.
+async fn bound_tags(db: &mut PgConnection, org: OrgId, issue: IssueId) -> Result<()> {
+    sqlx::query!(
+        "WITH ranked AS (
+             SELECT key, value, row_number() OVER (PARTITION BY key ORDER BY events DESC, value) AS place
+               FROM crash_issue_tags WHERE org_id = $1 AND issue_id = $2 AND value <> $4
+         ), surplus AS (
+             DELETE FROM crash_issue_tags t USING ranked r
+              WHERE t.org_id = $1 AND t.issue_id = $2 AND t.key = r.key AND t.value = r.value AND r.place > $3
+          RETURNING t.project_id, t.key, t.events, t.last_seen
+         )
+         INSERT INTO crash_issue_tags (org_id, project_id, issue_id, key, value, events, last_seen)
+         SELECT $1, project_id, $2, key, $4, sum(events)::bigint, max(last_seen) FROM surplus GROUP BY project_id, key
+         ON CONFLICT (issue_id, key, value)
+         DO UPDATE SET events = crash_issue_tags.events + EXCLUDED.events,
+                       last_seen = greatest(crash_issue_tags.last_seen, EXCLUDED.last_seen)",
+        org.0,
+        issue.0,
+        MAX_VALUES,
+        OTHER,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM crash_issue_tags WHERE org_id = $1 AND issue_id = $2 AND key IN (
+             SELECT key FROM crash_issue_tags WHERE org_id = $1 AND issue_id = $2 AND key <> ALL ($4)
+              GROUP BY key ORDER BY sum(events) DESC, key OFFSET $3)",
+        org.0,
+        issue.0,
+        MAX_KEYS,
+        OWN_TAGS as _,
     )
     .execute(db)
     .await?;
@@ -226,10 +268,16 @@ pub(crate) async fn unmerge(
     rehash(db, place, hashes, owner).await?;
 
     sqlx::query!(
-        "WITH counted AS (
+        // As they were counted there: by their environment, or with others.
+        "WITH named AS (
              SELECT date_trunc('hour', at, 'UTC') AS hour, coalesce(environment, '') AS environment,
                     count(*) AS events
                FROM crash_events WHERE org_id = $1 AND issue_id = ANY($3) AND hash = ANY($4) GROUP BY 1, 2
+         ), counted AS (
+             SELECT n.hour, coalesce(h.environment, $7) AS environment, sum(n.events)::bigint AS events
+               FROM named n LEFT JOIN crash_issue_hours h
+                 ON h.issue_id = $5 AND h.hour = n.hour AND h.environment = n.environment
+              GROUP BY 1, 2
          ), less AS (
              UPDATE crash_issue_hours h SET events = greatest(h.events - c.events, 0) FROM counted c
               WHERE h.org_id = $1 AND h.issue_id = $5 AND h.hour = c.hour AND h.environment = c.environment
@@ -244,6 +292,7 @@ pub(crate) async fn unmerge(
         hashes,
         from.0,
         owner.0,
+        OTHER,
     )
     .execute(&mut *db)
     .await?;
@@ -256,6 +305,13 @@ pub(crate) async fn unmerge(
          ), less AS (
              UPDATE crash_issue_tags t SET events = greatest(t.events - c.events, 0) FROM counted c
               WHERE t.org_id = $1 AND t.issue_id = $5 AND t.key = c.key AND t.value = c.value
+         ), others AS (
+             UPDATE crash_issue_tags t SET events = greatest(t.events - c.events, 0)
+               FROM (SELECT key, sum(events)::bigint AS events FROM counted n
+                      WHERE NOT EXISTS (SELECT FROM crash_issue_tags o
+                                         WHERE o.issue_id = $5 AND o.key = n.key AND o.value = n.value)
+                      GROUP BY key) c
+              WHERE t.org_id = $1 AND t.issue_id = $5 AND t.key = c.key AND t.value = $7
          )
          INSERT INTO crash_issue_tags (org_id, project_id, issue_id, key, value, events, last_seen)
          SELECT $1, $2, $6, key, value, events, last_seen FROM counted ORDER BY key, value
@@ -268,6 +324,7 @@ pub(crate) async fn unmerge(
         hashes,
         from.0,
         owner.0,
+        OTHER,
     )
     .execute(&mut *db)
     .await?;
@@ -279,6 +336,8 @@ pub(crate) async fn unmerge(
     )
     .execute(&mut *db)
     .await?;
+
+    bound_tags(db, org, owner).await?;
 
     let theirs = users_of(db, org, &places, hashes, true).await?;
     let rest = users_of(db, org, &[from.0], hashes, false).await?;

@@ -7,11 +7,17 @@ use loom_core::id::new_uuid;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Outcome, events::Stored, issues::Issue};
+use super::{
+    Outcome,
+    bounds::{Admitted, left_out},
+    events::Stored,
+    issues::Issue,
+    tags::{self, Tags},
+};
 use crate::{pipeline::prepare::Prepared, release::order::sort_key};
 
-/// Different values that are counted of a tag of an issue. Those beyond are in the events.
-const MAX_VALUES: i64 = 200;
+/// Files that are remembered to be missing of an issue, those that were wanted last.
+const MAX_MISSING: i64 = 500;
 
 /// What a batch adds to an issue.
 #[derive(Clone, Debug, Default)]
@@ -27,10 +33,10 @@ pub(super) struct Sum {
 }
 
 /// Whose it is: organisation and project.
-type Owner = (Uuid, Uuid);
+pub(super) type Owner = (Uuid, Uuid);
 
 /// Issue, key and value.
-type TagKey = (Uuid, String, String);
+pub(super) type TagKey = (Uuid, String, String);
 /// Of a release: the organisation, how many events, the first and the last.
 type Seen = (Uuid, i64, DateTime<Utc>, DateTime<Utc>);
 
@@ -38,9 +44,11 @@ type Seen = (Uuid, i64, DateTime<Utc>, DateTime<Utc>);
 pub(super) struct Sums {
     pub issues: BTreeMap<Uuid, Sum>,
     hours: BTreeMap<(Uuid, DateTime<Utc>, String), (Owner, i64)>,
-    tags: BTreeMap<TagKey, (Owner, i64, DateTime<Utc>)>,
+    tags: Tags,
     missing: BTreeMap<(Uuid, String, Uuid), (Uuid, DateTime<Utc>)>,
     releases: BTreeMap<(Uuid, String), Seen>,
+    /// Names that are counted by themselves.
+    admitted: Admitted,
 }
 
 fn hour(at: DateTime<Utc>) -> DateTime<Utc> {
@@ -48,6 +56,10 @@ fn hour(at: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 impl Sums {
+    pub(super) fn of(admitted: Admitted) -> Self {
+        Self { admitted, ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, event: &Prepared, issue: Uuid, row: &mut Issue) {
         let owner = (event.claimed.org, event.claimed.project.0);
         let sum = self.issues.entry(issue).or_default();
@@ -64,7 +76,7 @@ impl Sums {
         if let Some(user) = event.user_hash {
             row.seen_by(user);
         }
-        let environment = event.environment.clone().unwrap_or_default();
+        let environment = self.admitted.environment(owner.1, event.environment.as_deref());
         self.hours.entry((issue, hour(event.at), environment)).or_insert((owner, 0)).1 += 1;
         for (key, value) in &event.tags {
             let place = (issue, key.clone(), value.clone());
@@ -89,7 +101,7 @@ impl Sums {
         let sum = self.issues.entry(stored.issue).or_default();
         sum.events -= 1;
         sum.taken = true;
-        let environment = stored.environment.clone().unwrap_or_default();
+        let environment = self.admitted.environment(owner.1, stored.environment.as_deref());
         self.hours.entry((stored.issue, hour(stored.at), environment)).or_insert((owner, 0)).1 -= 1;
         for (key, value) in &stored.tags {
             let place = (stored.issue, key.clone(), value.clone());
@@ -99,6 +111,9 @@ impl Sums {
 
     pub(super) fn add_release(&mut self, event: &Prepared) {
         let Some(release) = &event.release else { return };
+        if !self.admitted.has_release(event.claimed.project.0, release) {
+            return;
+        }
         let place = (event.claimed.project.0, release.clone());
         let (_, count, first, last) =
             self.releases.entry(place).or_insert((event.claimed.org, 0, event.at, event.at));
@@ -110,7 +125,7 @@ impl Sums {
 
 pub(super) async fn write(db: &mut PgConnection, sums: &Sums) -> sqlx::Result<()> {
     write_hours(db, sums).await?;
-    write_tags(db, sums).await?;
+    tags::write(db, &sums.tags).await?;
     write_missing(db, sums).await?;
     write_releases(db, sums).await
 }
@@ -153,53 +168,6 @@ async fn write_hours(db: &mut PgConnection, sums: &Sums) -> sqlx::Result<()> {
     Ok(())
 }
 
-async fn write_tags(db: &mut PgConnection, sums: &Sums) -> sqlx::Result<()> {
-    let (more, less): (Vec<_>, Vec<_>) = sums
-        .tags
-        .iter()
-        .filter(|(_, (_, count, _))| *count != 0)
-        .partition(|(_, (_, count, _))| *count > 0);
-    if !more.is_empty() {
-        sqlx::query!(
-            "INSERT INTO crash_issue_tags (org_id, project_id, issue_id, key, value, events, last_seen)
-             SELECT org, project, issue, key, value, events, last
-               FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[])
-                 AS t(org, project, issue, key, value, events, last)
-              WHERE EXISTS (SELECT FROM crash_issue_tags o
-                             WHERE o.issue_id = t.issue AND o.key = t.key AND o.value = t.value)
-                 OR (SELECT count(*) FROM (SELECT FROM crash_issue_tags o
-                                            WHERE o.issue_id = t.issue AND o.key = t.key LIMIT $8) few) < $8
-             ON CONFLICT (issue_id, key, value)
-                DO UPDATE SET events = crash_issue_tags.events + excluded.events,
-                              last_seen = greatest(crash_issue_tags.last_seen, excluded.last_seen)",
-            &more.iter().map(|(_, (owner, ..))| owner.0).collect::<Vec<_>>(),
-            &more.iter().map(|(_, (owner, ..))| owner.1).collect::<Vec<_>>(),
-            &more.iter().map(|((issue, ..), _)| *issue).collect::<Vec<_>>(),
-            &more.iter().map(|((_, key, _), _)| key.clone()).collect::<Vec<_>>(),
-            &more.iter().map(|((.., value), _)| value.clone()).collect::<Vec<_>>(),
-            &more.iter().map(|(_, (_, count, _))| *count).collect::<Vec<_>>(),
-            &more.iter().map(|(_, (.., last))| *last).collect::<Vec<_>>(),
-            MAX_VALUES
-        )
-        .execute(&mut *db)
-        .await?;
-    }
-    if !less.is_empty() {
-        sqlx::query!(
-            "UPDATE crash_issue_tags o SET events = greatest(o.events + t.events, 0)
-               FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) AS t(issue, key, value, events)
-              WHERE o.issue_id = t.issue AND o.key = t.key AND o.value = t.value",
-            &less.iter().map(|((issue, ..), _)| *issue).collect::<Vec<_>>(),
-            &less.iter().map(|((_, key, _), _)| key.clone()).collect::<Vec<_>>(),
-            &less.iter().map(|((.., value), _)| value.clone()).collect::<Vec<_>>(),
-            &less.iter().map(|(_, (_, count, _))| *count).collect::<Vec<_>>()
-        )
-        .execute(db)
-        .await?;
-    }
-    Ok(())
-}
-
 async fn write_missing(db: &mut PgConnection, sums: &Sums) -> sqlx::Result<()> {
     if sums.missing.is_empty() {
         return Ok(());
@@ -216,8 +184,24 @@ async fn write_missing(db: &mut PgConnection, sums: &Sums) -> sqlx::Result<()> {
         &all.iter().map(|((.., issue), _)| *issue).collect::<Vec<_>>(),
         &all.iter().map(|(_, (_, last))| *last).collect::<Vec<_>>()
     )
+    .execute(&mut *db)
+    .await?;
+    let mut issues: Vec<Uuid> = all.iter().map(|((.., issue), _)| *issue).collect();
+    issues.sort_unstable();
+    issues.dedup();
+    let gone = sqlx::query!(
+        "DELETE FROM crash_missing_files m
+          USING unnest($1::uuid[]) AS t(issue)
+          CROSS JOIN LATERAL (
+              SELECT project_id, wanted, issue_id FROM crash_missing_files
+               WHERE issue_id = t.issue ORDER BY last_seen DESC, wanted OFFSET $2) old
+          WHERE m.project_id = old.project_id AND m.wanted = old.wanted AND m.issue_id = old.issue_id",
+        &issues,
+        MAX_MISSING
+    )
     .execute(db)
     .await?;
+    left_out("missing_file", usize::try_from(gone.rows_affected()).unwrap_or_default());
     Ok(())
 }
 
@@ -229,8 +213,8 @@ async fn write_releases(db: &mut PgConnection, sums: &Sums) -> sqlx::Result<()> 
     let all: Vec<_> = sums.releases.iter().collect();
     sqlx::query!(
         "INSERT INTO crash_releases
-             (id, org_id, project_id, version, sort_key, created_at, first_event, last_event, events)
-         SELECT id, org, project, version, sort_key, first, first, last, events
+             (id, org_id, project_id, version, sort_key, created_at, first_event, last_event, events, on_sight)
+         SELECT id, org, project, version, sort_key, first, first, last, events, true
            FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::timestamptz[],
                        $7::timestamptz[], $8::bigint[])
              AS t(id, org, project, version, sort_key, first, last, events)

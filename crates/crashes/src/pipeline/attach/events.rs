@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Known, key};
+use super::{Folded, Known, key, stored_hash};
 use crate::pipeline::prepare::Prepared;
 
 /// Where an event is that was processed before.
@@ -146,6 +146,7 @@ pub(super) async fn insert(
     db: &mut PgConnection,
     events: &[&Prepared],
     known: &Known,
+    folded: &Folded,
 ) -> sqlx::Result<()> {
     if events.is_empty() {
         return Ok(());
@@ -169,7 +170,7 @@ pub(super) async fn insert(
         &events.iter().map(|event| event.claimed.event).collect::<Vec<_>>(),
         &events.iter().map(|event| event.claimed.received_at).collect::<Vec<_>>(),
         &issues,
-        &events.iter().map(|event| event.hash.as_slice()).collect::<Vec<_>>() as &[&[u8]],
+        &events.iter().map(|event| stored_hash(event, folded)).collect::<Vec<_>>() as &[&[u8]],
         &events.iter().map(|event| event.at).collect::<Vec<_>>(),
         &events.iter().map(|event| event.level.as_str().to_owned()).collect::<Vec<_>>(),
         &events.iter().map(|event| event.title.clone()).collect::<Vec<_>>(),
@@ -195,6 +196,7 @@ pub(super) async fn replace(
     db: &mut PgConnection,
     events: &[(&Prepared, Stored)],
     known: &Known,
+    folded: &Folded,
 ) -> sqlx::Result<()> {
     for (event, _) in events {
         let Some(issue) = known.get(&key(event)) else { continue };
@@ -208,7 +210,7 @@ pub(super) async fn replace(
             event.claimed.received_at,
             event.claimed.org,
             issue,
-            event.hash.as_slice(),
+            stored_hash(event, folded),
             event.title,
             tags(event),
             event.processed,

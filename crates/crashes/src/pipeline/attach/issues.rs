@@ -7,7 +7,7 @@ use loom_core::id::IssueId;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{FOLDED, Failure, Known, Locked, counts::Sums, events::Stored, key};
+use super::{FOLDED, Failure, Folded, Known, Locked, counts::Sums, events::Stored, key};
 use crate::{
     event::Level, grouping, issues::searchable_words, pipeline::prepare::Prepared, users::Users,
 };
@@ -72,9 +72,10 @@ impl Issue {
     }
 }
 
-/// Where the hashes of these events lead, as far as they are known.
+/// Where the hashes of these events lead, as far as they are known, and those of notices.
 pub(super) async fn of_hashes(db: &mut PgConnection, events: &[&Prepared]) -> sqlx::Result<Known> {
-    let wanted: BTreeSet<_> = events.iter().map(|event| key(event)).collect();
+    let notices = events.iter().map(|event| (event.claimed.project.0, FOLDED));
+    let wanted: BTreeSet<_> = events.iter().map(|event| key(event)).chain(notices).collect();
     find(db, wanted.into_iter()).await
 }
 
@@ -102,16 +103,16 @@ async fn find(
     Ok(known.collect())
 }
 
-/// Makes issues for hashes that lead nowhere yet; gives those that were made. One batch at a time does so
-/// in a project.
+/// Makes issues for hashes that lead nowhere yet; gives those that were made, and the hashes that were too
+/// many. One batch at a time does so in a project.
 pub(super) async fn create(
     db: &mut PgConnection,
     new: &[&Prepared],
     again: &[(&Prepared, Stored)],
     known: &mut Known,
     now: DateTime<Utc>,
-) -> Result<BTreeSet<Uuid>, Failure> {
-    let mut made = BTreeSet::new();
+) -> Result<(BTreeSet<Uuid>, Folded), Failure> {
+    let (mut made, mut surplus) = (BTreeSet::new(), Folded::new());
     let mut missing: BTreeMap<Uuid, Vec<&Prepared>> = BTreeMap::new();
     for event in new.iter().copied().chain(again.iter().map(|(event, _)| *event)) {
         if !known.contains_key(&key(event)) {
@@ -170,6 +171,7 @@ pub(super) async fn create(
             };
             // For this batch: later it may have an issue of its own.
             known.insert(key(event), notice);
+            surplus.insert(key(event));
         }
         let count = rows.len() - first_row;
         made.extend(rows.iter().skip(first_row).map(|row| row.id));
@@ -181,7 +183,7 @@ pub(super) async fn create(
         }
     }
     insert(db, &rows, now).await?;
-    Ok(made)
+    Ok((made, surplus))
 }
 
 /// An event that was processed anew under another hash takes the way of its old one along: the issue stays
@@ -192,7 +194,7 @@ async fn follow_symbols(
     known: &mut Known,
 ) -> sqlx::Result<()> {
     for (event, stored) in again {
-        if known.contains_key(&key(event)) {
+        if known.contains_key(&key(event)) || stored.hash == FOLDED {
             continue;
         }
         let moved = sqlx::query_scalar!(

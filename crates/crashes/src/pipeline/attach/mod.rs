@@ -1,10 +1,12 @@
 //! A batch of processed events, put to its issues in one transaction: all or nothing. Whatever is locked is
 //! locked in the order of tables below and of keys in each, so that no two batches wait for each other.
 
+mod bounds;
 mod counts;
 mod events;
 mod issues;
 mod state;
+mod tags;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,6 +14,9 @@ use chrono::{DateTime, Utc};
 use loom_core::id::{EventId, IssueId, OrgId, ProjectId};
 use sqlx::PgConnection;
 use uuid::Uuid;
+
+pub(crate) use bounds::OTHER;
+pub(crate) use tags::{MAX_KEYS, MAX_VALUES};
 
 use super::{claim, prepare::Prepared};
 use crate::{Crashes, issues::record_activity};
@@ -55,6 +60,7 @@ type Places = Vec<Option<Uuid>>;
 
 pub(super) async fn attach(crashes: &Crashes, batch: &[Prepared]) -> Result<Vec<Outcome>, Failure> {
     let now = crashes.deps.clock.now();
+    let admitted = bounds::admit(&crashes.deps.pool, batch, now).await?;
     let mut tx = loom_db::begin(&crashes.deps.pool).await?;
     let ids: Vec<i64> = batch.iter().map(|event| event.claimed.queue_id).collect();
     let ours: BTreeSet<i64> = claim::finish(&mut tx, &ids).await?.into_iter().collect();
@@ -67,7 +73,7 @@ pub(super) async fn attach(crashes: &Crashes, batch: &[Prepared]) -> Result<Vec<
     let again = events::stored(&mut tx, again).await?;
     let mut outcomes = Vec::new();
     if !new.is_empty() || !again.is_empty() {
-        outcomes = place(&mut tx, &new, &again, now).await?;
+        outcomes = place(&mut tx, &new, &again, admitted, now).await?;
     }
     tx.commit().await?;
     Ok(outcomes)
@@ -77,14 +83,15 @@ async fn place(
     tx: &mut PgConnection,
     new: &[&Prepared],
     again: &[(&Prepared, events::Stored)],
+    admitted: bounds::Admitted,
     now: DateTime<Utc>,
 ) -> Result<Vec<Outcome>, Failure> {
     let all: Vec<&Prepared> =
         new.iter().copied().chain(again.iter().map(|(event, _)| *event)).collect();
     let mut known = issues::of_hashes(tx, &all).await?;
-    let mut made = BTreeSet::new();
+    let (mut made, mut folded) = (BTreeSet::new(), BTreeSet::new());
     if all.iter().any(|event| !known.contains_key(&key(event))) {
-        made = issues::create(tx, new, again, &mut known, now).await?;
+        (made, folded) = issues::create(tx, new, again, &mut known, now).await?;
     }
     let places: Places = all.iter().map(|event| known.get(&key(event)).copied()).collect();
     let wanted: BTreeSet<Uuid> = places
@@ -100,7 +107,8 @@ async fn place(
     }) {
         return Err(Failure::Moved);
     }
-    // A hash that was taken out of an issue meanwhile leads elsewhere. (Folded ones lead nowhere.)
+    // A hash that was taken out of an issue meanwhile leads elsewhere. (Folded ones lead nowhere; that of
+    // their notice is among these.)
     let now_known = issues::of_hashes(tx, &all).await?;
     if now_known.iter().any(|(key, id)| known.get(key) != Some(id)) {
         return Err(Failure::Moved);
@@ -108,7 +116,7 @@ async fn place(
     let sorted = state::in_order(&all, &places);
     let releases = state::releases(tx, &sorted, &locked).await?;
     let mut outcomes = Vec::new();
-    let mut sums = counts::Sums::default();
+    let mut sums = counts::Sums::of(admitted);
     for (event, issue) in sorted {
         let Some(row) = locked.get_mut(&issue) else { continue };
         let from =
@@ -117,7 +125,7 @@ async fn place(
         let regressed = !is_again && state::react(row, event, &releases, now);
         match from {
             Some(stored) if stored.issue == issue => {
-                if stored.hash != event.hash {
+                if stored.hash != stored_hash(event, &folded) {
                     row.rename(event);
                 }
             }
@@ -148,8 +156,8 @@ async fn place(
     }
     issues::update(tx, &locked, &sums, now).await?;
     counts::write(tx, &sums).await?;
-    events::insert(tx, new, &known).await?;
-    events::replace(tx, again, &known).await?;
+    events::insert(tx, new, &known, &folded).await?;
+    events::replace(tx, again, &known, &folded).await?;
     issues::drop_empty(tx, &sums).await?;
     counts::signal(tx, &outcomes, now).await?;
     for outcome in outcomes.iter().filter(|outcome| outcome.is_regression) {
@@ -171,6 +179,13 @@ fn key(event: &Prepared) -> (Uuid, [u8; 16]) {
     (event.claimed.project.0, event.hash)
 }
 
+/// What an event is stored with: the hash that leads to its issue.
+fn stored_hash<'a>(event: &'a Prepared, folded: &Folded) -> &'a [u8] {
+    if folded.contains(&key(event)) { &FOLDED } else { &event.hash }
+}
+
+/// Hashes that have no issue of their own.
+type Folded = BTreeSet<(Uuid, [u8; 16])>;
 /// Where hashes lead. Those of folded events lead to the notice for this batch only.
 type Known = HashMap<(Uuid, [u8; 16]), Uuid>;
 type Locked = BTreeMap<Uuid, issues::Issue>;

@@ -195,3 +195,38 @@ async fn filters_beside_the_query_and_all_projects_of_an_organisation() {
     let page = there.get(&format!("{}/issues", world.path)).await.expect(200).json();
     assert_eq!(page["issues"].as_array().unwrap().len(), 3);
 }
+
+#[tokio::test]
+async fn values_of_tags_are_found_by_their_beginning_in_any_case() {
+    let world = World::new().await;
+    for (title, user) in [("a", "Ada.Lovelace"), ("b", "ada-2"), ("c", "not ada"), ("d", "ad%")] {
+        world.issue(New { title, tags: &[("team.lead", user)], ..New::default() }).await;
+    }
+    let found = async |query: &str| {
+        let mut titles = world.find(query).await;
+        titles.sort();
+        titles
+    };
+    assert_eq!(found("team.lead:ADA*").await, ["a", "b"]);
+    assert_eq!(found("team.lead:*ada").await, ["c"]);
+    assert_eq!(found("team.lead:ad%*").await, ["d"]);
+    assert_eq!(found("!team.lead:ada*").await, ["c", "d"]);
+    assert_eq!(found("!has:team.lead").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_query_that_takes_too_long_is_ended_and_says_what_to_leave_out() {
+    let world = World::new().await;
+    world.issue(New::default()).await;
+    // As slow as it gets: nothing can be read.
+    let mut tx = loom_db::begin(world.app.database.pool()).await.unwrap();
+    sqlx::query("LOCK TABLE crash_issues IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let path = format!("{}/issues?query={}", world.path, encode("!has:team"));
+    let refused = world.ada.get(&path).await.expect(422);
+    assert_eq!(refused.code(), "query_too_broad");
+    drop(tx);
+    world.ada.get(&path).await.expect(200);
+}

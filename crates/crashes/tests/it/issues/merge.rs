@@ -129,7 +129,7 @@ async fn lists_are_right_while_events_are_still_on_their_way() {
     let event = format!("{}/events/{}", world.path, c.events[0]);
     assert_eq!(world.ada.get(&event).await.expect(200).json()["issue"]["id"], json!(a.id));
     // One of them goes back while it is nowhere near.
-    world.act(&a, "unmerge", &json!({ "issues": [c.id] })).await;
+    world.act(&a, "unmerge", &json!({ "issues": [c.short_id] })).await;
     assert_eq!(world.events_of(&c).await, c.events);
     assert_eq!(world.events_of(&a).await.len(), 5);
     world.upkeep().await;
