@@ -24,7 +24,8 @@ use loom_core::{
     Clock,
     group_commit::{Limits, Writer},
     port::{
-        Audit, CrashDirectory, OrgDirectory, ProjectDirectory, Reauthenticate, ThreadDirectory,
+        Audit, CrashDirectory, IntakeGate, OrgDirectory, ProjectDirectory, Reauthenticate,
+        ThreadDirectory,
     },
     principal,
 };
@@ -57,6 +58,8 @@ pub struct Deps {
     pub projects: Arc<dyn ProjectDirectory>,
     pub crashes: Arc<dyn CrashDirectory>,
     pub threads: Arc<dyn ThreadDirectory>,
+    /// What holds for sessions, whichever way they come in.
+    pub gate: Arc<dyn IntakeGate>,
     /// Of distinct ids: what is hashed with it cannot be found by trying.
     pub salt: loom_common_secret::SecretString,
     /// Ends all running streams.
