@@ -36,7 +36,10 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use feed::Feed;
-use store::intake::{self, Item};
+use store::{
+    intake::{self, Item},
+    names::Names,
+};
 
 pub use config::Config;
 pub use health::METRICS;
@@ -99,10 +102,11 @@ impl Sessions {
         let own = deps.pool.options().clone().max_connections(1).connect_lazy_with(options);
         let writer = {
             let (own, feed) = (own.clone(), feed.clone());
+            let names = Names::new(config.new_names_per_day);
             Writer::start("app_sessions", Limits::default(), move |items: Arc<[Item]>| {
-                let (own, feed) = (own.clone(), feed.clone());
+                let (own, feed, names) = (own.clone(), feed.clone(), names.clone());
                 async move {
-                    feed.changed(intake::write(&own, &items).await?);
+                    feed.changed(intake::write(&own, &names, &items).await?);
                     Ok(())
                 }
             })

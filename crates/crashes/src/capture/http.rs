@@ -222,7 +222,8 @@ impl Crashes {
         let (project, key) = self.project_of(sender, &event).await?;
         let now = self.deps.clock.now();
         self.deps.gate.count(project.org, sender.key(), Reported::Event, now)?;
-        let id = event_id(&event)?.unwrap_or_else(|| EventId::new(now));
+        let given_id = event_id(&event)?;
+        let id = given_id.unwrap_or_else(|| EventId::new(now));
         let session = Session::of(&event);
         let event = event::from_simple(event).map_err(Error::invalid_fields)?;
         let payload = serde_json::to_vec(&event).map_err(Error::internal)?;
@@ -249,7 +250,7 @@ impl Crashes {
             let at = delivery.received_at;
             self.deps.sessions.crashed(&delivery, &id, &release, &environment, at).await?;
         }
-        let became = self.await_grouping(place, now, waits).await?;
+        let became = self.await_grouping(place, now, given_id.is_some(), waits).await?;
         Ok(match became {
             Some(became) => Captured {
                 event_id: id,

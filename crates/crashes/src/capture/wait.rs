@@ -26,13 +26,19 @@ impl Crashes {
         &self,
         place: Place,
         received_at: DateTime<Utc>,
+        may_repeat: bool,
         mut waits: Waits<'_>,
     ) -> Result<Option<Became>> {
         let end = Instant::now() + LONGEST;
         let mut pause = FIRST_LOOK;
         loop {
             let look = (Instant::now() + pause).min(end);
-            if let Ok(Ok(became)) = timeout_at(look, &mut waits.became).await {
+            if let Ok(Ok(mut became)) = timeout_at(look, &mut waits.became).await {
+                // What is heard may be about the same event when it came before.
+                let made = became.is_new_issue || became.is_regression;
+                if made && may_repeat && !is_first(&self.deps.pool, place, received_at).await? {
+                    (became.is_new_issue, became.is_regression) = (false, false);
+                }
                 return Ok(Some(became));
             }
             if let Some(became) = stored(&self.deps.pool, place, received_at).await? {
@@ -44,6 +50,22 @@ impl Crashes {
             pause *= 2;
         }
     }
+}
+
+/// Is it what came at this time that counts as the event?
+async fn is_first(
+    pool: &PgPool,
+    (project, event): Place,
+    received_at: DateTime<Utc>,
+) -> Result<bool> {
+    let first = sqlx::query_scalar!(
+        "SELECT received_at FROM crash_event_ids WHERE project_id = $1 AND event_id = $2",
+        project.0,
+        event.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(first.is_none_or(|first| micros(first) == micros(received_at)))
 }
 
 /// Where an event is that was processed already. A repeat of one that came before has not made an issue.
