@@ -14,7 +14,7 @@ fn few() -> Setup {
 
 /// A session of a release in an environment.
 async fn told(rig: &Rig, sid: u128, release: &str, environment: &str, status: &str) {
-    let sid = Uuid::from_u128(sid);
+    let sid = Uuid::from_u128(sid + 1);
     rig.send(&json!({"sid": sid, "init": true, "started": rfc(rig.now()), "status": status,
         "attrs": {"release": release, "environment": environment}}))
         .await;
@@ -68,7 +68,7 @@ async fn all_servers_share_the_places_of_a_day_and_know_what_another_has_let_in(
         if n % 2 == 0 {
             told(&rig, n, &release, "production", "ok").await;
         } else {
-            let session = json!({"sid": Uuid::from_u128(n), "init": true, "started": rfc(rig.now()),
+            let session = json!({"sid": Uuid::from_u128(n + 1), "init": true, "started": rfc(rig.now()),
                 "status": "ok", "attrs": {"release": release, "environment": "production"}});
             let payload = bytes::Bytes::from(session.to_string());
             let delivery = rig.delivery();
