@@ -13,10 +13,14 @@ use crate::users::Users;
 
 /// Half hours of one transaction, at the most.
 const SLOTS: i64 = 1000;
-/// Half hours of its first statement, before it is known how many sessions one has.
+/// Half hours of one statement, at the most, and of the first, before it is known how many sessions one has.
+/// Of more groups the database would write some to disk.
+const MOST: usize = 250;
 const FIRST: usize = 48;
-/// About so many sessions are read by one statement, and added up in one transaction.
-const AT_ONCE: usize = 200_000;
+/// About so many sessions are read by one statement.
+const AT_ONCE: usize = 40_000;
+/// After so many a transaction ends.
+const IN_ALL: usize = 200_000;
 
 /// Projects of which there is something to add up.
 pub(crate) async fn marked(pool: &PgPool) -> sqlx::Result<Vec<(OrgId, ProjectId)>> {
@@ -62,7 +66,7 @@ pub(crate) async fn run(
     let mut releases = BTreeSet::new();
     let mut users: HashMap<(String, String), (Users, Users)> = HashMap::new();
     let (mut sessions, mut next) = (0, FIRST);
-    while let Some(part) = slots.get(done..).filter(|rest| !rest.is_empty() && sessions < AT_ONCE) {
+    while let Some(part) = slots.get(done..).filter(|rest| !rest.is_empty() && sessions < IN_ALL) {
         let part = part.get(..next).unwrap_or(part);
         releases.extend(clear(&mut tx, project, part).await?);
         let sums = sums::of(&mut tx, org, project, part).await?;
@@ -73,7 +77,7 @@ pub(crate) async fn run(
         }
         done += part.len();
         let each = (sessions / (done - kept)).max(1);
-        next = (AT_ONCE.saturating_sub(sessions) / each).max(1);
+        next = (AT_ONCE / each).clamp(1, MOST);
     }
     // Of marks that were set since this began none is visible, and none is taken away.
     sqlx::query!(
