@@ -9,6 +9,7 @@ pub mod extract;
 pub mod group_commit;
 pub mod health;
 pub mod id;
+pub mod origin;
 pub mod page;
 pub mod port;
 pub mod principal;

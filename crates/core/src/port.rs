@@ -18,7 +18,8 @@ use crate::{
 };
 
 pub use ingest::{
-    Attachment, AttachmentSink, CheckInSink, Delivery, EventSink, OwnRun, SessionSink, Taken,
+    Attachment, AttachmentSink, CheckInSink, Delivery, EventSink, HeldBody, IntakeGate, OwnRun,
+    Reported, SessionSink, Taken,
 };
 pub use project::{
     CrashDirectory, DsnKey, Project, ProjectDirectory, RateLimit, ReleaseFacts, ReleaseHealth,

@@ -25,13 +25,15 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::{Extension, extract::DefaultBodyLimit, middleware};
+use axum::{extract::DefaultBodyLimit, middleware};
 use loom_core::{
     Clock,
-    extract::BodyLimit,
     group_commit::Writer,
     health::Check,
-    port::{Audit, OrgDirectory, Reauthenticate, ReleaseHealth, SessionSink, ThreadDirectory},
+    port::{
+        Audit, IntakeGate, OrgDirectory, Reauthenticate, ReleaseHealth, SessionSink,
+        ThreadDirectory,
+    },
     principal,
 };
 use loom_db::{Announcer, Hub};
@@ -67,6 +69,8 @@ pub struct Deps {
     pub sessions: Arc<dyn SessionSink>,
     pub health: Arc<dyn ReleaseHealth>,
     pub threads: Arc<dyn ThreadDirectory>,
+    /// What holds for events, whichever way they come in.
+    pub gate: Arc<dyn IntakeGate>,
     pub replica: String,
     /// Ends all running streams.
     pub stop: CancellationToken,
@@ -174,8 +178,7 @@ impl Crashes {
         // Whoever has the key of a project needs nothing else.
         let capture = OpenApiRouter::new()
             .routes(routes!(capture::capture_crash))
-            .routes(routes!(capture::capture_crashes))
-            .layer(Extension(BodyLimit(capture::MAX_BATCH_BYTES)));
+            .routes(routes!(capture::capture_crashes));
         OpenApiRouter::new()
             .routes(routes!(
                 projects::http::list_crash_projects,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use http::{header, request::Parts};
 use loom_core::{
+    id::OrgId,
+    origin,
     port::{Delivery, DsnKey},
     principal::RequestInfo,
 };
@@ -12,7 +14,6 @@ use loom_core::{
 use crate::{
     Ingest,
     credentials::{Dsn, Shown},
-    origin,
     refusal::Refusal,
 };
 
@@ -21,6 +22,12 @@ use crate::{
 pub(crate) struct Sender {
     pub(crate) key: Arc<DsnKey>,
     pub(crate) delivery: Delivery,
+}
+
+impl Sender {
+    pub(crate) fn org(&self) -> Option<OrgId> {
+        Some(self.delivery.project.org)
+    }
 }
 
 /// What beside headers and query says who sends.

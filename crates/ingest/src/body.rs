@@ -1,10 +1,11 @@
 //! Bodies as they come in, decoded on the way, with an end to how large they and all of them become.
 
 use std::{
+    collections::HashMap,
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -18,6 +19,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, TryStreamExt};
 use http::{HeaderMap, header};
+use loom_core::id::OrgId;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     time::{Instant, timeout_at},
@@ -30,14 +32,20 @@ use crate::{measures, refusal::Refusal};
 pub(crate) const MAX_LINE: usize = 64 * 1024;
 
 const CHUNK: usize = 32 * 1024;
-/// Without a byte for so long, a client is gone.
-const IDLE: Duration = Duration::from_secs(30);
+/// How long a body may take to bring what is due of it.
+const WINDOW: Duration = Duration::from_secs(30);
+/// What each window brings at the least: a kilobyte a second.
+const FLOOR: usize = 30 * 1024;
+/// Who holds much brings much: so large a part of what a body holds already. One that comes at an even
+/// speed falls below it after eight minutes.
+const PART: usize = 16;
 /// The largest body over a slow line.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_secs(480);
 /// How far back Zstandard may refer, as a power of two: what it keeps in memory while decoding.
 const ZSTD_WINDOW: u32 = 24;
 
-/// Memory for bodies of all requests together.
+/// Memory for bodies of all requests together. No organisation takes more than its part of it, and whose
+/// it is not known yet have one such part together.
 #[derive(Clone, Debug)]
 pub(crate) struct Memory(Arc<Room>);
 
@@ -45,15 +53,39 @@ pub(crate) struct Memory(Arc<Room>);
 struct Room {
     used: AtomicUsize,
     most: usize,
+    most_of_one: usize,
+    of_each: Mutex<HashMap<Option<OrgId>, Weak<AtomicUsize>>>,
 }
 
+/// Organisations that are known before those without a body are forgotten.
+const PRUNE_AT: usize = 1000;
+
 impl Memory {
-    pub(crate) fn new(most: usize) -> Self {
-        Self(Arc::new(Room { used: AtomicUsize::new(0), most }))
+    /// `largest`: a body of this size must be possible, also where that is more than a quarter.
+    pub(crate) fn new(most: usize, largest: usize) -> Self {
+        Self(Arc::new(Room {
+            used: AtomicUsize::new(0),
+            most,
+            most_of_one: (most / 4).max(largest).min(most),
+            of_each: Mutex::default(),
+        }))
     }
 
     pub(crate) fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
+    }
+
+    fn share(&self, org: Option<OrgId>) -> Arc<Share> {
+        let mut all = self.0.of_each.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= PRUNE_AT {
+            all.retain(|_, part| part.strong_count() > 0);
+        }
+        let of_org = all.get(&org).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let fresh = Arc::default();
+            all.insert(org, Arc::downgrade(&fresh));
+            fresh
+        });
+        Arc::new(Share { memory: self.clone(), of_org, bytes: AtomicUsize::new(0) })
     }
 }
 
@@ -61,16 +93,23 @@ impl Memory {
 #[derive(Debug)]
 pub(crate) struct Share {
     memory: Memory,
+    of_org: Arc<AtomicUsize>,
     bytes: AtomicUsize,
 }
 
 impl Share {
     fn grow(&self, by: usize) -> Result<(), Refusal> {
         let room = &self.memory.0;
-        let before = room.used.fetch_add(by, Ordering::Relaxed);
+        let all = room.used.fetch_add(by, Ordering::Relaxed).saturating_add(by);
+        let of_org = self.of_org.fetch_add(by, Ordering::Relaxed).saturating_add(by);
         self.bytes.fetch_add(by, Ordering::Relaxed);
-        measures::memory(before.saturating_add(by));
-        if before.saturating_add(by) > room.most {
+        measures::memory(all);
+        if of_org > room.most_of_one {
+            return Err(Refusal::no_room(
+                "too much is being sent at once by this organisation; send it again later",
+            ));
+        }
+        if all > room.most {
             return Err(Refusal::no_room("there is no memory for this body just now"));
         }
         Ok(())
@@ -80,6 +119,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let bytes = self.bytes.load(Ordering::Relaxed);
+        self.of_org.fetch_sub(bytes, Ordering::Relaxed);
         let before = self.memory.0.used.fetch_sub(bytes, Ordering::Relaxed);
         measures::memory(before.saturating_sub(bytes));
     }
@@ -94,9 +134,25 @@ pub(crate) struct Incoming {
     limit: usize,
     ended: bool,
     until: Instant,
+    window: Window,
+}
+
+/// What is due of a body until when.
+struct Window {
+    ends: Instant,
+    due: usize,
+}
+
+impl Window {
+    /// `seen` came so far.
+    fn after(seen: usize) -> Self {
+        Self { ends: Instant::now() + WINDOW, due: seen.saturating_add(FLOOR.max(seen / PART)) }
+    }
 }
 
 impl Incoming {
+    /// `org` is whose it is, when that is known already; see [`Incoming::belongs_to`].
+    ///
     /// # Errors
     /// For an encoding that is not known, and a length that is known to be too large.
     pub(crate) fn new(
@@ -104,6 +160,7 @@ impl Incoming {
         headers: &HeaderMap,
         limit: usize,
         memory: &Memory,
+        org: Option<OrgId>,
     ) -> Result<Self, Refusal> {
         let encoding = match headers.get(header::CONTENT_ENCODING) {
             None => "",
@@ -134,12 +191,19 @@ impl Incoming {
         Ok(Self {
             reader,
             buffer: BytesMut::new(),
-            share: Arc::new(Share { memory: memory.clone(), bytes: AtomicUsize::new(0) }),
+            share: memory.share(org),
             seen: 0,
             limit,
             ended: false,
             until: Instant::now() + LONGEST,
+            window: Window::after(0),
         })
+    }
+
+    /// It is known now whose it is.
+    pub(crate) fn belongs_to(&mut self, org: OrgId) -> Result<(), Refusal> {
+        self.share = self.share.memory.share(Some(org));
+        self.share.grow(self.seen)
     }
 
     /// Reads on; false at the end.
@@ -148,13 +212,16 @@ impl Incoming {
             return Ok(false);
         }
         self.buffer.reserve(CHUNK);
-        let until = self.until.min(Instant::now() + IDLE);
+        let until = self.until.min(self.window.ends);
         let read = timeout_at(until, self.reader.read_buf(&mut self.buffer)).await;
         let count = read.map_err(|_| Refusal::too_slow())?.map_err(|_| {
             Refusal::malformed("the body did not arrive whole, or is not encoded as it says")
         })?;
         self.seen += count;
         self.ended = count == 0;
+        if self.seen >= self.window.due {
+            self.window = Window::after(self.seen);
+        }
         if self.seen > self.limit {
             return Err(over(self.limit));
         }
@@ -208,4 +275,102 @@ fn over(limit: usize) -> Refusal {
 fn too_long(headers: &HeaderMap, limit: usize) -> bool {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     length.and_then(|text| text.parse::<usize>().ok()).is_some_and(|length| length > limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::{StreamExt, stream};
+    use tokio::time::sleep;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn org(number: u128) -> Option<OrgId> {
+        Some(OrgId(Uuid::from_u128(number)))
+    }
+
+    fn incoming(body: Body, memory: &Memory, org: Option<OrgId>) -> Incoming {
+        Incoming::new(body, &HeaderMap::new(), 200 * MIB, memory, org).unwrap_or_else(|_| panic!())
+    }
+
+    /// So many bytes, and so much of them each second.
+    fn slow(bytes: usize, each_sec: usize) -> Body {
+        Body::from_stream(stream::unfold(bytes, move |left| async move {
+            let now = left.min(each_sec);
+            sleep(Duration::from_secs(1)).await;
+            (left > 0).then(|| (Ok::<_, Infallible>(Bytes::from(vec![b'a'; now])), left - now))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_brings_less_than_a_kilobyte_a_second_is_given_up() {
+        let memory = Memory::new(16 * MIB, MIB);
+        let begun = Instant::now();
+        let refusal = incoming(slow(MIB, 1000), &memory, org(1)).whole().await.unwrap_err();
+        assert_eq!((refusal.status.as_u16(), begun.elapsed().as_secs()), (408, 30));
+        let whole = incoming(slow(MIB / 4, 1100), &memory, org(1)).whole().await.unwrap();
+        assert_eq!(whole.len(), MIB / 4);
+        // Its last bytes may be few.
+        let whole = incoming(slow(20, 1), &memory, org(1)).whole().await.unwrap();
+        assert_eq!(whole.len(), 20);
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_holds_much_must_bring_more_than_drops() {
+        let memory = Memory::new(64 * MIB, MIB);
+        let much = stream::once(async { Ok(Bytes::from(vec![b'a'; 10 * MIB])) });
+        let drops = slow(10 * MIB, 4096).into_data_stream();
+        let body = Body::from_stream(much.chain(drops));
+        let begun = Instant::now();
+        let refusal = incoming(body, &memory, org(1)).whole().await.unwrap_err();
+        assert_eq!((refusal.status.as_u16(), begun.elapsed().as_secs()), (408, 30));
+        // At an even speed the same amount is taken.
+        let even = incoming(slow(10 * MIB, 40_000), &memory, org(1)).whole().await.unwrap();
+        assert_eq!(even.len(), 10 * MIB);
+    }
+
+    #[tokio::test]
+    async fn an_organisation_takes_a_quarter_of_the_memory_and_leaves_the_rest_to_others() {
+        let memory = Memory::new(16 * MIB, MIB);
+        let mut held = Vec::new();
+        let mut read = async |org: Option<OrgId>, bytes: usize| {
+            let body = incoming(Body::from(vec![b'a'; bytes]), &memory, org);
+            held.push(body.share());
+            body.whole().await.map(|_| ()).map_err(|refusal| refusal.status.as_u16())
+        };
+        assert_eq!(read(org(1), 3 * MIB).await, Ok(()));
+        assert_eq!(read(org(1), 2 * MIB).await, Err(503));
+        for other in 2..5 {
+            assert_eq!(read(org(other), 3 * MIB).await, Ok(()));
+        }
+        // Strangers are one more.
+        assert_eq!(read(None, 3 * MIB).await, Err(503), "all of them together are too much");
+        held.clear();
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_stranger_sent_is_counted_for_who_it_turns_out_to_be() {
+        let memory = Memory::new(16 * MIB, MIB);
+        let body = vec![b'a'; 3 * MIB];
+        let first = incoming(Body::from(body.clone()), &memory, org(1));
+        let _first = first.share();
+        first.whole().await.unwrap();
+        let mut second = incoming(Body::from(body), &memory, None);
+        assert!(second.first_line().await.is_err(), "there is none in sight");
+        second.belongs_to(OrgId(Uuid::from_u128(1))).unwrap();
+        assert_eq!(second.whole().await.unwrap_err().status.as_u16(), 503);
+    }
+
+    #[test]
+    fn one_body_may_be_as_large_as_bodies_may_be() {
+        assert_eq!(Memory::new(512 * MIB, 200 * MIB).0.most_of_one, 200 * MIB);
+        assert_eq!(Memory::new(512 * MIB, MIB).0.most_of_one, 128 * MIB);
+        assert_eq!(Memory::new(16 * MIB, 200 * MIB).0.most_of_one, 16 * MIB);
+    }
 }

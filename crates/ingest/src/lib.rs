@@ -6,6 +6,7 @@ mod body;
 mod config;
 mod credentials;
 mod envelope;
+mod gate;
 mod http;
 mod item;
 mod jobs;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use config::Config;
+pub use gate::Gate;
 pub use measures::METRICS;
 pub use model::{DiscardedItems, DiscardedPage, DiscardedQuery};
 
@@ -48,6 +50,7 @@ pub struct Deps {
     pub attachments: Arc<dyn AttachmentSink>,
     pub sessions: Arc<dyn SessionSink>,
     pub check_ins: Arc<dyn CheckInSink>,
+    pub gate: Gate,
     pub stop: CancellationToken,
 }
 
@@ -60,8 +63,6 @@ pub struct Ingest(Arc<Inner>);
 pub struct Inner {
     deps: Deps,
     config: Config,
-    limits: limits::Limits,
-    memory: body::Memory,
     pulse: measures::Pulse,
     reports: reports::Reports,
 }
@@ -86,8 +87,6 @@ const ROUTES_WITHOUT_PROJECT: [&str; 4] =
 impl Ingest {
     pub fn new(deps: Deps, config: Config) -> Self {
         Self(Arc::new(Inner {
-            limits: limits::Limits::default(),
-            memory: body::Memory::new(config.memory_bytes),
             pulse: measures::Pulse::default(),
             reports: reports::Reports::start(deps.pool.clone()),
             deps,
@@ -96,7 +95,11 @@ impl Ingest {
     }
 
     pub fn health(&self) -> Check {
-        self.pulse.health(&self.memory, &self.deps.clock)
+        self.pulse.health(self.memory(), &self.deps.clock)
+    }
+
+    pub(crate) fn memory(&self) -> &body::Memory {
+        self.deps.gate.memory()
     }
 
     /// Writes what is still to be written.

@@ -8,7 +8,12 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use loom_core::port::{DsnKey, RateLimit};
+use http::StatusCode;
+use loom_core::{
+    Error,
+    id::OrgId,
+    port::{DsnKey, RateLimit},
+};
 use uuid::Uuid;
 
 use crate::item::Category;
@@ -37,6 +42,15 @@ impl Reached {
     }
 }
 
+impl From<Reached> for Error {
+    fn from(Reached { scope, after_secs, .. }: Reached) -> Self {
+        let whose = if scope == "key" { "this key" } else { "the organisation" };
+        let detail = format!("the rate limit of {whose} is reached; nothing was stored");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+            .retry_after(Duration::from_secs(after_secs))
+    }
+}
+
 #[derive(Debug)]
 struct Window {
     ends: DateTime<Utc>,
@@ -47,25 +61,27 @@ struct Window {
 pub(crate) struct Limits(Mutex<HashMap<(Uuid, Category), Window>>);
 
 impl Limits {
-    /// Counts one item, unless a limit is reached.
+    /// Counts one item, unless a limit is reached. What came with a credential has no key.
     pub(crate) fn take(
         &self,
-        key: &DsnKey,
+        org: OrgId,
+        key: Option<&DsnKey>,
         org_per_minute: u32,
         category: Category,
         now: DateTime<Utc>,
     ) -> Result<(), Reached> {
         let of_org = (org_per_minute > 0)
             .then_some(RateLimit { count: org_per_minute, window: Duration::from_secs(60) });
-        let limits = [("key", key.id.0, key.limit), ("organization", key.project.org.0, of_org)];
-        if !category.is_limited() || limits.iter().all(|(_, _, limit)| limit.is_none()) {
+        let of_key = key.and_then(|key| Some(("key", key.id.0, key.limit?)));
+        let of_org = of_org.map(|limit| ("organization", org.0, limit));
+        if !category.is_limited() || (of_key.is_none() && of_org.is_none()) {
             return Ok(());
         }
+        let limits = [of_key, of_org].into_iter().flatten();
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= PRUNE_AT {
             windows.retain(|_, window| window.ends > now);
         }
-        let limits = limits.into_iter().filter_map(|(scope, id, limit)| Some((scope, id, limit?)));
         for (scope, id, limit) in limits.clone() {
             let length = chrono::TimeDelta::from_std(limit.window).unwrap_or_default();
             let fresh = || Window { ends: now + length, count: 0 };
@@ -119,7 +135,7 @@ mod tests {
     fn a_key_has_its_limit_for_each_category_and_window() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let (limits, key) = (Limits::default(), key(OrgId::new(now), Some((2, 30)), now));
-        let take = |category, at| limits.take(&key, 0, category, at);
+        let take = |category, at| limits.take(key.project.org, Some(&key), 0, category, at);
         assert_eq!(take(Category::Error, now), Ok(()));
         assert_eq!(take(Category::Error, now), Ok(()));
         let later = now + chrono::TimeDelta::milliseconds(10_500);
@@ -138,16 +154,19 @@ mod tests {
         let org = OrgId::new(now);
         let (limits, one, other) =
             (Limits::default(), key(org, None, now), key(org, Some((1, 60)), now));
-        assert_eq!(limits.take(&other, 3, Category::Error, now), Ok(()));
+        assert_eq!(limits.take(org, Some(&other), 3, Category::Error, now), Ok(()));
         for _ in 0..5 {
-            let reached = limits.take(&other, 3, Category::Error, now).unwrap_err();
+            let reached = limits.take(org, Some(&other), 3, Category::Error, now).unwrap_err();
             assert_eq!(reached.quota(), "60:error:key:key_limit");
         }
-        assert_eq!(limits.take(&one, 3, Category::Error, now), Ok(()));
-        assert_eq!(limits.take(&one, 3, Category::Error, now), Ok(()));
-        let reached = limits.take(&one, 3, Category::Error, now).unwrap_err();
+        assert_eq!(limits.take(org, Some(&one), 3, Category::Error, now), Ok(()));
+        assert_eq!(limits.take(org, Some(&one), 3, Category::Error, now), Ok(()));
+        let reached = limits.take(org, Some(&one), 3, Category::Error, now).unwrap_err();
         assert_eq!(reached.quota(), "60:error:organization:organization_limit");
-        let stranger = key(OrgId::new(now + chrono::TimeDelta::seconds(1)), None, now);
-        assert_eq!(limits.take(&stranger, 3, Category::Error, now), Ok(()));
+        // Who came with a credential has its share of it, too.
+        let reached = limits.take(org, None, 3, Category::Error, now).unwrap_err();
+        assert_eq!(reached.quota(), "60:error:organization:organization_limit");
+        let stranger = OrgId::new(now + chrono::TimeDelta::seconds(1));
+        assert_eq!(limits.take(stranger, None, 3, Category::Error, now), Ok(()));
     }
 }

@@ -119,7 +119,7 @@ impl Pulse {
                 .code(
                     "INGEST_NO_ROOM",
                     "Events were answered with 503: the database does not keep up, or bodies took all of \
-                     LOOM_SERVER_INGEST_MEMORY_MIB. Look at loom_group_commit_refused_total, the health of \
+                     LOOM_SERVER_INGEST_MEMORY_MIB, or an organisation its part of it. Look at loom_group_commit_refused_total, the health of \
                      the database, and loom_ingest_memory_bytes.",
                 )
         } else {

@@ -1,6 +1,6 @@
 //! Why something is not taken, in the shape that Sentry's clients know.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -111,6 +111,27 @@ impl From<Error> for Refusal {
         }
         refusal.error = Some(error);
         refusal
+    }
+}
+
+impl From<Refusal> for Error {
+    /// As a problem document, for our own API.
+    fn from(refusal: Refusal) -> Self {
+        if let Some(error) = refusal.error {
+            return error;
+        }
+        let code = match refusal.status {
+            StatusCode::REQUEST_TIMEOUT => "body_too_slow",
+            StatusCode::PAYLOAD_TOO_LARGE => "payload_too_large",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+            StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+            _ => "incomplete_body",
+        };
+        let error = Self::new(refusal.status, code, refusal.detail);
+        match refusal.retry_after_secs {
+            Some(secs) => error.retry_after(Duration::from_secs(secs)),
+            None => error,
+        }
     }
 }
 

@@ -130,11 +130,15 @@ impl Ingest {
                         }
                     })
                 }
-                Kind::Security => security::events(&item.payload, &sender.delivery, &[])
-                    .and_then(|mut all| {
-                        all.pop().ok_or_else(|| Refusal::malformed("an empty report"))
-                    })
-                    .map(|payload| Piece::Event(EventId::new(self.deps.clock.now()), payload)),
+                // A browser may have gathered several reports.
+                Kind::Security => match security::events(&item.payload, &sender.delivery, &[]) {
+                    Ok(events) => {
+                        let id = || EventId::new(self.deps.clock.now());
+                        pieces.extend(events.into_iter().map(|event| Piece::Event(id(), event)));
+                        continue;
+                    }
+                    Err(refusal) => Err(refusal),
+                },
                 Kind::Attachment => Ok(Piece::Attachment(attachment(event, item))),
                 Kind::Session => Ok(Piece::Session(item.payload)),
                 Kind::Sessions => Ok(Piece::Sessions(item.payload)),
@@ -199,14 +203,14 @@ impl Ingest {
         // Events before their attachments: without the event, the attachment has nothing to belong to.
         let is_limited_event = |piece: &Piece| matches!(piece, Piece::Event(..));
         let (events, others): (Vec<_>, Vec<_>) = pieces.into_iter().partition(is_limited_event);
-        let per_minute = self.config.org_items_per_minute;
+        let org = sender.delivery.project.org;
         let mut first = Vec::new();
         let mut rest = Vec::new();
         for piece in events.into_iter().chain(others) {
             let category = piece.category();
             let allowed = match (&piece, errors_limited) {
                 (Piece::Attachment(_), Some(reached)) => Err(reached.for_category(category)),
-                _ => self.limits.take(&sender.key, per_minute, category, now),
+                _ => self.deps.gate.take(org, Some(&sender.key), category, now),
             };
             match allowed {
                 Ok(()) if piece.comes_first() => first.push(piece),

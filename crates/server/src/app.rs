@@ -157,6 +157,8 @@ impl Features {
             stop: stop_streams.clone(),
         };
         let threads = Threads::new(threads, config.threads.clone());
+        // One count and one memory for all ways in.
+        let gate = loom_ingest::Gate::new(&config.ingest);
         let directory = loom_crashes::Directory::new(pool.clone(), hub.clone());
         let sessions = loom_sessions::Deps {
             pool: pool.clone(),
@@ -169,6 +171,7 @@ impl Features {
             projects: Arc::new(directory.clone()),
             crashes: Arc::new(directory.clone()),
             threads: Arc::new(threads.clone()),
+            gate: Arc::new(gate.clone()),
             salt: vault.derive("app-sessions")?,
             stop: stop_streams.clone(),
         };
@@ -186,6 +189,7 @@ impl Features {
             sessions: Arc::new(sessions.clone()),
             health: Arc::new(sessions.clone()),
             threads: Arc::new(threads.clone()),
+            gate: Arc::new(gate.clone()),
             replica: loom_logs::replica_name(),
             stop: stop_streams.clone(),
         };
@@ -213,6 +217,7 @@ impl Features {
             attachments: Arc::new(crashes.clone()),
             sessions: Arc::new(sessions.clone()),
             check_ins: Arc::new(crons.clone()),
+            gate,
             stop: stop_streams.clone(),
         };
         let ingest = Ingest::new(ingest, config.ingest.clone());

@@ -12,6 +12,8 @@ pub struct Config {
     /// The share of sessions that is kept, beside all that crashed.
     pub(crate) sample_rate: f64,
     pub(crate) aggregation_interval: Duration,
+    /// Releases and environments, in pairs, that may be new to a project in a day; more are `(other)`.
+    pub(crate) new_names_per_day: u32,
 }
 
 impl Default for Config {
@@ -20,6 +22,7 @@ impl Default for Config {
             retention: TimeDelta::days(30),
             sample_rate: 1.0,
             aggregation_interval: Duration::from_secs(3600),
+            new_names_per_day: 1000,
         }
     }
 }
@@ -36,6 +39,12 @@ impl Config {
                 3600,
                 60,
                 3600,
+            ),
+            new_names_per_day: env.number(
+                "LOOM_SERVER_SESSIONS_NEW_RELEASES_PER_DAY",
+                1000,
+                1,
+                1_000_000,
             ),
         }
     }

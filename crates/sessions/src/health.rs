@@ -14,6 +14,12 @@ pub const METRICS: &[Metric] = &[
         "Updates of sessions that came, by what became of them.",
         &["outcome"],
     ),
+    Metric::counter(
+        "loom_app_session_folded_total",
+        "Updates of sessions whose release or environment was one too many for its project that day; they are \
+         counted as (other).",
+        &[],
+    ),
     Metric::gauge(
         "loom_app_session_aggregation_lag_seconds",
         "How long the oldest change has waited to be added up.",

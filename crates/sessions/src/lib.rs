@@ -24,7 +24,8 @@ use loom_core::{
     Clock,
     group_commit::{Limits, Writer},
     port::{
-        Audit, CrashDirectory, OrgDirectory, ProjectDirectory, Reauthenticate, ThreadDirectory,
+        Audit, CrashDirectory, IntakeGate, OrgDirectory, ProjectDirectory, Reauthenticate,
+        ThreadDirectory,
     },
     principal,
 };
@@ -35,7 +36,10 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use feed::Feed;
-use store::intake::{self, Item};
+use store::{
+    intake::{self, Item},
+    names::Names,
+};
 
 pub use config::Config;
 pub use health::METRICS;
@@ -57,6 +61,8 @@ pub struct Deps {
     pub projects: Arc<dyn ProjectDirectory>,
     pub crashes: Arc<dyn CrashDirectory>,
     pub threads: Arc<dyn ThreadDirectory>,
+    /// What holds for sessions, whichever way they come in.
+    pub gate: Arc<dyn IntakeGate>,
     /// Of distinct ids: what is hashed with it cannot be found by trying.
     pub salt: loom_common_secret::SecretString,
     /// Ends all running streams.
@@ -96,10 +102,11 @@ impl Sessions {
         let own = deps.pool.options().clone().max_connections(1).connect_lazy_with(options);
         let writer = {
             let (own, feed) = (own.clone(), feed.clone());
+            let names = Names::new(config.new_names_per_day);
             Writer::start("app_sessions", Limits::default(), move |items: Arc<[Item]>| {
-                let (own, feed) = (own.clone(), feed.clone());
+                let (own, feed, names) = (own.clone(), feed.clone(), names.clone());
                 async move {
-                    feed.changed(intake::write(&own, &items).await?);
+                    feed.changed(intake::write(&own, &names, &items).await?);
                     Ok(())
                 }
             })

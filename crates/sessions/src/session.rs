@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::{Builder, Uuid};
 
-use crate::durations;
+use crate::{durations, store::names::Name};
 
 /// Sessions are added up by so much.
 pub(crate) const SLOT: TimeDelta = TimeDelta::minutes(30);
@@ -72,6 +72,10 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn key(&self) -> Key {
         (self.project, self.sid)
+    }
+
+    pub(crate) fn name(&self) -> Name {
+        (self.org, self.project, Arc::clone(&self.release), Arc::clone(&self.environment))
     }
 
     pub(crate) fn slot(&self) -> DateTime<Utc> {

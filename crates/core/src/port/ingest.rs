@@ -1,15 +1,17 @@
 //! Where what applications send goes to: events, attachments, sessions, check-ins. Each sink resolves when
 //! what it was given is committed.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{any::Any, net::IpAddr, sync::Arc};
 
+use axum::body::Body;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use http::HeaderMap;
 
-use super::{BoxFuture, Project};
+use super::{BoxFuture, DsnKey, Project};
 use crate::{
     Result,
-    id::{EventId, ProjectKeyId},
+    id::{EventId, OrgId, ProjectKeyId},
 };
 
 /// What surrounds something that an application sent.
@@ -146,4 +148,45 @@ pub trait CheckInSink: Send + Sync {
     /// A run of our own scheduler began or ended. Never waits for the database: what there is no room
     /// for is lost, and counted.
     fn own_run(&self, run: OwnRun);
+}
+
+/// What is reported over our own API, as limits tell it apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reported {
+    Event,
+    Session,
+}
+
+/// A body that was read whole, with its share of the memory for bodies: given back when this is dropped.
+pub struct HeldBody {
+    pub bytes: Bytes,
+    pub share: Arc<dyn Any + Send + Sync>,
+}
+
+/// What holds for all that applications send, whichever way it comes in: one count, one memory. Implemented
+/// by `ingest`, used by `crashes` and `sessions` for what comes over our own API.
+pub trait IntakeGate: Send + Sync {
+    /// Counts one towards the limits of the key, when it came with one, and of the organisation.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`, with the time until it is over.
+    fn count(
+        &self,
+        org: OrgId,
+        key: Option<&DsnKey>,
+        what: Reported,
+        now: DateTime<Utc>,
+    ) -> Result<()>;
+
+    /// Reads a body of at most `limit` bytes when decoded.
+    ///
+    /// # Errors
+    /// 400 that did not arrive whole, 408 for one too slow, 413, 415, and 503 when there is no memory for it.
+    fn read<'a>(
+        &'a self,
+        org: OrgId,
+        headers: &'a HeaderMap,
+        body: Body,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<HeldBody>>;
 }

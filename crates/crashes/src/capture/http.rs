@@ -3,31 +3,34 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{FromRequestParts, State},
+    extract::{FromRequestParts, Request, State},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures::future::join_all;
-use http::{HeaderMap, StatusCode, request::Parts};
+use http::{HeaderMap, StatusCode, header, request::Parts};
 use loom_core::{
     Error, Json, Principal, Result,
     authorize::{Action, authorize},
     error::Problem,
+    extract::{parse_json, require_json},
     id::{EventId, IssueId, OrgId, ProjectKeyId},
-    port::{Delivery, DsnKey, Project, ProjectDirectory, Taken},
+    origin,
+    port::{Delivery, DsnKey, HeldBody, Project, ProjectDirectory, Reported, Taken},
     principal::{Authentication, RequestInfo, Scope},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::origin;
 use crate::{Crashes, event, intake::MAX_EVENT_BYTES};
 
 const KEY: &str = "x-crash-api-key";
 const MAX_BATCH: usize = 100;
+/// Of a body with one event.
+const MAX_BODY_BYTES: usize = 2 << 20;
 /// Of a batch's body.
-pub(crate) const MAX_BATCH_BYTES: usize = 16 << 20;
+const MAX_BATCH_BYTES: usize = 16 << 20;
 
 /// What became of an event.
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,6 +72,22 @@ pub(crate) enum Sender {
     Org(OrgId),
 }
 
+impl Sender {
+    fn org(&self) -> OrgId {
+        match self {
+            Self::Key(key) => key.project.org,
+            Self::Org(org) => *org,
+        }
+    }
+
+    fn key(&self) -> Option<&DsnKey> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Org(_) => None,
+        }
+    }
+}
+
 /// Before the body is read: nobody gets so far without a good key.
 impl FromRequestParts<Crashes> for Sender {
     type Rejection = Error;
@@ -96,16 +115,19 @@ impl FromRequestParts<Crashes> for Sender {
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`crashes:write` is missing, or the key is disabled, or the origin is not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such project", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body comes too slowly", body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json")))]
+        (status = 429, description = "A rate limit of the key or the organisation is reached", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no memory for the body just now", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn capture_crash(
     State(crashes): State<Crashes>,
     sender: Sender,
     info: RequestInfo,
-    headers: HeaderMap,
-    Json(event): Json<Value>,
+    request: Request,
 ) -> Result<Response> {
+    let (headers, body) = crashes.body(&sender, request, MAX_BODY_BYTES).await?;
+    let event: Value = parse_json(&body.bytes)?;
     let captured = crashes.capture(&sender, &info, &headers, event).await?;
     let status = if captured.issue_id.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(captured)).into_response())
@@ -113,7 +135,8 @@ pub(crate) async fn capture_crash(
 
 /// Send up to 100 events
 ///
-/// Each as for `/api/crash/capture`; what is wrong with one costs no other.
+/// Each as for `/api/crash/capture`; what is wrong with one costs no other. Each counts towards the rate limits of the key
+/// and the organisation; one over them is refused in its place, with `rate_limited`.
 #[utoipa::path(post, path = "/api/crash/batch", tag = "crashes", security(("api_key" = []), ()),
     params(("x-crash-api-key" = Option<String>, Header, description = "The public key of a DSN: 32 hexadecimal digits")),
     request_body = Batch,
@@ -121,15 +144,18 @@ pub(crate) async fn capture_crash(
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`crashes:write` is missing, or the key is disabled, or the origin is not allowed", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body comes too slowly", body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json")))]
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no memory for the body just now", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn capture_crashes(
     State(crashes): State<Crashes>,
     sender: Sender,
     info: RequestInfo,
-    headers: HeaderMap,
-    Json(batch): Json<Batch>,
+    request: Request,
 ) -> Result<Json<BatchResults>> {
+    let (headers, body) = crashes.body(&sender, request, MAX_BATCH_BYTES).await?;
+    let batch: Batch = parse_json(&body.bytes)?;
     if batch.events.len() > MAX_BATCH {
         return Err(Error::invalid("events", "has at most 100"));
     }
@@ -152,7 +178,10 @@ impl Crashes {
             if !found.enabled {
                 return Err(Error::forbidden("this key is disabled"));
             }
-            if !origin::is_allowed(&found.project, headers) {
+            // What is not sent by a page has none.
+            let from = headers.get(header::ORIGIN).map(|from| from.to_str().unwrap_or_default());
+            let allowed = &found.project.allowed_origins;
+            if from.is_some_and(|from| !origin::is_allowed(allowed, from)) {
                 return Err(Error::forbidden("the project does not take events of this origin"));
             }
             return Ok(Sender::Key(found));
@@ -171,6 +200,18 @@ impl Crashes {
         Ok(Sender::Org(principal.org))
     }
 
+    async fn body(
+        &self,
+        sender: &Sender,
+        request: Request,
+        limit: usize,
+    ) -> Result<(HeaderMap, HeldBody)> {
+        let (parts, body) = request.into_parts();
+        require_json(&parts.headers)?;
+        let body = self.deps.gate.read(sender.org(), &parts.headers, body, limit).await?;
+        Ok((parts.headers, body))
+    }
+
     async fn capture(
         &self,
         sender: &Sender,
@@ -179,7 +220,10 @@ impl Crashes {
         event: Value,
     ) -> Result<Captured> {
         let (project, key) = self.project_of(sender, &event).await?;
-        let id = event_id(&event)?.unwrap_or_else(|| EventId::new(self.deps.clock.now()));
+        let now = self.deps.clock.now();
+        self.deps.gate.count(project.org, sender.key(), Reported::Event, now)?;
+        let given_id = event_id(&event)?;
+        let id = given_id.unwrap_or_else(|| EventId::new(now));
         let session = Session::of(&event);
         let event = event::from_simple(event).map_err(Error::invalid_fields)?;
         let payload = serde_json::to_vec(&event).map_err(Error::internal)?;
@@ -190,7 +234,7 @@ impl Crashes {
         let delivery = Delivery {
             project,
             key,
-            received_at: self.deps.clock.now(),
+            received_at: now,
             sent_at: None,
             client: Some(info.ip),
             user_agent: text("user-agent"),
@@ -198,25 +242,15 @@ impl Crashes {
         };
         let place = (delivery.project.id, id);
         let waits = self.pipeline.waiting.wait(place);
-        let taken = self.take(&delivery, id, Bytes::from(payload)).await;
-        match taken {
-            Ok(Taken::Stored) => {}
-            refused => {
-                drop(waits);
-                self.pipeline.waiting.leave(place);
-                return match refused {
-                    Ok(Taken::Rejected(reason)) => Err(Error::invalid("", reason)),
-                    Ok(Taken::Stored) => Err(Error::internal("an event is stored and is not")),
-                    Err(error) => Err(error),
-                };
-            }
+        if let Taken::Rejected(reason) = self.take(&delivery, id, Bytes::from(payload)).await? {
+            return Err(Error::invalid("", reason));
         }
         if let Some(session) = session {
             let Session { id, release, environment } = session;
             let at = delivery.received_at;
             self.deps.sessions.crashed(&delivery, &id, &release, &environment, at).await?;
         }
-        let became = self.await_grouping(place, waits).await?;
+        let became = self.await_grouping(place, now, given_id.is_some(), waits).await?;
         Ok(match became {
             Some(became) => Captured {
                 event_id: id,

@@ -2,19 +2,17 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use loom_core::{
     Result,
     id::{EventId, IssueId, ProjectId},
 };
 use sqlx::PgPool;
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Crashes,
-    pipeline::{Became, Place},
+    pipeline::{Became, Place, Waits},
 };
 
 /// Longer than a short queue takes.
@@ -27,33 +25,57 @@ impl Crashes {
     pub(super) async fn await_grouping(
         &self,
         place: Place,
-        mut waits: oneshot::Receiver<Became>,
+        received_at: DateTime<Utc>,
+        may_repeat: bool,
+        mut waits: Waits<'_>,
     ) -> Result<Option<Became>> {
         let end = Instant::now() + LONGEST;
         let mut pause = FIRST_LOOK;
-        let found = loop {
+        loop {
             let look = (Instant::now() + pause).min(end);
-            if let Ok(Ok(became)) = timeout_at(look, &mut waits).await {
-                break Some(became);
+            if let Ok(Ok(mut became)) = timeout_at(look, &mut waits.became).await {
+                // What is heard may be about the same event when it came before.
+                let made = became.is_new_issue || became.is_regression;
+                if made && may_repeat && !is_first(&self.deps.pool, place, received_at).await? {
+                    (became.is_new_issue, became.is_regression) = (false, false);
+                }
+                return Ok(Some(became));
             }
-            if let Some(became) = stored(&self.deps.pool, place).await? {
-                break Some(became);
+            if let Some(became) = stored(&self.deps.pool, place, received_at).await? {
+                return Ok(Some(became));
             }
             if Instant::now() >= end || self.deps.stop.is_cancelled() {
-                break None;
+                return Ok(None);
             }
             pause *= 2;
-        };
-        drop(waits);
-        self.pipeline.waiting.leave(place);
-        Ok(found)
+        }
     }
 }
 
-/// Where an event is that was processed already.
-async fn stored(pool: &PgPool, (project, event): (ProjectId, EventId)) -> Result<Option<Became>> {
+/// Is it what came at this time that counts as the event?
+async fn is_first(
+    pool: &PgPool,
+    (project, event): Place,
+    received_at: DateTime<Utc>,
+) -> Result<bool> {
+    let first = sqlx::query_scalar!(
+        "SELECT received_at FROM crash_event_ids WHERE project_id = $1 AND event_id = $2",
+        project.0,
+        event.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(first.is_none_or(|first| micros(first) == micros(received_at)))
+}
+
+/// Where an event is that was processed already. A repeat of one that came before has not made an issue.
+async fn stored(
+    pool: &PgPool,
+    (project, event): (ProjectId, EventId),
+    received_at: DateTime<Utc>,
+) -> Result<Option<Became>> {
     let found = sqlx::query!(
-        "SELECT e.issue_id, i.number, p.short_prefix, i.event_count
+        "SELECT e.issue_id, i.number, p.short_prefix, i.event_count, d.received_at
            FROM crash_event_ids d
            JOIN crash_events e
              ON e.project_id = d.project_id AND e.event_id = d.event_id AND e.received_at = d.received_at
@@ -68,7 +90,12 @@ async fn stored(pool: &PgPool, (project, event): (ProjectId, EventId)) -> Result
     Ok(found.map(|found| Became {
         issue_id: IssueId(found.issue_id),
         short_id: format!("{}-{}", found.short_prefix, found.number),
-        is_new_issue: found.event_count == 1,
+        is_new_issue: found.event_count == 1 && micros(found.received_at) == micros(received_at),
         is_regression: false,
     }))
+}
+
+/// What the database keeps of a time.
+fn micros(at: DateTime<Utc>) -> i64 {
+    at.timestamp_micros()
 }

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use attach::{MAX_KEYS, MAX_VALUES, OTHER, Outcome};
 pub(crate) use prepare::Processed;
-pub(crate) use waiting::{Became, Waiting};
+pub(crate) use waiting::{Became, Waiting, Waits};
 
 use attach::Failure;
 use claim::Claimed;

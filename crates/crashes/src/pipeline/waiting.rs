@@ -32,20 +32,34 @@ struct Told {
     became: Became,
 }
 
+/// One who waits. When it is dropped, also because its client went away, it has left.
+pub(crate) struct Waits<'a> {
+    all: &'a Waiting,
+    place: Place,
+    pub(crate) became: oneshot::Receiver<Became>,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.became.close();
+        self.all.leave(self.place);
+    }
+}
+
 impl Waiting {
     /// To be called before the event is taken: it may be done at once.
-    pub(crate) fn wait(&self, place: Place) -> oneshot::Receiver<Became> {
-        let (done, waits) = oneshot::channel();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn wait(&self, place: Place) -> Waits<'_> {
+        let (done, became) = oneshot::channel();
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Those who have left make room.
-        let those = all.entry(place).or_default();
+        let those = lines.entry(place).or_default();
         those.retain(|done| !done.is_closed());
         those.push(done);
-        waits
+        drop(lines);
+        Waits { all: self, place, became }
     }
 
-    /// Nobody waits any more.
-    pub(crate) fn leave(&self, place: Place) {
+    fn leave(&self, place: Place) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(those) = all.get_mut(&place) {
             those.retain(|done| !done.is_closed());
@@ -82,5 +96,32 @@ impl Waiting {
         {
             self.end((told.project_id, told.event_id), &told.became);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn who_leaves_early_leaves_nothing_behind() {
+        let waiting = Waiting::default();
+        let place = (ProjectId(Uuid::nil()), EventId(Uuid::nil()));
+        let mut one = waiting.wait(place);
+        let other = waiting.wait(place);
+        drop(other);
+        let issue_id = IssueId(Uuid::nil());
+        let became = Became {
+            issue_id,
+            short_id: "P-1".to_owned(),
+            is_new_issue: true,
+            is_regression: false,
+        };
+        waiting.end(place, &became);
+        assert_eq!(one.became.try_recv().unwrap().issue_id, issue_id);
+        drop(waiting.wait(place));
+        assert!(waiting.0.lock().unwrap().is_empty());
     }
 }

@@ -53,6 +53,12 @@ fn secrets_in_texts_are_masked() {
         ("InvalidToken: unexpected end of input", "InvalidToken: unexpected end of input"),
         ("std::auth::verify failed", "std::auth::verify failed"),
         ("secret: abc", "secret: [Filtered]"),
+        ("GET /\nCookie: a=1; b=2; c=3\nAccept: */*", "GET /\nCookie: [Filtered]\nAccept: */*"),
+        (
+            "curl -H 'Cookie: a=1; b=2' https://x.test",
+            "curl -H 'Cookie: [Filtered]' https://x.test",
+        ),
+        ("Set-Cookie: sid=1; Path=/; HttpOnly", "Set-Cookie: [Filtered]"),
         ("KeyError: 'password'", "KeyError: 'password'"),
     ] {
         let event = scrubbed(json!({"message": text}));

@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use loom_redact::{Kind, Redactor};
 use regex_automata::meta::Regex;
 
-use super::{MARK, names::Names};
+use super::{
+    MARK,
+    names::{Names, Verdict},
+};
 
 /// So far back a name is looked for.
 const LONGEST_NAME: usize = 64;
@@ -53,10 +56,13 @@ pub(super) fn pairs(text: &mut String, names: &Names, request: bool) {
         }
         let colon = bytes.get(at) == Some(&b':');
         let Some(name) = name_before(text, at) else { continue };
-        if !names.secret(name, request && !colon) {
+        let verdict = names.of(name, request && !colon);
+        if !matches!(verdict, Verdict::Secret | Verdict::Cookies) {
             continue;
         }
-        let Some((start, end)) = value_after(bytes, at + 1, colon) else { continue };
+        // Of a header with cookies all is masked: each has a value.
+        let line = verdict == Verdict::Cookies;
+        let Some((start, end)) = value_after(bytes, at + 1, colon, line) else { continue };
         let value = text.get(start..end).unwrap_or_default();
         if value.is_empty() || value.starts_with(MARK) || (colon && !secret_word(name, value)) {
             continue;
@@ -103,8 +109,8 @@ fn name_before(text: &str, at: usize) -> Option<&str> {
     text.get(start..end).filter(|name| !name.is_empty())
 }
 
-/// From where to where; what is in quotes as far as they reach.
-fn value_after(bytes: &[u8], from: usize, colon: bool) -> Option<(usize, usize)> {
+/// From where to where; what is in quotes as far as they reach, and all of a `line` that is one value.
+fn value_after(bytes: &[u8], from: usize, colon: bool, line: bool) -> Option<(usize, usize)> {
     let byte = |at: usize| bytes.get(at).copied();
     let mut start = from;
     while matches!(byte(start), Some(b' ' | b'\\')) && start - from < 6 {
@@ -122,6 +128,7 @@ fn value_after(bytes: &[u8], from: usize, colon: bool) -> Option<(usize, usize)>
     }
     let ends = |byte: u8| match quote {
         Some(quote) => byte == quote,
+        None if line => matches!(byte, b'\n' | b'\r' | b'"' | b'\''),
         None => {
             byte.is_ascii_whitespace()
                 || matches!(

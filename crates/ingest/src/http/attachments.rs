@@ -46,8 +46,13 @@ async fn take(
         .ok_or_else(|| Refusal::malformed("the id of an event is a UUID"))?;
     let said = Said { project: Some(target.0), ..Said::default() };
     let sender = ingest.admit(parts, shown(parts, None)?, said).await?;
-    let incoming =
-        Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, &ingest.memory)?;
+    let incoming = Incoming::new(
+        body,
+        &parts.headers,
+        ingest.config.envelope_bytes,
+        ingest.memory(),
+        sender.org(),
+    )?;
     let _share = incoming.share();
     let mut form = form(parts, incoming).await?;
     let mut outcome = Outcome::default();

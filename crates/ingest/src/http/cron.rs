@@ -45,7 +45,7 @@ async fn take(
 ) -> Result<Response, Refusal> {
     let said = Said { project: Some(target.0), ..Said::default() };
     let sender = ingest.admit(parts, shown(parts, key)?, said).await?;
-    let (body, _share) = whole(ingest, parts, body, MAX_CHECK_IN).await?;
+    let (body, _share) = whole(ingest, &sender, parts, body, MAX_CHECK_IN).await?;
     let check_in = check_in(slug, parts, &body)?;
     let mut outcome = Outcome::default();
     ingest.take(&sender, vec![Piece::CheckIn(check_in)], &mut outcome).await;

@@ -48,7 +48,7 @@ async fn take(
 ) -> Result<Response, Refusal> {
     let shown = shown(parts, None)?;
     let mut incoming =
-        Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, &ingest.memory)?;
+        Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, ingest.memory(), None)?;
     // Who sends is known after the first line; the rest is not read for a stranger.
     let header = Header::parse(incoming.first_line().await?)
         .map_err(|malformed| Refusal::malformed(malformed.0))?;
@@ -69,6 +69,7 @@ async fn take(
         sent_at: sent_at.map(Into::into),
     };
     let sender = ingest.admit(parts, shown, said).await?;
+    incoming.belongs_to(sender.delivery.project.org)?;
     let _share = incoming.share();
     let body = incoming.whole().await?;
     let outcome = ingest.take_envelope(&sender, header.event_id(), &body).await;

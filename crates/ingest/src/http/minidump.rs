@@ -17,7 +17,7 @@ use tokio_util::io::ReaderStream;
 use super::{finish, form, of_form, only};
 use crate::{
     Ingest,
-    admission::Said,
+    admission::{Said, Sender},
     answer::Outcome,
     body::{Incoming, Share},
     credentials::shown,
@@ -61,8 +61,13 @@ async fn take(
 ) -> Result<Response, Refusal> {
     let said = Said { project: Some(target.0), ..Said::default() };
     let sender = ingest.admit(parts, shown(parts, None)?, said).await?;
-    let incoming =
-        Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, &ingest.memory)?;
+    let incoming = Incoming::new(
+        body,
+        &parts.headers,
+        ingest.config.envelope_bytes,
+        ingest.memory(),
+        sender.org(),
+    )?;
     let _share = incoming.share();
     let is_form = parts
         .headers
@@ -79,7 +84,7 @@ async fn take(
     let dump = files.iter_mut().find(|file| file.is_dump);
     let dump =
         dump.ok_or_else(|| Refusal::malformed("the form has no file upload_file_minidump"))?;
-    let (content, _unpacked) = unpacked(ingest, &dump.content).await?;
+    let (content, _unpacked) = unpacked(ingest, &sender, &dump.content).await?;
     dump.content = content;
     if !minidump::is_minidump(&dump.content) {
         return Err(Refusal::malformed("the file is no minidump"));
@@ -153,6 +158,7 @@ async fn read_form(
 /// Some handlers compress the file itself.
 async fn unpacked(
     ingest: &Ingest,
+    sender: &Sender,
     content: &Bytes,
 ) -> Result<(Bytes, Option<Arc<Share>>), Refusal> {
     let raw = std::io::Cursor::new(content.clone());
@@ -164,7 +170,7 @@ async fn unpacked(
         return Ok((content.clone(), None));
     };
     let limit = ingest.config.attachment_bytes;
-    let incoming = Incoming::new(body, &HeaderMap::new(), limit, &ingest.memory)?;
+    let incoming = Incoming::new(body, &HeaderMap::new(), limit, ingest.memory(), sender.org())?;
     let share = incoming.share();
     Ok((incoming.whole().await?, Some(share)))
 }

@@ -20,7 +20,7 @@ use axum::{
 use bytes::Bytes;
 use http::{Method, header, request::Parts};
 
-use crate::{Ingest, body::Incoming, origin, refusal::Refusal, target::Target};
+use crate::{Ingest, admission::Sender, body::Incoming, origin, refusal::Refusal, target::Target};
 
 /// What surrounds all of Sentry's routes: words in place of a project's number are not ours, browsers ask
 /// before they send, every answer may be read by any page.
@@ -93,11 +93,12 @@ fn of_form(error: &MultipartError) -> Refusal {
 /// A body as it is, of an event and the like.
 async fn whole(
     ingest: &Ingest,
+    sender: &Sender,
     parts: &Parts,
     body: Body,
     limit: usize,
 ) -> Result<(Bytes, std::sync::Arc<crate::body::Share>), Refusal> {
-    let incoming = Incoming::new(body, &parts.headers, limit, &ingest.memory)?;
+    let incoming = Incoming::new(body, &parts.headers, limit, ingest.memory(), sender.org())?;
     let share = incoming.share();
     Ok((incoming.whole().await?, share))
 }

@@ -39,7 +39,7 @@ async fn take(
 ) -> Result<Response, Refusal> {
     let said = Said { project: Some(target.0), ..Said::default() };
     let sender = ingest.admit(parts, shown(parts, None)?, said).await?;
-    let (body, _share) = whole(ingest, parts, body, MAX_EVENT).await?;
+    let (body, _share) = whole(ingest, &sender, parts, body, MAX_EVENT).await?;
     let query: Vec<_> = query(parts).collect();
     let events = security::events(&body, &sender.delivery, &query)?;
     let pieces: Result<Vec<_>, _> =

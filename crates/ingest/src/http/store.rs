@@ -74,7 +74,7 @@ async fn one_event(
         (Bytes::from(data.replace(' ', "+")), None)
     } else {
         // Base64 is a third longer.
-        let (body, share) = whole(ingest, parts, body, MAX_EVENT * 3 / 2).await?;
+        let (body, share) = whole(ingest, &sender, parts, body, MAX_EVENT * 3 / 2).await?;
         (body, Some(share))
     };
     let payload = unwrapped(payload)?;

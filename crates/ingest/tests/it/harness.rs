@@ -16,7 +16,7 @@ use loom_core::{
         Project, ProjectDirectory, RateLimit, SessionSink, Taken,
     },
 };
-use loom_ingest::{Config, Deps, Ingest};
+use loom_ingest::{Config, Deps, Gate, Ingest};
 use loom_testkit::TestDatabase;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
@@ -188,6 +188,7 @@ impl Bare {
             attachments: world.clone(),
             sessions: world.clone(),
             check_ins: world.clone(),
+            gate: Gate::new(&config),
             stop: CancellationToken::new(),
         };
         let ingest = Ingest::new(deps, config);

@@ -56,6 +56,20 @@ async fn each_kind_goes_to_its_sink_and_the_rest_is_taken_and_dropped() {
 }
 
 #[tokio::test]
+async fn each_report_that_a_browser_gathered_becomes_an_event() {
+    let bare = Bare::start().await;
+    let one = |directive: &str| json!({"type": "csp-violation", "body": {"effectiveDirective": directive}});
+    let gathered = json!([one("img-src"), one("style-src"), one("font-src")]).to_string();
+    bare.envelope(envelope(&[item("raw_security", &gathered)])).await.expect(200);
+    let given = bare.given();
+    assert_eq!(given.len(), 3);
+    let mut ids: Vec<_> = given.iter().map(|given| given.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 3, "each has an id of its own");
+}
+
+#[tokio::test]
 async fn the_id_of_the_envelope_wins_and_every_form_of_an_id_is_read() {
     let bare = Bare::start().await;
     let dashed = "9ec79c33-ec99-42ab-8353-589fcb2e04dc";

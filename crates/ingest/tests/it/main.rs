@@ -18,3 +18,4 @@ mod items;
 mod limits;
 mod sdk;
 mod server;
+mod ways_in;

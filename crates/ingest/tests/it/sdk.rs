@@ -137,66 +137,16 @@ async fn rust_reports_a_chain_of_errors_and_the_end_of_its_session() {
     assert_eq!(last["attrs"]["release"], "shop@1.2.3");
 }
 
-/// Where the modules of the SDK for browsers are, for the page's imports.
-const MODULES: [(&str, &str); 9] = [
-    ("@sentry/browser", "@sentry/browser/build/npm/esm/prod/index.js"),
-    ("@sentry/core", "@sentry/core/build/esm/index.js"),
-    ("@sentry/core/browser", "@sentry/core/build/esm/browser.js"),
-    ("@sentry/browser-utils", "@sentry/browser-utils/build/esm/index.js"),
-    ("@sentry/feedback", "@sentry/feedback/build/npm/esm/index.js"),
-    ("@sentry/replay", "@sentry/replay/build/npm/esm/index.js"),
-    ("@sentry/replay-canvas", "@sentry/replay-canvas/build/npm/esm/index.js"),
-    ("@sentry/conventions/", "@sentry/conventions/dist/"),
-    ("web-vitals", "web-vitals/dist/web-vitals.js"),
-];
-
-/// A page of an origin of its own that reports an error as soon as it is opened.
+/// A page that reports an error as soon as it is opened.
 async fn page(options: &Value) -> (String, tokio::task::JoinHandle<()>) {
-    let imports: serde_json::Map<String, Value> = MODULES
-        .iter()
-        .map(|(name, path)| ((*name).to_owned(), format!("/{path}").into()))
-        .collect();
-    let html = format!(
-        "<!doctype html><script type=importmap>{}</script><script type=module>
-         import * as Sentry from '@sentry/browser';
+    loom_testkit::sdk::page(&format!(
+        "import * as Sentry from '@sentry/browser';
          Sentry.init({options});
          Sentry.setTag('flavour', 'browser');
          window.reported = Sentry.captureException(new RangeError('in a page'));
-         window.sent = await Sentry.flush(10000);
-         </script>",
-        serde_json::json!({"imports": imports}),
-    );
-    let folder = node().join("node_modules");
-    let file = move |axum::extract::Path(path): axum::extract::Path<String>| {
-        let folder = folder.clone();
-        async move {
-            // The browser also asks for an icon.
-            let is_module = ["@sentry/", "web-vitals/"].iter().any(|of| path.starts_with(of))
-                && !path.contains("..");
-            let found = [
-                path.clone(),
-                format!("{path}.js"),
-                format!("{path}.mjs"),
-                format!("{path}/index.mjs"),
-            ]
-            .into_iter()
-            .filter(|_| is_module)
-            .find_map(|name| std::fs::read(folder.join(name)).ok());
-            let missing = found.is_none();
-            let status = if missing { 404 } else { 200 };
-            axum::response::Response::builder()
-                .status(status)
-                .header("content-type", "text/javascript")
-                .body(axum::body::Body::from(found.unwrap_or_default()))
-                .unwrap()
-        }
-    };
-    let routes = axum::Router::new()
-        .route("/", axum::routing::get(|| async move { axum::response::Html(html) }))
-        .route("/{*path}", axum::routing::get(file));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    (url, tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() }))
+         window.sent = await Sentry.flush(10000);"
+    ))
+    .await
 }
 
 async fn report_from_a_page(bare: &Bare, tunnel: bool) -> Vec<Given> {

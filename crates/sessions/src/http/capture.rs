@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    body::Bytes,
+    body::Body,
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -17,9 +17,10 @@ use loom_core::{
     Error, Json, Principal, Result,
     authorize::{Action, authorize},
     error::Problem,
-    extract::{Body, parse_json, require_json},
-    id::new_uuid,
-    port::Project,
+    extract::{parse_json, require_json},
+    id::{OrgId, new_uuid},
+    origin,
+    port::{DsnKey, Project, Reported},
     principal::{Authentication, Scope},
 };
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,7 @@ use crate::{
 };
 
 const KEY: &str = "x-crash-api-key";
+const MAX_BODY_BYTES: usize = 100 << 10;
 
 /// A project's routes for what is told of sessions; each also under `/api/sessions`.
 pub(crate) fn routes(sessions: &Sessions) -> OpenApiRouter {
@@ -152,17 +154,19 @@ enum Verb {
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`sessions:write` is missing, or the origin is not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such project", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body comes too slowly", body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "A rate limit of the key or the organisation is reached", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no memory for the body just now", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = [])),
 )]
 pub(crate) async fn start_app_session(
     State(sessions): State<Sessions>,
-    parts: Parts,
-    body: Body,
+    request: Request,
 ) -> Response {
-    answer(&sessions, Verb::Start, &parts, body).await
+    answer(&sessions, Verb::Start, request).await
 }
 
 /// Tell how a session goes on.
@@ -178,17 +182,19 @@ pub(crate) async fn start_app_session(
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`sessions:write` is missing, or the origin is not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such project; or no such session, and no `release` to make it with", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body comes too slowly", body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "A rate limit of the key or the organisation is reached", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no memory for the body just now", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = [])),
 )]
 pub(crate) async fn update_app_session(
     State(sessions): State<Sessions>,
-    parts: Parts,
-    body: Body,
+    request: Request,
 ) -> Response {
-    answer(&sessions, Verb::Update, &parts, body).await
+    answer(&sessions, Verb::Update, request).await
 }
 
 /// Tell that a session has ended.
@@ -204,22 +210,25 @@ pub(crate) async fn update_app_session(
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "`sessions:write` is missing, or the origin is not allowed", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such project; or no such session, and no `release` to make it with", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body comes too slowly", body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
-        (status = 429, body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "A rate limit of the key or the organisation is reached", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "There is no memory for the body just now", body = Problem, content_type = "application/problem+json"),
     ),
     security(("api_key" = [])),
 )]
 pub(crate) async fn end_app_session(
     State(sessions): State<Sessions>,
-    parts: Parts,
-    body: Body,
+    request: Request,
 ) -> Response {
-    answer(&sessions, Verb::End, &parts, body).await
+    answer(&sessions, Verb::End, request).await
 }
 
-async fn answer(sessions: &Sessions, verb: Verb, parts: &Parts, Body(body): Body) -> Response {
+async fn answer(sessions: &Sessions, verb: Verb, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
     let mut allowed = None;
-    let taken = take(sessions, verb, parts, &body, &mut allowed).await;
+    let taken = take(sessions, verb, &parts, body, &mut allowed).await;
     let mut response = match taken {
         Ok(taken) => Json(taken).into_response(),
         Err(error) => error.into_response(),
@@ -230,28 +239,34 @@ async fn answer(sessions: &Sessions, verb: Verb, parts: &Parts, Body(body): Body
     response
 }
 
-/// May a page of this origin send to the project? As `https://example.com`, `*.example.com` or `*`.
-fn is_allowed(project: &Project, origin: &str) -> bool {
-    let host = origin.split_once("://").map_or(origin, |(_, host)| host);
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    project.allowed_origins.iter().any(|allowed| {
-        allowed == "*"
-            || allowed.eq_ignore_ascii_case(origin)
-            || allowed.eq_ignore_ascii_case(host)
-            || allowed.strip_prefix("*.").is_some_and(|domain| {
-                let name = name.to_ascii_lowercase();
-                name.strip_suffix(&domain.to_ascii_lowercase())
-                    .is_some_and(|before| before.ends_with('.'))
-            })
-    })
+/// Who tells.
+enum Sender {
+    Key(Arc<DsnKey>),
+    Known(Principal),
 }
 
-async fn project_of(
+impl Sender {
+    fn org(&self) -> OrgId {
+        match self {
+            Self::Key(key) => key.project.org,
+            Self::Known(principal) => principal.org,
+        }
+    }
+
+    fn key(&self) -> Option<&DsnKey> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Known(_) => None,
+        }
+    }
+}
+
+/// Before the body is read: nobody gets so far without a good key.
+async fn sender(
     sessions: &Sessions,
     parts: &Parts,
-    named: Option<String>,
     allowed: &mut Option<Allowed>,
-) -> Result<Arc<Project>> {
+) -> Result<Sender> {
     let headers: &HeaderMap = &parts.headers;
     let Some(key) = headers.get(KEY) else {
         let principal: Principal = match parts.extensions.get::<Authentication>() {
@@ -265,47 +280,67 @@ async fn project_of(
             }
         };
         authorize(&principal, Action::Use(Scope::SessionsWrite))?;
-        let named = named.ok_or_else(|| Error::invalid("project_id", "is missing"))?;
-        return sessions.project(&principal, &named).await;
+        return Ok(Sender::Known(principal));
     };
     let unknown = || Error::unauthenticated("this is the key of no project, or it is switched off");
-    let key = key.to_str().map_err(|_| unknown())?;
-    let found = sessions.deps.projects.by_key(key).await?;
-    let project = found.filter(|key| key.enabled).map(|key| Arc::clone(&key.project));
-    let project = project.ok_or_else(unknown)?;
-    if let Some(origin) = headers.get(header::ORIGIN) {
-        if !is_allowed(&project, origin.to_str().unwrap_or_default()) {
+    let key = key.to_str().map_err(|_| unknown())?.trim().to_ascii_lowercase();
+    let found = sessions.deps.projects.by_key(&key).await?;
+    let key = found.filter(|key| key.enabled).ok_or_else(unknown)?;
+    if let Some(from) = headers.get(header::ORIGIN) {
+        if !origin::is_allowed(&key.project.allowed_origins, from.to_str().unwrap_or_default()) {
             return Err(Error::forbidden(
                 "pages of this origin may not send to the project; add it to `allowed_origins`",
             ));
         }
-        *allowed = Some(Allowed(origin.clone()));
+        *allowed = Some(Allowed(from.clone()));
     }
-    let is_it = |name: &str| {
-        name == project.slug
-            || name == project.number.to_string()
-            || name.eq_ignore_ascii_case(&project.id.to_string())
-    };
-    if named.is_some_and(|named| !is_it(&named)) {
-        return Err(Error::invalid("project_id", "is not the project that the key belongs to"));
+    Ok(Sender::Key(key))
+}
+
+async fn project_of(
+    sessions: &Sessions,
+    sender: &Sender,
+    named: Option<String>,
+) -> Result<Arc<Project>> {
+    match sender {
+        Sender::Known(principal) => {
+            let named = named.ok_or_else(|| Error::invalid("project_id", "is missing"))?;
+            sessions.project(principal, &named).await
+        }
+        Sender::Key(key) => {
+            let project = Arc::clone(&key.project);
+            let is_it = |name: &str| {
+                name == project.slug
+                    || name == project.number.to_string()
+                    || name.eq_ignore_ascii_case(&project.id.to_string())
+            };
+            if named.is_some_and(|named| !is_it(&named)) {
+                let message = "is not the project that the key belongs to";
+                return Err(Error::invalid("project_id", message));
+            }
+            Ok(project)
+        }
     }
-    Ok(project)
 }
 
 async fn take(
     sessions: &Sessions,
     verb: Verb,
     parts: &Parts,
-    body: &Bytes,
+    body: Body,
     allowed: &mut Option<Allowed>,
 ) -> Result<SessionTaken> {
+    let sender = sender(sessions, parts, allowed).await?;
+    let gate = &sessions.deps.gate;
+    let body = gate.read(sender.org(), &parts.headers, body, MAX_BODY_BYTES).await?;
     // Who may is decided before what is sent is looked at closely.
-    let named = serde_json::from_slice::<Named>(body)
+    let named = serde_json::from_slice::<Named>(&body.bytes)
         .ok()
         .and_then(|named| project_name(named.project_id.as_ref()));
-    let project = project_of(sessions, parts, named, allowed).await?;
+    let project = project_of(sessions, &sender, named).await?;
     require_json(&parts.headers)?;
-    let update: SessionUpdate = parse_json(body)?;
+    gate.count(project.org, sender.key(), Reported::Session, sessions.now())?;
+    let update: SessionUpdate = parse_json(&body.bytes)?;
     let session = read(sessions, verb, &project, update).await?;
     let session_id = session.sid;
     Ok(SessionTaken { session_id, sampled: sessions.take(session).await? })
@@ -395,35 +430,4 @@ async fn read(
         weight: sessions.weight(),
         updated_at: now,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use loom_core::{
-        id::{OrgId, ProjectId},
-        port::Project,
-    };
-    use uuid::Uuid;
-
-    use super::is_allowed;
-
-    #[test]
-    fn origins_are_those_that_a_project_names() {
-        let project = |origins: &[&str]| Project {
-            id: ProjectId(Uuid::nil()),
-            number: 1,
-            org: OrgId(Uuid::nil()),
-            slug: String::new(),
-            name: String::new(),
-            allowed_origins: origins.iter().map(|&origin| origin.to_owned()).collect(),
-        };
-        assert!(is_allowed(&project(&["*"]), "https://any.example"));
-        assert!(is_allowed(&project(&["https://a.example"]), "https://a.example"));
-        assert!(is_allowed(&project(&["a.example"]), "https://a.example"));
-        assert!(is_allowed(&project(&["*.a.example"]), "https://www.a.example:8443"));
-        assert!(!is_allowed(&project(&["*.a.example"]), "https://nota.example"));
-        assert!(!is_allowed(&project(&["*.a.example"]), "https://xa.example"));
-        assert!(!is_allowed(&project(&["https://a.example"]), "https://b.example"));
-        assert!(!is_allowed(&project(&[]), "https://b.example"));
-    }
 }

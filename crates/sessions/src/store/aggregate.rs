@@ -2,14 +2,25 @@
 //! snapshot with the marks that ask for it: however often and wherever this runs, and wherever it is
 //! killed, what is read is the same.
 
+use std::collections::{BTreeSet, HashMap};
+
 use chrono::{DateTime, Utc};
 use loom_core::id::{OrgId, ProjectId};
 use sqlx::{PgConnection, PgPool};
 
+use super::sums::{self, Sum};
 use crate::users::Users;
 
-/// Half hours of one transaction.
-const SLOTS: i64 = 500;
+/// Half hours of one transaction, at the most.
+const SLOTS: i64 = 1000;
+/// Half hours of one statement, at the most, and of the first, before it is known how many sessions one has.
+/// Of more groups the database would write some to disk.
+const MOST: usize = 250;
+const FIRST: usize = 48;
+/// About so many sessions are read by one statement.
+const AT_ONCE: usize = 40_000;
+/// After so many a transaction ends.
+const IN_ALL: usize = 200_000;
 
 /// Projects of which there is something to add up.
 pub(crate) async fn marked(pool: &PgPool) -> sqlx::Result<Vec<(OrgId, ProjectId)>> {
@@ -39,9 +50,10 @@ pub(crate) async fn run(
 ) -> sqlx::Result<u64> {
     let mut tx = loom_db::begin(pool).await?;
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *tx).await?;
-    // Many groups of many are sorted and hashed here, by few at a time.
-    sqlx::query("SET LOCAL work_mem = '64MB'").execute(&mut *tx).await?;
-    sqlx::query("SET LOCAL statement_timeout = '10min'").execute(&mut *tx).await?;
+    // Many groups are hashed here, by few at a time. Sorting them, names first, takes longer.
+    sqlx::raw_sql("SET LOCAL work_mem = '64MB'; SET LOCAL enable_sort = off; SET LOCAL statement_timeout = '10min'")
+        .execute(&mut *tx)
+        .await?;
     let slots: Vec<DateTime<Utc>> = sqlx::query_scalar!(
         "SELECT DISTINCT at FROM app_session_marks WHERE project_id = $1 ORDER BY at LIMIT $2",
         project.0,
@@ -49,25 +61,53 @@ pub(crate) async fn run(
     )
     .fetch_all(&mut *tx)
     .await?;
+    let kept = slots.partition_point(|at| *at < kept_from);
+    let mut done = kept;
+    let mut releases = BTreeSet::new();
+    let mut users: HashMap<(String, String), (Users, Users)> = HashMap::new();
+    let (mut sessions, mut next) = (0, FIRST);
+    while let Some(part) = slots.get(done..).filter(|rest| !rest.is_empty() && sessions < IN_ALL) {
+        let part = part.get(..next).unwrap_or(part);
+        releases.extend(clear(&mut tx, project, part).await?);
+        let sums = sums::of(&mut tx, org, project, part).await?;
+        sums::put(&mut tx, org, project, &sums).await?;
+        for sum in sums {
+            sessions += sum.rows;
+            gather(&mut users, sum);
+        }
+        done += part.len();
+        let each = (sessions / (done - kept)).max(1);
+        next = (AT_ONCE / each).clamp(1, MOST);
+    }
     // Of marks that were set since this began none is visible, and none is taken away.
     sqlx::query!(
         "DELETE FROM app_session_marks WHERE project_id = $1 AND at = ANY ($2)",
         project.0,
-        &slots,
+        slots.get(..done).unwrap_or(&slots),
     )
     .execute(&mut *tx)
     .await?;
-    let kept: Vec<_> = slots.iter().copied().filter(|at| *at >= kept_from).collect();
-    if !kept.is_empty() {
-        let mut releases = clear(&mut tx, project, &kept).await?;
-        releases.extend(sum(&mut tx, org, project, &kept).await?);
-        releases.sort_unstable();
-        releases.dedup();
+    releases.extend(users.keys().map(|(release, _)| release.clone()));
+    let releases: Vec<String> = releases.into_iter().collect();
+    if !releases.is_empty() {
         total(&mut tx, org, project, &releases).await?;
-        unite_users(&mut tx, project, &kept).await?;
+        unite_users(&mut tx, project, &releases, users).await?;
     }
     tx.commit().await?;
-    Ok(slots.len() as u64)
+    Ok(done as u64)
+}
+
+/// Users by release and environment, and over all environments.
+fn gather(all: &mut HashMap<(String, String), (Users, Users)>, sum: Sum) {
+    let (users, crashed) = (Users::Listed(sum.users), Users::Listed(sum.crashed_users));
+    for environment in [sum.environment, String::new()] {
+        let place = all.entry((sum.release.clone(), environment)).or_default();
+        place.0.unite(&users);
+        place.1.unite(&crashed);
+        for users in [&mut place.0, &mut place.1] {
+            *users = std::mem::take(users).compact();
+        }
+    }
 }
 
 async fn clear(
@@ -86,67 +126,6 @@ async fn clear(
         "WITH gone AS
              (DELETE FROM app_session_counts WHERE project_id = $1 AND at = ANY ($2) RETURNING release)
          SELECT DISTINCT release AS \"release!\" FROM gone",
-        project.0,
-        slots,
-    )
-    .fetch_all(db)
-    .await
-}
-
-async fn sum(
-    db: &mut PgConnection,
-    org: OrgId,
-    project: ProjectId,
-    slots: &[DateTime<Utc>],
-) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar!(
-        r#"WITH sums AS MATERIALIZED (
-             SELECT a.at, s.release, s.environment,
-                    coalesce(sum(s.count * s.weight) FILTER (WHERE s.class = 0), 0) AS healthy,
-                    coalesce(sum(s.count * s.weight) FILTER (WHERE s.class = 1), 0) AS errored,
-                    coalesce(sum(s.count * s.weight) FILTER (WHERE s.class = 2), 0) AS unhandled,
-                    coalesce(sum(s.count * s.weight) FILTER (WHERE s.class = 3), 0) AS abnormal,
-                    coalesce(sum(s.count) FILTER (WHERE s.class = 4), 0) AS crashed,
-                    coalesce(sum(CASE s.class WHEN 4 THEN 1 ELSE s.weight END)
-                        FILTER (WHERE s.duration_ms IS NOT NULL), 0) AS timed,
-                    coalesce(sum(s.duration_ms * CASE s.class WHEN 4 THEN 1 ELSE s.weight END), 0)
-                        AS duration_ms,
-                    min(s.started) AS first_started, max(s.started) AS last_started,
-                    array_agg(DISTINCT s.user_hash) FILTER (WHERE s.user_hash IS NOT NULL) AS users,
-                    array_agg(DISTINCT s.user_hash)
-                        FILTER (WHERE s.user_hash IS NOT NULL AND s.class = 4) AS crashed_users
-               FROM unnest($3::timestamptz[]) AS a (at)
-               JOIN app_sessions s ON s.org_id = $1 AND s.project_id = $2
-                AND s.started >= a.at AND s.started < a.at + interval '30 minutes'
-              GROUP BY a.at, s.release, s.environment
-           ), durations AS (
-             SELECT at, release, environment, array_agg(duration_bucket ORDER BY duration_bucket) AS buckets,
-                    array_agg(timed ORDER BY duration_bucket) AS counts
-               FROM (SELECT a.at, s.release, s.environment, s.duration_bucket,
-                            sum(CASE s.class WHEN 4 THEN 1 ELSE s.weight END) AS timed
-                       FROM unnest($3::timestamptz[]) AS a (at)
-                       JOIN app_sessions s ON s.org_id = $1 AND s.project_id = $2
-                        AND s.started >= a.at AND s.started < a.at + interval '30 minutes'
-                      WHERE s.duration_bucket IS NOT NULL
-                      GROUP BY a.at, s.release, s.environment, s.duration_bucket) d
-              GROUP BY at, release, environment
-           ), counted AS (
-             INSERT INTO app_session_counts
-                 (org_id, project_id, at, release, environment, healthy, errored, unhandled, abnormal,
-                  crashed, timed, duration_ms, first_started, last_started)
-             SELECT $1, $2, at, release, environment, healthy, errored, unhandled, abnormal, crashed,
-                    timed, duration_ms, first_started, last_started
-               FROM sums
-           ), kept AS (
-             INSERT INTO app_session_sets
-                 (org_id, project_id, at, release, environment, users, crashed_users,
-                  duration_buckets, duration_counts)
-             SELECT $1, $2, at, release, environment, coalesce(users, '{}'), coalesce(crashed_users, '{}'),
-                    coalesce(buckets, '{}'), coalesce(counts, '{}')
-               FROM sums LEFT JOIN durations USING (at, release, environment)
-           )
-           SELECT DISTINCT release AS "release!" FROM sums"#,
-        org.0,
         project.0,
         slots,
     )
@@ -200,54 +179,52 @@ async fn total(
 async fn unite_users(
     db: &mut PgConnection,
     project: ProjectId,
-    slots: &[DateTime<Utc>],
+    releases: &[String],
+    mut fresh: HashMap<(String, String), (Users, Users)>,
 ) -> sqlx::Result<()> {
-    let groups = sqlx::query!(
-        r#"SELECT release AS "release!", coalesce(environment, '') AS "environment!",
-                  array_agg(DISTINCT hash) FILTER (WHERE NOT is_crash) AS users,
-                  array_agg(DISTINCT hash) FILTER (WHERE is_crash) AS crashed
-             FROM (SELECT release, environment, false AS is_crash, unnest(users) AS hash
-                     FROM app_session_sets WHERE project_id = $1 AND at = ANY ($2)
-                   UNION ALL
-                   SELECT release, environment, true, unnest(crashed_users)
-                     FROM app_session_sets WHERE project_id = $1 AND at = ANY ($2)) u
-            GROUP BY GROUPING SETS ((release, environment), (release))"#,
+    let rows = sqlx::query!(
+        "SELECT release, environment, users_sketch, crashed_sketch FROM app_session_releases
+          WHERE project_id = $1 AND release = ANY ($2)",
         project.0,
-        slots,
+        releases,
     )
     .fetch_all(&mut *db)
     .await?;
-    for group in groups {
-        let row = sqlx::query!(
-            "SELECT users_sketch, crashed_sketch FROM app_session_releases
-              WHERE project_id = $1 AND release = $2 AND environment = $3",
-            project.0,
-            group.release,
-            group.environment,
-        )
-        .fetch_optional(&mut *db)
-        .await?;
-        let Some(row) = row else { continue };
+    let (mut names, mut environments) = (Vec::new(), Vec::new());
+    let (mut sketches, mut crashed_sketches) = (Vec::new(), Vec::new());
+    let (mut counts, mut crashed_counts) = (Vec::new(), Vec::new());
+    for row in rows {
+        let key = (row.release, row.environment);
+        let Some((new, new_crashed)) = fresh.remove(&key) else { continue };
         let (mut users, mut crashed) =
             (Users::from_bytes(&row.users_sketch), Users::from_bytes(&row.crashed_sketch));
-        users.unite(&Users::exact(group.users.unwrap_or_default()));
-        crashed.unite(&Users::exact(group.crashed.unwrap_or_default()));
+        users.unite(&new);
+        crashed.unite(&new_crashed);
         let (users, crashed) = (users.compact(), crashed.compact());
-        sqlx::query!(
-            "UPDATE app_session_releases
-                SET users_sketch = $4, crashed_sketch = $5, users = $6, crashed_users = $7
-              WHERE project_id = $1 AND release = $2 AND environment = $3",
-            project.0,
-            group.release,
-            group.environment,
-            users.to_bytes(),
-            crashed.to_bytes(),
-            users.count(),
-            crashed.count(),
-        )
-        .execute(&mut *db)
-        .await?;
+        sketches.push(users.to_bytes());
+        crashed_sketches.push(crashed.to_bytes());
+        counts.push(users.count());
+        crashed_counts.push(crashed.count());
+        names.push(key.0);
+        environments.push(key.1);
     }
+    sqlx::query!(
+        "UPDATE app_session_releases r
+            SET users_sketch = n.users_sketch, crashed_sketch = n.crashed_sketch, users = n.users,
+                crashed_users = n.crashed_users
+           FROM unnest($2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[])
+                AS n (release, environment, users_sketch, crashed_sketch, users, crashed_users)
+          WHERE r.project_id = $1 AND r.release = n.release AND r.environment = n.environment",
+        project.0,
+        &names,
+        &environments,
+        &sketches,
+        &crashed_sketches,
+        &counts,
+        &crashed_counts,
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 

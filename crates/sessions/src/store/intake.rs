@@ -1,15 +1,18 @@
 //! Writing sessions: one transaction for many updates, keys in one order, whatever was told before.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     sync::Arc,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use loom_core::id::{OrgId, ProjectId};
+use metrics::counter;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::names::{Admitted, Names};
 use crate::session::{Class, Key, Session};
 
 /// The same counts within this are a repeat, not more of the same.
@@ -39,8 +42,13 @@ pub(crate) struct Changes {
 pub(crate) type ChangesByProject = BTreeMap<(OrgId, ProjectId), Changes>;
 
 /// Writes a batch, all or nothing; again with the same it changes nothing.
-pub(crate) async fn write(pool: &PgPool, items: &[Item]) -> sqlx::Result<ChangesByProject> {
+pub(crate) async fn write(
+    pool: &PgPool,
+    names: &Names,
+    items: &[Item],
+) -> sqlx::Result<ChangesByProject> {
     let mut tx = loom_db::begin(pool).await?;
+    let admitted = admit(&mut tx, names, items).await?;
     let fresh = fresh_batches(&mut tx, items).await?;
     let mut sessions: BTreeMap<Key, Session> = BTreeMap::new();
     for item in items {
@@ -54,17 +62,49 @@ pub(crate) async fn write(pool: &PgPool, items: &[Item]) -> sqlx::Result<Changes
             Item::Counted { .. } => &[],
         };
         for session in told {
-            sessions
-                .entry(session.key())
-                .and_modify(|known| {
-                    known.merge(session);
-                })
-                .or_insert_with(|| session.clone());
+            let session = folded(session, &admitted);
+            match sessions.entry(session.key()) {
+                Entry::Occupied(mut known) => {
+                    known.get_mut().merge(&session);
+                }
+                Entry::Vacant(place) => {
+                    place.insert(session.into_owned());
+                }
+            }
         }
     }
     let changes = upsert(&mut tx, sessions).await?;
     tx.commit().await?;
+    names.remember(admitted).await;
     Ok(changes)
+}
+
+/// Which names of the batch count as themselves.
+async fn admit(db: &mut PgConnection, names: &Names, items: &[Item]) -> sqlx::Result<Admitted> {
+    let mut told = BTreeSet::new();
+    let mut now = DateTime::UNIX_EPOCH;
+    for item in items {
+        let sessions = match item {
+            Item::Update(session) => std::slice::from_ref(session),
+            Item::Counted { sessions, .. } => sessions,
+        };
+        for session in sessions {
+            now = now.max(session.updated_at);
+            told.insert(session.name());
+        }
+    }
+    names.admit(db, told, now).await
+}
+
+/// A session under the names that it is counted by.
+fn folded<'a>(session: &'a Session, admitted: &Admitted) -> Cow<'a, Session> {
+    let Some((release, environment)) = admitted.folded(&session.name()) else {
+        return Cow::Borrowed(session);
+    };
+    let count = u64::try_from(session.count).unwrap_or_default();
+    counter!("loom_app_session_folded_total").increment(count);
+    let (release, environment) = (Arc::clone(release), Arc::clone(environment));
+    Cow::Owned(Session { release, environment, ..session.clone() })
 }
 
 /// Which counts are no repeats, with the time they came first.
@@ -152,8 +192,7 @@ async fn upsert(
         if placed {
             place(db, &write).await?;
         }
-        put(db, &write).await?;
-        mark(db, &slots, write.iter().map(|session| session.updated_at).max()).await?;
+        put(db, &write, &slots).await?;
     }
     Ok(changes)
 }
@@ -168,10 +207,11 @@ async fn known(
     let sids: Vec<_> = sessions.keys().map(|(_, sid)| *sid).collect();
     let started: Vec<_> = sessions.values().map(|session| session.started).collect();
     let guessed: Vec<_> = sessions.values().map(|session| session.guessed).collect();
+    // One that is there already is locked by this, and stays as it is.
     let added = sqlx::query!(
-        "INSERT INTO app_session_ids (project_id, sid, started, guessed)
+        "INSERT INTO app_session_ids AS i (project_id, sid, started, guessed)
          SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::boolean[])
-         ON CONFLICT (project_id, sid) DO NOTHING",
+         ON CONFLICT (project_id, sid) DO UPDATE SET guessed = i.guessed WHERE false",
         &projects,
         &sids,
         &started,
@@ -183,29 +223,16 @@ async fn known(
     if added == sessions.len() as u64 {
         return Ok(HashMap::new());
     }
-    // Two statements: what a session came to is read when nobody else can change it any more.
-    let ids = sqlx::query!(
-        "SELECT i.project_id, i.sid, i.started FROM app_session_ids i
-           JOIN unnest($1::uuid[], $2::uuid[]) AS k (project_id, sid) USING (project_id, sid)
-          ORDER BY i.project_id, i.sid FOR UPDATE OF i",
-        &projects,
-        &sids,
-    )
-    .fetch_all(&mut *db)
-    .await?;
-    let projects: Vec<_> = ids.iter().map(|id| id.project_id).collect();
-    let sids: Vec<_> = ids.iter().map(|id| id.sid).collect();
-    let started: Vec<_> = ids.iter().map(|id| id.started).collect();
+    // A second statement: what a session came to is read when nobody else can change it any more.
     let rows = sqlx::query!(
         r#"SELECT s.org_id AS "org_id: OrgId", s.project_id AS "project_id: ProjectId", s.sid, s.started,
                   i.guessed, s.release, s.environment, s.class, s.ended, s.errors, s.duration_ms,
                   s.user_hash, s.count, s.weight, s.updated_at
-             FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS k (project_id, sid, started)
-             JOIN app_sessions s ON s.project_id = k.project_id AND s.sid = k.sid AND s.started = k.started
-             JOIN app_session_ids i ON i.project_id = k.project_id AND i.sid = k.sid"#,
+             FROM unnest($1::uuid[], $2::uuid[]) AS k (project_id, sid)
+             JOIN app_session_ids i ON i.project_id = k.project_id AND i.sid = k.sid
+             JOIN app_sessions s ON s.project_id = i.project_id AND s.sid = i.sid AND s.started = i.started"#,
         &projects,
         &sids,
-        &started,
     )
     .fetch_all(db)
     .await?;
@@ -274,7 +301,16 @@ async fn place(db: &mut PgConnection, sessions: &[Session]) -> sqlx::Result<()> 
     Ok(())
 }
 
-async fn put(db: &mut PgConnection, sessions: &[Session]) -> sqlx::Result<()> {
+/// Writes sessions, and says of half hours that their sums are not right any more.
+async fn put(
+    db: &mut PgConnection,
+    sessions: &[Session],
+    slots: &BTreeSet<(OrgId, ProjectId, DateTime<Utc>)>,
+) -> sqlx::Result<()> {
+    let now = sessions.iter().map(|session| session.updated_at).max();
+    let slot_orgs: Vec<_> = slots.iter().map(|(org, _, _)| org.0).collect();
+    let slot_projects: Vec<_> = slots.iter().map(|(_, project, _)| project.0).collect();
+    let slot_times: Vec<_> = slots.iter().map(|(_, _, at)| *at).collect();
     let orgs: Vec<_> = sessions.iter().map(|session| session.org.0).collect();
     let projects: Vec<_> = sessions.iter().map(|session| session.project.0).collect();
     let sids: Vec<_> = sessions.iter().map(|session| session.sid).collect();
@@ -293,7 +329,12 @@ async fn put(db: &mut PgConnection, sessions: &[Session]) -> sqlx::Result<()> {
     let weights: Vec<_> = sessions.iter().map(|session| session.weight).collect();
     let updated: Vec<_> = sessions.iter().map(|session| session.updated_at).collect();
     sqlx::query!(
-        "INSERT INTO app_sessions
+        "WITH marks AS (
+             INSERT INTO app_session_marks (org_id, project_id, at, marked_at)
+             SELECT *, coalesce($19::timestamptz, now())
+               FROM unnest($16::uuid[], $17::uuid[], $18::timestamptz[])
+         )
+         INSERT INTO app_sessions
              (org_id, project_id, sid, started, release, environment, class, ended, errors,
               duration_ms, duration_bucket, user_hash, count, weight, updated_at)
          SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::text[],
@@ -320,28 +361,9 @@ async fn put(db: &mut PgConnection, sessions: &[Session]) -> sqlx::Result<()> {
         &counts,
         &weights,
         &updated,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Says of half hours that their sums are not right any more.
-async fn mark(
-    db: &mut PgConnection,
-    slots: &BTreeSet<(OrgId, ProjectId, DateTime<Utc>)>,
-    now: Option<DateTime<Utc>>,
-) -> sqlx::Result<()> {
-    let orgs: Vec<_> = slots.iter().map(|(org, _, _)| org.0).collect();
-    let projects: Vec<_> = slots.iter().map(|(_, project, _)| project.0).collect();
-    let times: Vec<_> = slots.iter().map(|(_, _, at)| *at).collect();
-    sqlx::query!(
-        "INSERT INTO app_session_marks (org_id, project_id, at, marked_at)
-         SELECT *, coalesce($4::timestamptz, now())
-           FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[])",
-        &orgs,
-        &projects,
-        &times,
+        &slot_orgs,
+        &slot_projects,
+        &slot_times,
         now,
     )
     .execute(db)
