@@ -123,7 +123,7 @@ impl Principal {
 macro_rules! scopes {
     ($($variant:ident = $text:literal),+ $(,)?) => {
         /// What a credential may be used for.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Scope { $(#[serde(rename = $text)] $variant),+ }
 
         impl Scope {
@@ -152,6 +152,19 @@ scopes! {
     AdminRead = "admin:read",
     AdminWrite = "admin:write",
 }
+
+/// Written out: the derive does not see the names that the macro gives.
+impl utoipa::PartialSchema for Scope {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("What a credential may be used for."))
+            .enum_values(Some(Self::ALL.iter().map(|scope| scope.as_str())))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for Scope {}
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -39,6 +39,7 @@ use crate::{
     config::{Config, Cors, Http},
     health::{self, Health},
     layers::{self, Outermost},
+    live,
     meta::{self, Gauges},
     otlp::{self, Exporter, Sampler},
 };
@@ -379,12 +380,16 @@ pub fn routes(
             features.logs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))),
         );
     let (native, mut document) = native.split_for_parts();
+    let (many, live_document) = live::routes(native.clone()).split_for_parts();
+    document.merge(live_document);
     document.merge(llm_document);
     document.merge(uploads_document);
     let (session_capture, capture_document) = features.sessions.capture_routes().split_for_parts();
     document.merge(capture_document);
     let native = native
+        .merge(many)
         .merge(meta::document_routes(&document))
+        .merge(loom_dashboard::routes())
         .layer(middleware::from_fn_with_state(config.http.request_timeout, layers::time_limit))
         .layer(CompressionLayer::new());
     let outermost = Outermost {

@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -155,7 +155,7 @@ impl Drop for InFlight {
 }
 
 /// Any word can stand as a method; only the usual ones become labels.
-fn method_label(method: &http::Method) -> &'static str {
+fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",
@@ -292,12 +292,17 @@ pub(crate) async fn time_limit(
 }
 
 /// No route has this path.
-pub(crate) async fn no_such_route() -> Error {
+/// The dashboard's addresses are the page's, in a browser.
+pub(crate) async fn no_such_route(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    if let Some(page) = loom_dashboard::page(&method, &uri, &headers) {
+        return page;
+    }
     Error::new(
         StatusCode::NOT_FOUND,
         "not_found",
         "there is no such route; GET /api/openapi.json lists them all",
     )
+    .into_response()
 }
 
 /// The route exists, with another method.

@@ -10,6 +10,7 @@ mod console;
 mod cron_exec;
 pub mod health;
 mod layers;
+mod live;
 pub mod logging;
 mod meta;
 pub mod otlp;

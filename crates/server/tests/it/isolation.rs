@@ -1768,6 +1768,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ),
     ("GET /api/threads/events", "a stream: the tests of the crate read it (nobody_is_told_of_…)"),
     ("GET /api/admin/logs/stream", "as /api/admin/logs"),
+    ("GET /api/live", "asks the other streams, as whoever asks"),
     ("GET /api/admin/replicas", "the servers of the installation, for its admins; see logs.rs"),
 ];
 

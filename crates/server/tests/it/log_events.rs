@@ -1,4 +1,4 @@
-//! A reader of the log's stream.
+//! A reader of streams of events.
 
 use std::time::Duration;
 
@@ -28,8 +28,12 @@ pub(crate) struct Events {
 impl Events {
     /// Watches from now on, or behind the line that `after` names.
     pub(crate) async fn open(caller: &Caller, query: &str, after: Option<&str>) -> Self {
-        let path = format!("/api/admin/logs/stream{query}");
-        let mut request = caller.request(Method::GET, &path);
+        Self::at(caller, &format!("/api/admin/logs/stream{query}"), after).await
+    }
+
+    /// Any stream.
+    pub(crate) async fn at(caller: &Caller, path: &str, after: Option<&str>) -> Self {
+        let mut request = caller.request(Method::GET, path);
         if let Some(id) = after {
             request = request.header("last-event-id", id);
         }

@@ -176,6 +176,7 @@ const ROWS: &[Row] = &[
     ("GET /api/admin/logs", INSPECT, None),
     // A level that is none: who is let through is told so, instead of a stream without end.
     ("GET /api/admin/logs/stream", INSPECT, None),
+    ("GET /api/live", ALL, None),
     ("GET /api/admin/replicas", INSPECT, None),
     ("POST /api/admin/maintenance/sweep", SYSTEM, None),
     ("GET /api/admin/jobs/{id}/history", INSPECT, None),
@@ -466,6 +467,7 @@ async fn every_documented_operation_lets_through_whom_its_row_says() {
             operation.some_path()
         };
         let path = path.replace("/logs/stream", "/logs/stream?level=loud");
+        let path = path.replace("/api/live", "/api/live?of=nothing");
         let path = path.replace("/crash/stream", "/crash/stream?event=nothing");
         let path = path.replace("/threads/events", "/threads/events?after=1&after=2");
         let path = path.replace("/crons/stream", "/crons/stream?monitor=none");

@@ -1,0 +1,81 @@
+// What happens on the server, over one connection for the whole tab: pages say which streams they want, and
+// the connection is made anew when that changes. Each stream goes on where it was.
+import { onDestroy } from 'svelte';
+
+export interface Told {
+  of: string;
+  event: string;
+  data: string;
+}
+
+type Listener = (told: Told) => void;
+
+export const live = $state<{ state: 'idle' | 'connecting' | 'open' | 'offline'; heardAt: number }>({
+  state: 'idle',
+  heardAt: Date.now(),
+});
+
+const listeners = new Map<string, Set<Listener>>();
+let source: EventSource | null = null;
+let wanted = '';
+let lastId = '';
+let retry: ReturnType<typeof setTimeout> | undefined;
+let pause = 500;
+
+/** Hears a stream until the component that asks is gone. */
+export function hear(of: string, listener: Listener) {
+  let of_this = listeners.get(of);
+  if (!of_this) listeners.set(of, (of_this = new Set()));
+  of_this.add(listener);
+  queueMicrotask(connect);
+  onDestroy(() => {
+    of_this.delete(listener);
+    if (of_this.size === 0) listeners.delete(of);
+    queueMicrotask(connect);
+  });
+}
+
+function connect() {
+  const query = [...listeners.keys()].sort().map((of) => `of=${encodeURIComponent(of)}`).join('&');
+  if (query === wanted && source) return;
+  wanted = query;
+  open();
+}
+
+function open() {
+  clearTimeout(retry);
+  source?.close();
+  source = null;
+  if (!wanted) {
+    live.state = 'idle';
+    return;
+  }
+  live.state = live.state === 'offline' ? 'offline' : 'connecting';
+  const after = lastId ? `&last_event_id=${encodeURIComponent(lastId)}` : '';
+  const opened = new EventSource(`/api/live?${wanted}${after}`);
+  source = opened;
+  opened.onopen = () => {
+    live.state = 'open';
+    live.heardAt = Date.now();
+    pause = 500;
+  };
+  opened.onmessage = (message) => {
+    live.heardAt = Date.now();
+    lastId = message.lastEventId;
+    const told = JSON.parse(message.data) as Told;
+    listeners.get(told.of)?.forEach((listener) => listener(told));
+  };
+  opened.onerror = () => {
+    // The browser's own waiting is too long for a restart, and none after a refusal.
+    opened.close();
+    if (source !== opened) return;
+    source = null;
+    live.state = 'offline';
+    retry = setTimeout(open, pause);
+    pause = Math.min(pause * 2, 15_000);
+  };
+}
+
+window.addEventListener('online', () => {
+  if (live.state === 'offline') open();
+});
