@@ -19,13 +19,9 @@ async fn next_of(events: &mut Events, of: &str, kind: &str) -> (Event, Value) {
 }
 
 async fn thread(caller: &Caller) -> String {
-    let made = caller
-        .put(&format!("/api/threads/{}", loom_core::id::ThreadId::new(chrono_now())), &json!({}));
-    made.await.json()["id"].as_str().unwrap().to_owned()
-}
-
-fn chrono_now() -> chrono::DateTime<chrono::Utc> {
-    chrono::Utc::now()
+    let id = format!("T-{}", uuid::Uuid::now_v7());
+    caller.put(&format!("/api/threads/{id}"), &json!({})).await.expect(201);
+    id
 }
 
 #[tokio::test]
