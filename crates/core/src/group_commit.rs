@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     sync::{
         Notify,
@@ -37,9 +36,6 @@ pub struct Limits {
     pub queue: usize,
     /// How long a batch is tried again while the database is out of reach.
     pub retry_for: Duration,
-    /// Batches that are written at the same time. One keeps the order of items; with more, an item need not
-    /// wait for the end of a batch that it came too late for.
-    pub at_once: usize,
 }
 
 impl Default for Limits {
@@ -49,7 +45,6 @@ impl Default for Limits {
             linger: Duration::ZERO,
             queue: 16_384,
             retry_for: Duration::from_secs(30),
-            at_once: 1,
         }
     }
 }
@@ -177,26 +172,23 @@ async fn run<T, W, F>(
     W: Fn(Arc<[T]>) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), sqlx::Error>> + Send + 'static,
 {
-    let mut writing = FuturesUnordered::new();
     loop {
         let first = tokio::select! {
             biased;
-            Some(()) = writing.next() => continue,
-            first = queue.recv(), if writing.len() < limits.at_once.max(1) => first,
+            first = queue.recv() => first,
             () = signals.closing.cancelled(), if !queue.is_closed() => {
                 queue.close();
                 continue;
             }
         };
         // Closed, and empty.
-        let Some(first) = first else { break };
+        let Some(first) = first else { return };
         let mut batch = vec![first];
         take_waiting(&mut queue, &mut batch, signals.batch);
         let until = Instant::now() + limits.linger;
         let mut lingers = !limits.linger.is_zero();
         while lingers && batch.len() < signals.batch {
             tokio::select! {
-                Some(()) = writing.next() => {}
                 () = sleep_until(until) => lingers = false,
                 () = signals.closing.cancelled() => lingers = false,
                 () = signals.full.notified() => {}
@@ -205,9 +197,8 @@ async fn run<T, W, F>(
         }
         metrics::histogram!("loom_group_commit_batch_items", "writer" => name)
             .record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
-        writing.push(store(name, &limits, &write, batch, &lost));
+        store(name, &limits, &write, batch, &lost).await;
     }
-    while writing.next().await.is_some() {}
 }
 
 fn take_waiting<T>(queue: &mut mpsc::Receiver<T>, batch: &mut Vec<T>, limit: usize) {

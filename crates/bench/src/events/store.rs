@@ -13,6 +13,8 @@ use crate::{stats::median, threads::corpus::Numbers};
 /// Rows of one COPY.
 const ROWS: i64 = 20_000;
 const ROUNDS: usize = 3;
+/// A private PostgreSQL has room for few beside the server's own.
+pub(super) const MAX_CONNECTIONS: usize = 16;
 
 /// Rows a second of COPY, the median of some rounds, with the rows that are there, into a table like theirs.
 pub(super) async fn copy_all(db: &mut PgConnection) -> Result<f64> {

@@ -157,33 +157,6 @@ async fn what_comes_in_during_a_write_is_the_next_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_two_at_once_what_came_too_late_for_a_batch_does_not_wait_for_its_end() {
-    let table = Table::new(|number, _| if number == 0 { Err(refusal("23514")) } else { Ok(()) });
-    let table = table.gated();
-    let writer = table.writer(Limits { at_once: 2, ..Limits::default() });
-    let submit = |item| {
-        let writer = writer.clone();
-        tokio::spawn(async move { writer.submit(item).await })
-    };
-    let first = submit(0);
-    table.writing(1).await;
-    let second = submit(1);
-    table.writing(2).await;
-    // There is no third.
-    let others = [submit(2), submit(3)];
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(table.batches(), [vec![0], vec![1]]);
-    table.gate.add_permits(3);
-    assert!(first.await.unwrap().is_err());
-    second.await.unwrap().unwrap();
-    for other in others {
-        other.await.unwrap().unwrap();
-    }
-    assert_eq!(table.batches(), [vec![0], vec![1], vec![2, 3]]);
-    writer.close().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_lone_item_goes_at_once_without_linger_and_waits_for_company_with_it() {
     let table = Table::sound();
     let writer = table.writer(Limits::default());

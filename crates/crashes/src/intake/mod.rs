@@ -25,8 +25,6 @@ pub(crate) use payload::{compress, decompress};
 pub(crate) const MAX_EVENT_BYTES: usize = 1 << 20;
 /// Reading more than this would hold others up who are served by the same thread.
 const LARGE: usize = 64 << 10;
-/// Batches that are written at once.
-const AT_ONCE: u32 = 2;
 /// Smaller differences of clocks are as likely the way here.
 const DRIFT: TimeDelta = TimeDelta::hours(1);
 
@@ -76,9 +74,8 @@ impl Surrounding {
 }
 
 pub(crate) fn writer(pool: &PgPool, wake: Arc<dyn Fn() + Send + Sync>) -> Writer<Intake> {
-    let pool = loom_db::for_writer(pool, AT_ONCE);
-    let limits = Limits { at_once: AT_ONCE as usize, ..Limits::default() };
-    Writer::start("crash_events", limits, move |rows: Arc<[Intake]>| {
+    let pool = loom_db::for_writer(pool, 1);
+    Writer::start("crash_events", Limits::default(), move |rows: Arc<[Intake]>| {
         let (pool, wake) = (pool.clone(), Arc::clone(&wake));
         async move {
             store::insert(&pool, &rows).await?;
