@@ -27,12 +27,15 @@ pub(crate) struct Plan {
     pub(crate) window: Duration,
 }
 
+/// Writes a request into an empty buffer.
+type Write = dyn Fn(&mut Vec<u8>) + Send + Sync;
+
 /// A request as it goes over the wire.
 #[derive(Clone)]
 pub(crate) enum Request {
     Same(Bytes),
-    /// Written anew each time, into an empty buffer.
-    Each(Arc<dyn Fn(&mut Vec<u8>) + Send + Sync>),
+    /// Another each time.
+    Each(Arc<Write>),
 }
 
 /// What a good response (its status is 200) has.
