@@ -20,16 +20,28 @@ const PATIENCE: u64 = 100;
 
 pub(crate) struct Plan {
     pub(crate) address: SocketAddr,
-    /// The request as it goes over the wire.
-    pub(crate) request: Bytes,
+    pub(crate) request: Request,
     pub(crate) expect: Expect,
     pub(crate) connections: usize,
     pub(crate) warm_up: Duration,
     pub(crate) window: Duration,
 }
 
+/// Writes a request into an empty buffer.
+type Write = dyn Fn(&mut Vec<u8>) + Send + Sync;
+
+/// A request as it goes over the wire.
+#[derive(Clone)]
+pub(crate) enum Request {
+    Same(Bytes),
+    /// Another each time.
+    Each(Arc<Write>),
+}
+
 /// What a good response (its status is 200) has.
 pub(crate) enum Expect {
+    /// Whatever it is.
+    Any,
     Length(usize),
     Events {
         count: usize,
@@ -85,7 +97,7 @@ pub(crate) fn request_with(
 /// Sends one request on a connection of its own.
 pub(crate) async fn once(address: SocketAddr, request: &Bytes) -> Result<(u16, Vec<u8>)> {
     let mut connection = Connection::open(address).await?;
-    connection.exchange(request).await?;
+    connection.exchange(&Request::Same(request.clone())).await?;
     Ok((connection.response.status, connection.response.body))
 }
 
@@ -173,6 +185,7 @@ async fn attempt(plan: &Plan, connection: &mut Option<Connection>, start: Instan
 struct Connection {
     socket: TcpStream,
     buffer: Vec<u8>,
+    written: Vec<u8>,
     response: Response,
     first_byte: Option<Instant>,
     events: usize,
@@ -187,6 +200,7 @@ impl Connection {
         Ok(Self {
             socket,
             buffer: Vec::with_capacity(64 * 1024),
+            written: Vec::new(),
             response: Response::default(),
             first_byte: None,
             events: 0,
@@ -195,13 +209,21 @@ impl Connection {
         })
     }
 
-    async fn exchange(&mut self, request: &Bytes) -> Result<()> {
+    async fn exchange(&mut self, request: &Request) -> Result<()> {
         self.response.reset();
         self.first_byte = None;
         self.events = 0;
         self.gaps.clear();
         self.merged = 0;
         let mut last_event = None;
+        let request: &[u8] = match request {
+            Request::Same(request) => request,
+            Request::Each(write) => {
+                self.written.clear();
+                write(&mut self.written);
+                &self.written
+            }
+        };
         self.socket.write_all(request).await.context("sending the request")?;
         loop {
             self.buffer.clear();
@@ -238,6 +260,7 @@ impl Connection {
         let Response { status, body, .. } = &self.response;
         ensure!(*status == 200, "status {status}: {}", excerpt(body));
         match expect {
+            Expect::Any => {}
             Expect::Length(length) => {
                 ensure!(
                     body.len() == *length,
@@ -290,7 +313,7 @@ mod tests {
 
     use tokio::net::TcpListener;
 
-    use super::{Expect, Plan, Tally, once, request, run};
+    use super::{Expect, Plan, Request, Tally, once, request, run};
     use crate::mock::{self, Api, EVENTS};
 
     async fn mock_load(api: Api, stream: bool, pace: Option<Duration>, expect: Expect) -> Tally {
@@ -300,7 +323,7 @@ mod tests {
         let request = request("POST", api.path(), address, None, &api.request_body(stream, pace));
         let plan = Plan {
             address,
-            request,
+            request: Request::Same(request),
             expect,
             connections: 2,
             warm_up: Duration::from_millis(10),

@@ -16,7 +16,7 @@ use crate::process::Fleet;
 
 /// For making a database and for starting on it.
 const READY: Duration = Duration::from_secs(60);
-const EMAIL: &str = "bench@example.com";
+pub(crate) const EMAIL: &str = "bench@example.com";
 const KEY_PREFIX: &str = "loom_pat_";
 const KEY_LENGTH: usize = 36;
 /// What the server's environment keeps of the bench's own; its configuration is the bench's alone.

@@ -3,6 +3,7 @@
 mod crons;
 mod events;
 mod forwarder;
+mod issues;
 mod load;
 mod logs;
 mod loom;
@@ -47,6 +48,8 @@ enum Command {
     Crons(crons::Options),
     /// Measure events of applications and pings of jobs
     Events(events::Options),
+    /// Measure lists of issues, and what is shown of one, over many events
+    Issues(issues::Options),
     /// The mock upstream alone; prints its address
     Mock {
         #[arg(long, default_value_t = 0)]
@@ -72,6 +75,7 @@ async fn main() -> Result<()> {
         Command::Sessions(options) => sessions::run(&options).await,
         Command::Crons(options) => crons::run(&options).await,
         Command::Events(options) => events::run(&options).await,
+        Command::Issues(options) => issues::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {
             forwarder::serve(listen(port).await?, &upstream).await

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::load::{self, Expect, Plan};
+use crate::load::{self, Expect, Plan, Request};
 use crate::loom;
 use crate::mock::{Api, EVENTS};
 use crate::process::{self, Fleet};
@@ -78,7 +78,7 @@ async fn bench(options: &Options, fleet: &mut Fleet) -> Result<String> {
         let last = Api::Openai.replies().events.last().cloned().unwrap_or_default();
         let plan = Arc::new(Plan {
             address: loom.address,
-            request,
+            request: Request::Same(request),
             expect: Expect::Events { count: EVENTS, last },
             connections: count,
             warm_up: OPENING,

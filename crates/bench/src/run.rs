@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
-use crate::load::{self, Expect, Plan, Tally};
+use crate::load::{self, Expect, Plan, Request, Tally};
 use crate::loom;
 use crate::mock::{Api, EVENTS};
 use crate::process::{self, Fleet, Usage};
@@ -250,7 +250,7 @@ fn plan(
     };
     Arc::new(Plan {
         address: endpoint.address,
-        request: request(api, work, endpoint),
+        request: Request::Same(request(api, work, endpoint)),
         expect,
         connections,
         warm_up: window.mul_f64(0.2).clamp(Duration::from_millis(500), Duration::from_secs(2)),

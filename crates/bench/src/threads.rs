@@ -2,7 +2,7 @@
 //! threads beside `pgbench`.
 
 mod append;
-mod corpus;
+pub(crate) mod corpus;
 mod load;
 mod read;
 

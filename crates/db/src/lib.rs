@@ -23,7 +23,7 @@ pub use config::Config;
 use embedded::{PrivateError, PrivatePostgres};
 pub use error::OpenError;
 pub use listen::{Hub, Signal, Subscription};
-pub use pool::{begin, connect};
+pub use pool::{begin, connect, for_writer};
 
 /// Connections that a private PostgreSQL has room for beyond the pool: LISTEN, migrations, psql.
 const SPARE_CONNECTIONS: u32 = 20;

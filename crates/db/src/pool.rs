@@ -79,6 +79,18 @@ pub(crate) fn for_probes(pool: &PgPool) -> PgPool {
         .connect_lazy_with(pool.connect_options().as_ref().clone())
 }
 
+/// Connections beside the pool for whoever writes all the time, one statement after the other, each its own
+/// transaction: the same few, which know the statement, and are not asked how they are before each. What
+/// fails on one is to be tried again. There are none while nothing is written.
+pub fn for_writer(pool: &PgPool, connections: u32) -> PgPool {
+    pool.options()
+        .clone()
+        .max_connections(connections)
+        .test_before_acquire(false)
+        .after_release(|_, _| Box::pin(async { Ok(true) }))
+        .connect_lazy_with(pool.connect_options().as_ref().clone())
+}
+
 /// Opens a transaction. The caller may be cancelled at any point: sqlx 0.9.0 would leave the
 /// connection inside an open transaction, so that the BEGIN runs in a task of its own, to its end.
 #[expect(clippy::disallowed_methods, reason = "this is the one place where it cannot be cancelled")]

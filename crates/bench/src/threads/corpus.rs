@@ -10,10 +10,10 @@ const SYLLABLES: [&str; 24] = [
 ];
 
 /// Numbers that look random and are the same each time (`SplitMix64`).
-pub(super) struct Numbers(pub(super) u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,20 +21,20 @@ impl Numbers {
         z ^ (z >> 31)
     }
 
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 }
 
 /// Words by how often they are said.
-pub(super) struct Vocabulary {
+pub(crate) struct Vocabulary {
     words: Vec<String>,
     /// The sum of the frequencies up to each word.
     sums: Vec<f64>,
 }
 
 impl Vocabulary {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut words = Vec::with_capacity(WORDS);
         for rank in 0..WORDS {
             // The number in the base of the syllables, spread so that neighbours do not look alike.
@@ -65,7 +65,7 @@ impl Vocabulary {
         self.word(self.sums.partition_point(|sum| *sum < at))
     }
 
-    pub(super) fn prose(&self, numbers: &mut Numbers, words: u64) -> String {
+    pub(crate) fn prose(&self, numbers: &mut Numbers, words: u64) -> String {
         let mut text = String::new();
         for index in 0..words {
             if index > 0 {

@@ -74,7 +74,7 @@ impl Surrounding {
 }
 
 pub(crate) fn writer(pool: &PgPool, wake: Arc<dyn Fn() + Send + Sync>) -> Writer<Intake> {
-    let pool = pool.clone();
+    let pool = loom_db::for_writer(pool, 1);
     Writer::start("crash_events", Limits::default(), move |rows: Arc<[Intake]>| {
         let (pool, wake) = (pool.clone(), Arc::clone(&wake));
         async move {

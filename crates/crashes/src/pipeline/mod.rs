@@ -42,6 +42,10 @@ pub(crate) const WORD: &str = "queue";
 pub(crate) const STREAM: &str = "stream ";
 /// Events of one batch.
 const BATCH: i64 = 256;
+/// A batch that was not full is followed by a pause of so much for each of its events, up to the most: what
+/// comes in a stream is counted together, what comes alone does not wait.
+const PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Whoever was not told looks all the same.
 const LOOK: Duration = Duration::from_secs(5);
 /// What was taken by a server that is gone, and what failed, is looked for so often.
@@ -152,11 +156,19 @@ impl Crashes {
                 }
                 continue;
             }
+            let is_full = i64::try_from(claimed.len()).is_ok_and(|count| count >= BATCH);
+            let pause = PAUSE * u32::try_from(claimed.len()).unwrap_or(u32::MAX);
             let crashes = self.clone();
             tokio::spawn(async move {
                 crashes.process(claimed).await;
                 drop(permit);
             });
+            if !is_full {
+                tokio::select! {
+                    () = self.pipeline.stop.cancelled() => return,
+                    () = tokio::time::sleep(pause.min(LONGEST_PAUSE)) => {}
+                }
+            }
         }
     }
 

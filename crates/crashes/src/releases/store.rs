@@ -201,15 +201,14 @@ pub(crate) async fn issues(
     versions: &[String],
 ) -> Result<HashMap<String, IssueCounts>> {
     let rows = sqlx::query!(
-        r#"SELECT v.version AS "version!",
-                  (SELECT count(*) FROM crash_issues i WHERE i.org_id = $1 AND i.project_id = $2
-                      AND i.first_release = v.version AND i.merged_into IS NULL) AS "new!",
-                  (SELECT count(*) FROM crash_issues i WHERE i.org_id = $1 AND i.project_id = $2
-                      AND i.regressed_in_release = v.version AND i.merged_into IS NULL) AS "regressed!",
-                  (SELECT count(*) FROM crash_issues i WHERE i.org_id = $1 AND i.project_id = $2
-                      AND i.resolved_in_release = v.version AND i.status = 'resolved'
-                      AND i.merged_into IS NULL) AS "resolved!"
-             FROM UNNEST($3::text[]) AS v (version)"#,
+        r#"SELECT w.version AS "version!", count(*) FILTER (WHERE w.what = 0) AS "new!",
+                  count(*) FILTER (WHERE w.what = 1) AS "regressed!",
+                  count(*) FILTER (WHERE w.what = 2) AS "resolved!"
+             FROM crash_issues i
+            CROSS JOIN LATERAL (VALUES (0, i.first_release), (1, i.regressed_in_release),
+                      (2, CASE WHEN i.status = 'resolved' THEN i.resolved_in_release END)) AS w (what, version)
+            WHERE i.org_id = $1 AND i.project_id = $2 AND i.merged_into IS NULL AND w.version = ANY($3)
+            GROUP BY w.version"#,
         org.0,
         project.0,
         versions

@@ -1,4 +1,4 @@
-//! Events are sent over many connections while the server is killed, and cut off from its database:
+//! Events are sent over many connections while the server is killed, its database crashes, or is cut off:
 //! afterwards what was acknowledged is there, and counted once. `LOOM_CHAOS=long` plays more rounds.
 
 use std::{
@@ -216,6 +216,30 @@ async fn chaos_events_that_were_acknowledged_are_there_once_when_the_server_is_k
         rig.reach(500).await;
         server.kill9().await.unwrap();
         server = rig.start().await;
+    }
+    rig.reach(200).await;
+    rig.stop.store(true, Ordering::SeqCst);
+    while workers.join_next().await.is_some() {}
+    rig.drained().await;
+    rig.assert_exact().await;
+    assert!(server.terminate(Duration::from_secs(40)).await.unwrap().success());
+}
+
+/// One that writes to disk before it answers; it is ended in immediate mode, and has to recover.
+#[tokio::test(flavor = "multi_thread")]
+async fn chaos_events_that_were_acknowledged_are_there_once_when_the_database_crashes() {
+    let database = TestDatabase::on_its_own().await;
+    let url = database.url().expose().to_owned();
+    let rig = Rig::behind(database, &url).await;
+    let mut server = rig.start().await;
+    let key = rig.project().await;
+    let mut workers = JoinSet::new();
+    for worker in 0..CONNECTIONS {
+        workers.spawn(Arc::clone(&rig).send(key.clone(), worker));
+    }
+    for _ in 0..rounds() {
+        rig.reach(300).await;
+        rig.database.crash().await;
     }
     rig.reach(200).await;
     rig.stop.store(true, Ordering::SeqCst);

@@ -128,18 +128,23 @@ pub(crate) async fn series(
 ) -> Result<Vec<Point>> {
     let from = from.duration_trunc(step).unwrap_or(from);
     let seconds = step.num_seconds() as f64;
-    // Counted by the hour of UTC, of which a day of UTC has 24.
+    // Counted by the hour of UTC, of which a day of UTC has 24. All hours are read once, not once for each
+    // point.
     let points = match of {
         Of::Issue(issue) => {
             sqlx::query_as!(
                 Point,
-                r#"SELECT at AS "at!", coalesce(sum(h.events), 0)::bigint AS "events!"
+                r#"SELECT at AS "at!", coalesce(sums.events, 0) AS "events!"
                      FROM generate_series($3::timestamptz, $4::timestamptz - interval '1 microsecond',
                                           make_interval(secs => $5)) AS at
-                     LEFT JOIN crash_issue_hours h
-                       ON h.org_id = $1 AND h.issue_id = $2 AND h.hour >= at
-                      AND h.hour < at + make_interval(secs => $5) AND ($6::text IS NULL OR h.environment = $6)
-                    GROUP BY at ORDER BY at"#,
+                     LEFT JOIN (SELECT date_bin(make_interval(secs => $5), hour, $3) AS bin,
+                                       sum(events)::bigint AS events
+                                  FROM crash_issue_hours
+                                 WHERE org_id = $1 AND issue_id = $2 AND hour >= $3
+                                   AND hour < $4::timestamptz + make_interval(secs => $5)
+                                   AND ($6::text IS NULL OR environment = $6)
+                                 GROUP BY bin) sums ON sums.bin = at
+                    ORDER BY at"#,
                 org.0,
                 issue.0,
                 from,
@@ -153,13 +158,17 @@ pub(crate) async fn series(
         Of::Project(project) => {
             sqlx::query_as!(
                 Point,
-                r#"SELECT at AS "at!", coalesce(sum(h.events), 0)::bigint AS "events!"
+                r#"SELECT at AS "at!", coalesce(sums.events, 0) AS "events!"
                      FROM generate_series($3::timestamptz, $4::timestamptz - interval '1 microsecond',
                                           make_interval(secs => $5)) AS at
-                     LEFT JOIN crash_issue_hours h
-                       ON h.org_id = $1 AND h.project_id = $2 AND h.hour >= at
-                      AND h.hour < at + make_interval(secs => $5) AND ($6::text IS NULL OR h.environment = $6)
-                    GROUP BY at ORDER BY at"#,
+                     LEFT JOIN (SELECT date_bin(make_interval(secs => $5), hour, $3) AS bin,
+                                       sum(events)::bigint AS events
+                                  FROM crash_issue_hours
+                                 WHERE org_id = $1 AND project_id = $2 AND hour >= $3
+                                   AND hour < $4::timestamptz + make_interval(secs => $5)
+                                   AND ($6::text IS NULL OR environment = $6)
+                                 GROUP BY bin) sums ON sums.bin = at
+                    ORDER BY at"#,
                 org.0,
                 project.0,
                 from,

@@ -70,7 +70,8 @@ pub(crate) async fn held(db: &mut PgConnection, org: OrgId, issue: IssueId) -> R
     Ok(held)
 }
 
-/// Events of an issue, the newest first, behind `after`.
+/// Events of an issue, the newest first, behind `after`. Its own and those that are still to come apart: each
+/// is read in order from the index of its day, as one condition for both would not be.
 pub(crate) async fn list(
     db: &mut PgConnection,
     org: OrgId,
@@ -81,13 +82,23 @@ pub(crate) async fn list(
     let (at, id) = after.unzip();
     let found = sqlx::query_as!(
         EventRow,
-        r#"SELECT event_id AS "event_id: EventId", received_at, issue_id AS "issue_id: IssueId", hash, at,
-                  level, title, release, dist, environment, platform, transaction, user_label, trace_id,
-                  session_id, thread_id, tags, ''::bytea AS "processed!"
-             FROM crash_events
-            WHERE org_id = $1 AND issue_id = ANY($2)
-              AND ((issue_id = $3 AND hash <> ALL($4)) OR (issue_id <> $3 AND hash = ANY($5)))
-              AND ($6::timestamptz IS NULL OR (received_at, event_id) < ($6, $7))
+        r#"SELECT event_id AS "event_id!: EventId", received_at AS "received_at!",
+                  issue_id AS "issue_id!: IssueId", hash AS "hash!", at AS "at!", level AS "level!",
+                  title AS "title!", release, dist, environment, platform, transaction, user_label, trace_id,
+                  session_id, thread_id, tags AS "tags!", ''::bytea AS "processed!"
+             FROM ((SELECT event_id, received_at, issue_id, hash, at, level, title, release, dist, environment,
+                     platform, transaction, user_label, trace_id, session_id, thread_id, tags
+                     FROM crash_events
+                    WHERE org_id = $1 AND issue_id = $3 AND hash <> ALL($4)
+                      AND ($6::timestamptz IS NULL OR (received_at, event_id) < ($6, $7))
+                    ORDER BY received_at DESC, event_id DESC LIMIT $8)
+                  UNION ALL
+                  (SELECT event_id, received_at, issue_id, hash, at, level, title, release, dist, environment,
+                     platform, transaction, user_label, trace_id, session_id, thread_id, tags
+                     FROM crash_events
+                    WHERE org_id = $1 AND issue_id = ANY($2) AND issue_id <> $3 AND hash = ANY($5)
+                      AND ($6::timestamptz IS NULL OR (received_at, event_id) < ($6, $7))
+                    ORDER BY received_at DESC, event_id DESC LIMIT $8)) found
             ORDER BY received_at DESC, event_id DESC LIMIT $8"#,
         org.0,
         &held.places,
@@ -114,10 +125,16 @@ pub(crate) async fn beside(
     let (at, id) = from.unzip();
     let found = if newer {
         sqlx::query_scalar!(
-            r#"SELECT event_id AS "id: EventId" FROM crash_events
-                WHERE org_id = $1 AND issue_id = ANY($2)
-                  AND ((issue_id = $3 AND hash <> ALL($4)) OR (issue_id <> $3 AND hash = ANY($5)))
-                  AND ($6::timestamptz IS NULL OR (received_at, event_id) > ($6, $7))
+            r#"SELECT event_id AS "id!: EventId"
+                 FROM ((SELECT received_at, event_id FROM crash_events
+                        WHERE org_id = $1 AND issue_id = $3 AND hash <> ALL($4)
+                          AND ($6::timestamptz IS NULL OR (received_at, event_id) > ($6, $7))
+                        ORDER BY received_at, event_id LIMIT 1)
+                      UNION ALL
+                      (SELECT received_at, event_id FROM crash_events
+                        WHERE org_id = $1 AND issue_id = ANY($2) AND issue_id <> $3 AND hash = ANY($5)
+                          AND ($6::timestamptz IS NULL OR (received_at, event_id) > ($6, $7))
+                        ORDER BY received_at, event_id LIMIT 1)) found
                 ORDER BY received_at, event_id LIMIT 1"#,
             org.0,
             &held.places,
@@ -131,10 +148,16 @@ pub(crate) async fn beside(
         .await?
     } else {
         sqlx::query_scalar!(
-            r#"SELECT event_id AS "id: EventId" FROM crash_events
-                WHERE org_id = $1 AND issue_id = ANY($2)
-                  AND ((issue_id = $3 AND hash <> ALL($4)) OR (issue_id <> $3 AND hash = ANY($5)))
-                  AND ($6::timestamptz IS NULL OR (received_at, event_id) < ($6, $7))
+            r#"SELECT event_id AS "id!: EventId"
+                 FROM ((SELECT received_at, event_id FROM crash_events
+                        WHERE org_id = $1 AND issue_id = $3 AND hash <> ALL($4)
+                          AND ($6::timestamptz IS NULL OR (received_at, event_id) < ($6, $7))
+                        ORDER BY received_at DESC, event_id DESC LIMIT 1)
+                      UNION ALL
+                      (SELECT received_at, event_id FROM crash_events
+                        WHERE org_id = $1 AND issue_id = ANY($2) AND issue_id <> $3 AND hash = ANY($5)
+                          AND ($6::timestamptz IS NULL OR (received_at, event_id) < ($6, $7))
+                        ORDER BY received_at DESC, event_id DESC LIMIT 1)) found
                 ORDER BY received_at DESC, event_id DESC LIMIT 1"#,
             org.0,
             &held.places,
