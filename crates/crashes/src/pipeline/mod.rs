@@ -27,11 +27,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use attach::Outcome;
+pub(crate) use claim::Claimed;
 pub(crate) use prepare::Processed;
 pub(crate) use waiting::{Became, Waiting};
 
 use attach::Failure;
-use claim::Claimed;
 use prepare::Prepared;
 
 use crate::{Crashes, event::Event};
