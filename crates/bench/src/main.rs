@@ -14,6 +14,7 @@ mod response;
 mod run;
 mod sessions;
 mod stats;
+mod symbols;
 mod threads;
 
 use std::io::Write as _;
@@ -44,6 +45,8 @@ enum Command {
     Sessions(sessions::Options),
     /// Measure events of applications and pings of jobs
     Events(events::Options),
+    /// Measure symbolication: a file for the first time, and frames when it is known
+    Symbols(symbols::Options),
     /// The mock upstream alone; prints its address
     Mock {
         #[arg(long, default_value_t = 0)]
@@ -68,6 +71,7 @@ async fn main() -> Result<()> {
         Command::Threads(options) => threads::run(&options).await,
         Command::Sessions(options) => sessions::run(&options).await,
         Command::Events(options) => events::run(&options).await,
+        Command::Symbols(options) => symbols::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {
             forwarder::serve(listen(port).await?, &upstream).await
