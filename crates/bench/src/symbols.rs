@@ -115,9 +115,7 @@ async fn measure(options: &Options, cache: &Path) -> Result<()> {
         }
         let cpu = usage(std::process::id()).cpu - before;
         nanos.sort_unstable();
-        let each = |percent| {
-            percentile(&nanos, percent).unwrap_or(0) as f64 / 1e3 / count as f64
-        };
+        let each = |percent| percentile(&nanos, percent).unwrap_or(0) as f64 / 1e3 / count as f64;
         print(&format!(
             "warm, stacks of {count}: {:.1} µs a frame (p50), {:.1} (p99), {:.1} of CPU (goal {GOAL_FRAME_US})\n",
             each(50.0),

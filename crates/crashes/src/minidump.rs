@@ -122,9 +122,7 @@ fn threads(dump: &Dump) -> Value {
 
 /// Events have the oldest call first.
 fn frames(frames: &[DumpFrame]) -> Vec<Value> {
-    let frame = |frame: &DumpFrame| {
-        json!({"instruction_addr": hex(frame.address), "trust": frame.trust, "platform": "native"})
-    };
+    let frame = |frame: &DumpFrame| json!({"instruction_addr": hex(frame.address), "trust": frame.trust, "platform": "native"});
     frames.iter().rev().map(frame).collect()
 }
 

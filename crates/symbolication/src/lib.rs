@@ -4,6 +4,7 @@
 pub mod bundle;
 mod derived;
 mod guard;
+mod inflated;
 mod inspect;
 mod lookup;
 mod mapping;

@@ -258,8 +258,7 @@ async fn walk(
             let mut stack = CallStack::with_context(context.into_owned());
             let most = left.min(MAX_FRAMES);
             let seen = Seen { frames: Mutex::default(), most, full: Notify::new() };
-            let pointer =
-                stack.frames.first().map_or(0, |frame| frame.context.get_stack_pointer());
+            let pointer = stack.frames.first().map_or(0, |frame| frame.context.get_stack_pointer());
             let region = stack_of(thread, pointer, &memory);
             let walking = walk_stack(
                 0,
@@ -349,7 +348,9 @@ fn assertion(said: &MinidumpAssertion) -> Option<String> {
         (Some(file), _) if !file.is_empty() => {
             short(&format!("{expression} at {file}:{}", said.raw.line))
         }
-        (_, Some(function)) if !function.is_empty() => short(&format!("{expression} in {function}")),
+        (_, Some(function)) if !function.is_empty() => {
+            short(&format!("{expression} in {function}"))
+        }
         _ => short(&expression),
     })
 }

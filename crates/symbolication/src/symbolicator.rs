@@ -278,7 +278,9 @@ impl Inner {
             .get_with(file.digest, async {
                 let read = self.derived.work(move || Rules::read(view.as_slice()).map(Arc::new));
                 read.await
-                    .inspect_err(|error| tracing::warn!(%error, "unwind information cannot be read"))
+                    .inspect_err(
+                        |error| tracing::warn!(%error, "unwind information cannot be read"),
+                    )
                     .ok()
             })
             .await

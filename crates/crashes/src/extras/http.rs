@@ -58,7 +58,9 @@ pub(crate) async fn get_crash_attachment(
         store::content(&crashes.deps.pool, principal.org, project.id, event, attachment).await?;
     let found = found.ok_or_else(|| Error::not_found("attachment"))?;
     let name: String =
-        found.name.chars()
+        found
+            .name
+            .chars()
             .map(|letter| {
                 if letter.is_ascii_alphanumeric() || ".-_".contains(letter) { letter } else { '_' }
             })

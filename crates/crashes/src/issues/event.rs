@@ -119,7 +119,8 @@ impl Crashes {
 /// Exceptions or threads as they came, their `frames` as they were processed beside the `raw_frames`.
 pub(crate) fn overlaid(payload: &Value, theirs: &str, processed: &Value, ours: &str) -> Value {
     let instead = processed.get("instead").and_then(|instead| instead.get(theirs));
-    let came = instead.or_else(|| payload.get(theirs)).map(|came| came.get("values").unwrap_or(came));
+    let came =
+        instead.or_else(|| payload.get(theirs)).map(|came| came.get("values").unwrap_or(came));
     let mut came = match came {
         Some(Value::Array(list)) => list.iter().filter(|one| one.is_object()).cloned().collect(),
         Some(one @ Value::Object(_)) => vec![one.clone()],

@@ -136,8 +136,7 @@ fn finish(
         tags.entry(short(key, MAX_KEY)).or_insert_with(|| short(value, MAX_TAG));
     }
     let missing = missing(&event);
-    let heads: Vec<_> =
-        event.exceptions.iter().map(|exception| exception.head.clone()).collect();
+    let heads: Vec<_> = event.exceptions.iter().map(|exception| exception.head.clone()).collect();
     let processed = Processed {
         heads: if heads.iter().any(Option::is_some) { heads } else { Vec::new() },
         instead,

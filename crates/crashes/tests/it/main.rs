@@ -12,6 +12,7 @@ mod artifacts;
 mod chunks;
 mod grouping;
 mod issues;
+mod minidumps;
 mod pipeline;
 mod projects;
 mod releases;

@@ -10,9 +10,10 @@ use crate::support::{Shelf, Workshop, project, request, symbolicator};
 const PROGRAM: &str = include_str!("../fixtures/crash.c");
 
 /// The program, and the dump that it left.
-fn crashed(shop: &Workshop) -> (PathBuf, Vec<u8>) {
+pub(crate) fn crashed(shop: &Workshop) -> (PathBuf, Vec<u8>) {
     shop.write("crash.c", PROGRAM);
-    let args = "-O2 -g -fomit-frame-pointer -fno-optimize-sibling-calls -Wl,--build-id -o crash crash.c";
+    let args =
+        "-O2 -g -fomit-frame-pointer -fno-optimize-sibling-calls -Wl,--build-id -o crash crash.c";
     shop.run("gcc", &args.split(' ').collect::<Vec<_>>());
     shop.run(shop.path("crash"), &["dump"]);
     (shop.path("crash"), fs::read(shop.path("dump")).unwrap())
