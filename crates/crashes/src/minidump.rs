@@ -15,6 +15,8 @@ use crate::{
 /// What is shown in place of what came.
 pub(crate) const PARTS: [&str; 3] = ["exception", "threads", "contexts"];
 const MAX_FACT: usize = 100;
+/// So often it is asked for when the store does not answer.
+const PATIENCE: i32 = 4;
 
 impl Crashes {
     /// Reads the minidump of an event that has one and no stack of its own.
@@ -31,14 +33,16 @@ impl Crashes {
         }
         let file = extras::minidump(self, claimed).await.map_err(|error| error.to_string())?;
         let Some(file) = file else { return Ok((event, Map::new())) };
-        Ok(match self.symbolicator.walk(event.project, file).await {
-            Ok(dump) => laid_over(event, &dump),
-            Err(malformed) => {
-                let mut event = event;
-                event.faults.push(format!("minidump: cannot be read: {malformed}"));
-                (event, Map::new())
-            }
-        })
+        let why = match self.symbolicator.walk(event.project, extras::read(self, file)).await {
+            Ok(Ok(dump)) => return Ok(laid_over(event, &dump)),
+            Ok(Err(malformed)) => format!("minidump: cannot be read: {malformed}"),
+            Err(error) if claimed.attempts < PATIENCE => return Err(error.to_string()),
+            // The event without its stack is better than none; processed again, it may have it.
+            Err(_) => "minidump: the store of attachments did not give it out".to_owned(),
+        };
+        let mut event = event;
+        event.faults.push(why);
+        Ok((event, Map::new()))
     }
 }
 
@@ -89,9 +93,9 @@ fn laid_over(event: Event, dump: &Dump) -> (Event, Map<String, Value>) {
 
 fn exception(dump: &Dump, crashed: Option<&DumpThread>) -> Value {
     let kind = dump.reason.as_deref().unwrap_or("Minidump");
-    let value = match (&dump.assertion, &dump.reason) {
+    let value = match (&dump.assertion, dump.address) {
         (Some(assertion), _) => format!("Assertion failed: {assertion}"),
-        (None, Some(reason)) => format!("Fatal error: {reason}"),
+        (None, Some(address)) => format!("Fatal error at {address:#x}"),
         (None, None) => "A minidump of a process that did not crash".to_owned(),
     };
     json!({"values": [{

@@ -100,15 +100,23 @@ pub struct DumpModule {
 }
 
 impl Symbolicator {
-    /// Walks the stacks of a minidump.
+    /// Walks the stacks of a minidump, which is read when it has its turn: few are in memory at once.
     ///
     /// # Errors
-    /// What makes it none.
-    pub async fn walk(&self, project: ProjectId, dump: Bytes) -> Result<Dump, Malformed> {
-        let inner = self.0.clone();
+    /// Of reading it; within, what makes it none.
+    pub async fn walk<E>(
+        &self,
+        project: ProjectId,
+        dump: impl Future<Output = Result<Bytes, E>>,
+    ) -> Result<Result<Dump, Malformed>, E> {
         let Ok(_turn) = self.0.walks.acquire().await else {
-            return Err(Malformed::new("symbolication has ended"));
+            return Ok(Err(Malformed::new("symbolication has ended")));
         };
+        Ok(self.walk_now(project, dump.await?).await)
+    }
+
+    async fn walk_now(&self, project: ProjectId, dump: Bytes) -> Result<Dump, Malformed> {
+        let inner = self.0.clone();
         // Reading takes its time, walking waits for files.
         let runtime = tokio::runtime::Handle::current();
         let walked = tokio::task::spawn_blocking(move || {

@@ -29,16 +29,20 @@ fn line(text: &str, most: usize) -> String {
 }
 
 /// The minidump that came with an event.
-pub(crate) async fn minidump(crashes: &Crashes, claimed: &Claimed) -> Result<Option<Bytes>> {
+pub(crate) async fn minidump(
+    crashes: &Crashes,
+    claimed: &Claimed,
+) -> Result<Option<store::Stored>> {
     let (org, event) = (OrgId(claimed.org), EventId(claimed.event));
-    let found = store::minidump(&crashes.deps.pool, org, claimed.project, event).await?;
-    Ok(match found {
-        Some(store::Stored { location: Some(location), .. }) => {
-            Some(crashes.artifacts.read_attachment(&location).await?)
-        }
-        Some(file) => Some(Bytes::from(file.content)),
-        None => None,
-    })
+    store::minidump(&crashes.deps.pool, org, claimed.project, event).await
+}
+
+/// The content of an attachment.
+pub(crate) async fn read(crashes: &Crashes, file: store::Stored) -> Result<Bytes> {
+    match file.location {
+        Some(location) => crashes.artifacts.read_attachment(&location).await,
+        None => Ok(Bytes::from(file.content)),
+    }
 }
 
 impl Crashes {

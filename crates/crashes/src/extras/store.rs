@@ -28,7 +28,7 @@ pub(super) struct File {
 }
 
 /// A file as it lies in the store.
-pub(super) struct Stored {
+pub(crate) struct Stored {
     pub name: String,
     pub size: i64,
     pub content: Vec<u8>,

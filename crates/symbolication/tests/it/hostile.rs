@@ -7,7 +7,7 @@ use loom_symbolication::{
 };
 use proptest::prelude::*;
 
-use crate::support::{Shelf, Workshop, bundle, crash_at, project, symbolicator};
+use crate::support::{Shelf, Workshop, bundle, crash_at, project, symbolicator, walk};
 
 const ID: &str = "6a1bb68b-5f3c-4d3a-a5a3-8d1f4d7a0b6c";
 
@@ -113,7 +113,7 @@ async fn use_it(shop: &Workshop, path: &Path) {
     };
     let symbols = symbolicator(&shelf, shop);
     // Also as a minidump whose modules are this very file.
-    let _ = symbols.walk(project(), std::fs::read(path).unwrap().into()).await;
+    let _ = walk(&symbols, std::fs::read(path).unwrap()).await;
     let answer = symbols.symbolicate(request).await;
     assert_eq!(answer.stacks.len(), 3, "the parts of an answer are those of its request");
     assert!(answer.stacks[0][0].status.is_some());
@@ -184,7 +184,7 @@ fn unwind_rules_and_dumps_that_were_changed_do_no_harm() {
         let shelf = Arc::new(Shelf::default());
         let wanted = Wanted::Debug { debug_id: id.clone(), code_id: None, symbols: false };
         shelf.put_as(wanted, &path, None);
-        let walked = runtime.block_on(symbolicator(&shelf, &shop).walk(project(), dump.into()));
+        let walked = runtime.block_on(walk(&symbolicator(&shelf, &shop), dump));
         if let Ok(walked) = walked {
             let frames: usize = walked.threads.iter().map(|thread| thread.frames.len()).sum();
             assert!(frames <= 12_500);

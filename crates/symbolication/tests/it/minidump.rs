@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use loom_symbolication::{Dump, Frame, Module, Stack, Symbolicator};
 
-use crate::support::{Shelf, Workshop, project, request, symbolicator};
+use crate::support::{Shelf, Workshop, project, request, symbolicator, walk};
 
 const PROGRAM: &str = include_str!("../fixtures/crash.c");
 
@@ -54,13 +54,13 @@ async fn a_stack_without_frame_pointers_is_walked_by_what_the_debug_file_says() 
     let symbols = symbolicator(&shelf, &shop);
 
     // Without the file it is guessed, and led astray by what lies on the stack.
-    let guessed = symbols.walk(project(), dump.clone().into()).await.unwrap();
+    let guessed = walk(&symbols, dump.clone()).await.unwrap();
     let guess = &guessed.threads[0].frames[1];
     assert_eq!(guess.trust, "scan");
 
     shelf.put(&program);
     symbols.uploaded(project());
-    let walked = symbols.walk(project(), dump.into()).await.unwrap();
+    let walked = walk(&symbols, dump).await.unwrap();
     assert_eq!(walked.reason.as_deref(), Some("SIGSEGV / SEGV_MAPERR"));
     assert_eq!((walked.address, walked.arch.as_str()), (Some(16), "x86_64"));
     assert_eq!((walked.os_name.as_str(), walked.image_kind), ("Linux", "elf"));
@@ -82,7 +82,7 @@ async fn what_unwinds_is_in_the_program_when_its_debug_information_was_split_off
     let shelf = Arc::new(Shelf::default());
     let symbols = symbolicator(&shelf, &shop);
     shelf.put(&shop.path("stripped"));
-    let walked = symbols.walk(project(), dump.into()).await.unwrap();
+    let walked = walk(&symbols, dump).await.unwrap();
     let trusts: Vec<_> = walked.threads[0].frames.iter().map(|frame| frame.trust).collect();
     assert_eq!(trusts[..4], ["context", "cfi", "cfi", "cfi"], "{}", program.display());
 }
@@ -91,7 +91,7 @@ async fn what_unwinds_is_in_the_program_when_its_debug_information_was_split_off
 async fn a_dump_that_would_become_far_larger_than_it_is_is_refused() {
     let shop = Workshop::new();
     let symbols = symbolicator(&Arc::default(), &shop);
-    let refused = async |dump: Vec<u8>| symbols.walk(project(), dump.into()).await.unwrap_err();
+    let refused = async |dump: Vec<u8>| walk(&symbols, dump).await.unwrap_err();
     assert_eq!(refused(b"PK\x03\x04".to_vec()).await.reason, "not a minidump");
     assert_eq!(refused(b"MDMP\x93\xa7\0\0".to_vec()).await.reason, "the minidump ends early");
 
