@@ -34,7 +34,7 @@ use crate::{
 /// Dumps that are walked at the same time.
 pub(crate) const WALKS: usize = 2;
 /// A walk ends then, with what it has.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Frames of one stack, and of all: a recursion without end is known by its newest.
 const MAX_FRAMES: usize = 512;
 const MAX_ALL_FRAMES: usize = 12_500;
