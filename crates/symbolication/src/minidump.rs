@@ -345,7 +345,7 @@ fn stack_of<'d>(
     let begin = usize::try_from(from - base).ok()?;
     let rest = bytes.get(begin..)?;
     let size = (rest.len() as u64).min(MAX_STACK);
-    let desc = thread.raw.stack.clone();
+    let desc = thread.raw.stack;
     let bytes = rest.get(..usize::try_from(size).ok()?)?;
     Some(MinidumpMemory { desc, base_address: from, size, bytes, endian })
 }

@@ -50,7 +50,15 @@ impl Crashes {
         if file.content.len() > MAX_FILE {
             return Ok(Taken::Rejected("an attachment is at most 100 MiB".to_owned()));
         }
-        let sha256 = Sha256::digest(&file.content).to_vec();
+        let sha256 = if file.content.len() > IN_DATABASE {
+            // It would hold others up who are served by the same thread.
+            let content = file.content.clone();
+            tokio::task::spawn_blocking(move || Sha256::digest(&content).to_vec())
+                .await
+                .map_err(Error::internal)?
+        } else {
+            Sha256::digest(&file.content).to_vec()
+        };
         let size = i64::try_from(file.content.len()).unwrap_or(i64::MAX);
         let (content, location) = if file.content.len() > IN_DATABASE {
             let org = delivery.project.org;
