@@ -16,6 +16,7 @@ mod response;
 mod run;
 mod sessions;
 mod stats;
+mod symbols;
 mod threads;
 
 use std::io::Write as _;
@@ -50,6 +51,8 @@ enum Command {
     Events(events::Options),
     /// Measure lists of issues, and what is shown of one, over many events
     Issues(issues::Options),
+    /// Measure symbolication: a file for the first time, and frames when it is known
+    Symbols(symbols::Options),
     /// The mock upstream alone; prints its address
     Mock {
         #[arg(long, default_value_t = 0)]
@@ -76,6 +79,7 @@ async fn main() -> Result<()> {
         Command::Crons(options) => crons::run(&options).await,
         Command::Events(options) => events::run(&options).await,
         Command::Issues(options) => issues::run(&options).await,
+        Command::Symbols(options) => symbols::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {
             forwarder::serve(listen(port).await?, &upstream).await

@@ -13,6 +13,7 @@ mod health;
 mod intake;
 mod issues;
 mod jobs;
+mod minidump;
 mod own;
 mod pipeline;
 mod projects;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     Crashes,
-    event::{Event, Exception, Frame, FrameStatus, Image, MissingFile},
+    event::{Event, Exception, Frame, FrameStatus, Head, Image, MissingFile},
 };
 
 /// Gives the frames their symbols; each frame then says whether it has them, or why not.
@@ -49,7 +49,9 @@ pub(crate) async fn symbolicate(crashes: &Crashes, event: &mut Event) {
                 Some((module, kind)) => (Some(module.to_owned()), kind.to_owned()),
                 None => (None, class),
             };
-            (exception.module, exception.kind) = (module, Some(kind));
+            let raw_type = exception.kind.replace(kind.clone());
+            let raw_module = std::mem::replace(&mut exception.module, module.clone());
+            exception.head = Some(Head { kind, module, raw_type, raw_module });
         }
     }
     event.missing_files = answer.missing.into_iter().map(missing).collect();

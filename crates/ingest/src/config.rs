@@ -22,7 +22,7 @@ impl Default for Config {
             org_items_per_minute: 0,
             memory_bytes: 512 * MIB,
             envelope_bytes: 200 * MIB,
-            attachment_bytes: 20 * MIB,
+            attachment_bytes: 100 * MIB,
         }
     }
 }
@@ -56,8 +56,8 @@ impl Config {
                     "LOOM_SERVER_INGEST_ATTACHMENT_MIB",
                     default.attachment_bytes / MIB,
                     1,
-                    // They lie in the database.
-                    20,
+                    // One is in memory as a whole.
+                    100,
                 ),
         }
     }

@@ -15,6 +15,7 @@ use std::{
 
 use moka::future::Cache;
 use proguard::PRGCACHE_VERSION;
+use symbolic_cfi::CFICACHE_LATEST_VERSION;
 use symbolic_common::ByteView;
 use symbolic_symcache::SYMCACHE_VERSION;
 use tokio::sync::Semaphore;
@@ -35,6 +36,8 @@ const TRAILER: &[u8; 4] = b"LMDF";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     SymCache,
+    /// How stacks are unwound, as text.
+    Unwind,
     PortablePdb,
     Mapping,
 }
@@ -44,6 +47,7 @@ impl Kind {
     fn folder(self) -> String {
         match self {
             Self::SymCache => format!("symcache-{SYMCACHE_VERSION}-1"),
+            Self::Unwind => format!("cficache-{CFICACHE_LATEST_VERSION}-1"),
             Self::PortablePdb => "ppdb-1".to_owned(),
             Self::Mapping => format!("proguard-{PRGCACHE_VERSION}-1"),
         }

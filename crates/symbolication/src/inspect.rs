@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     bundle::Bundle,
     guard::{Malformed, guarded},
+    inflated,
 };
 
 /// Sections and sources that unpack to more than this are not read.
@@ -161,6 +162,7 @@ fn inspect_bytes(data: &[u8]) -> Result<Vec<ObjectInfo>, Malformed> {
     match Archive::peek(data) {
         FileFormat::Unknown => of_mapping(data),
         _ => {
+            inflated::check(data)?;
             let archive = Archive::parse_with_opts(data, options(data.len()))
                 .map_err(|e| Malformed::from_error(&e))?;
             let mut objects = Vec::new();

@@ -4,15 +4,18 @@
 pub mod bundle;
 mod derived;
 mod guard;
+mod inflated;
 mod inspect;
 mod lookup;
 mod mapping;
 mod measures;
+mod minidump;
 mod model;
 mod native;
 mod script;
 mod sources;
 mod symbolicator;
+mod unwind;
 
 use std::path::PathBuf;
 
@@ -28,6 +31,7 @@ pub use inspect::{
     normalize_debug_id,
 };
 pub use measures::METRICS;
+pub use minidump::{Dump, DumpFrame, DumpModule, DumpThread};
 pub use model::*;
 pub use symbolicator::Symbolicator;
 

@@ -13,6 +13,7 @@ use symbolic_symcache::{SymCache, SymCacheConverter};
 use crate::{
     derived::{Failure, View},
     guard::Malformed,
+    inflated,
     inspect::options,
     model::{Context, Found, Frame, Language, Module, ModuleKind, Outcome, Returns, Stack, Status},
     sources::Sources,
@@ -43,6 +44,7 @@ pub(crate) fn open(path: &Path, limit: u64) -> Result<ByteView<'static>, Failure
 
 /// The object of a file that a module is an image of.
 pub(crate) fn pick<'d>(data: &'d [u8], debug_id: Option<&str>) -> Result<Object<'d>, Malformed> {
+    inflated::check(data)?;
     let archive = Archive::parse_with_opts(data, options(data.len()))
         .map_err(|e| Malformed::from_error(&e))?;
     let wanted: Option<DebugId> = debug_id.and_then(|id| id.parse().ok());

@@ -20,6 +20,7 @@ use crate::{
     native::{self, Map, Symbols},
     script::{self, Script, ScriptMap},
     sources::Sources,
+    unwind::{self, Rules},
 };
 
 /// Frames of an event that are looked up.
@@ -34,11 +35,15 @@ const KEPT: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// Symbolicates, with caches of derived files on disk; cheap to clone.
 #[derive(Clone)]
-pub struct Symbolicator(Arc<Inner>);
+pub struct Symbolicator(pub(crate) Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     lookup: Lookup,
-    derived: Derived,
+    pub(crate) derived: Derived,
+    /// How stacks are unwound, read into memory.
+    rules: Cache<[u8; 32], Option<Arc<Rules>>>,
+    /// Minidumps that are walked at the same time.
+    pub(crate) walks: tokio::sync::Semaphore,
     scripts: Cache<[u8; 32], Result<Text, Malformed>>,
     sources: Cache<[u8; 32], Option<Arc<Sources>>>,
 }
@@ -83,10 +88,19 @@ impl Symbolicator {
             })
             .time_to_live(KEPT)
             .build();
+        let rules = Cache::builder()
+            .max_capacity(unwind::MAX_KEPT)
+            .weigher(|_: &[u8; 32], rules: &Option<Arc<Rules>>| {
+                rules.as_ref().map_or(256, |rules| rules.weight)
+            })
+            .time_to_live(KEPT)
+            .build();
         let sources = Cache::builder().max_capacity(MAX_SOURCES).time_to_live(KEPT).build();
         Self(Arc::new(Inner {
             lookup: Lookup::new(files),
             derived: Derived::new(config.cache_dir, config.cache_bytes, config.parallel),
+            rules,
+            walks: tokio::sync::Semaphore::new(crate::minidump::WALKS),
             scripts,
             sources,
         }))
@@ -245,6 +259,33 @@ impl Inner {
             .await
     }
 
+    /// How the stacks in a module are unwound; none when no file says it.
+    pub(crate) async fn rules(
+        &self,
+        project: ProjectId,
+        debug_id: Option<String>,
+        code_id: Option<String>,
+    ) -> Option<Arc<Rules>> {
+        if debug_id.is_none() && code_id.is_none() {
+            return None;
+        }
+        let wanted = Wanted::Debug { debug_id: debug_id.clone(), code_id, symbols: false };
+        let Got::View(file, view) = self.derived(project, &wanted, Kind::Unwind, debug_id).await
+        else {
+            return None;
+        };
+        self.rules
+            .get_with(file.digest, async {
+                let read = self.derived.work(move || Rules::read(view.as_slice()).map(Arc::new));
+                read.await
+                    .inspect_err(
+                        |error| tracing::warn!(%error, "unwind information cannot be read"),
+                    )
+                    .ok()
+            })
+            .await
+    }
+
     async fn mappings(&self, request: &Request, notes: &mut Notes) -> Vec<Mapping> {
         let java = |frame: &Frame| frame.language == Language::Java;
         let any = !request.classes.is_empty()
@@ -294,6 +335,7 @@ impl Inner {
             let key = Key { kind, digest: file.digest, part: part.clone() };
             let (path, part) = (file.path.clone(), part.clone());
             let made = self.derived.get(key, move |out| match kind {
+                Kind::Unwind => unwind::make(&path, part.as_deref(), out),
                 Kind::SymCache => native::make_symcache(&path, part.as_deref(), out),
                 Kind::PortablePdb => native::make_ppdb(&path, out),
                 Kind::Mapping => mapping::make(&path, out),

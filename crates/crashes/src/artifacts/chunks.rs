@@ -1,6 +1,6 @@
 //! Pieces of uploads, as sentry-cli sends them: by their SHA-1, in any order, as often as it likes.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -8,7 +8,6 @@ use http::StatusCode;
 use loom_core::{Error, Result, id::OrgId};
 use sha1::{Digest, Sha1};
 use sqlx::PgPool;
-use tokio::sync::SemaphorePermit;
 
 use super::{Artifacts, GRACE, objects::Objects, store};
 
@@ -16,8 +15,8 @@ use super::{Artifacts, GRACE, objects::Objects, store};
 pub(crate) const CHUNK: usize = 8 << 20;
 /// Requests that bring pieces and are read at the same time: each holds one in memory.
 pub(super) const PARALLEL: usize = 8;
-/// For how long a request waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Those of one organisation; sentry-cli is told to send so many at once.
+pub(crate) const SHARE: usize = 4;
 
 pub(crate) type Checksum = [u8; 20];
 
@@ -29,15 +28,6 @@ pub(super) struct Chunk {
 }
 
 impl Artifacts {
-    /// A turn at sending pieces.
-    ///
-    /// # Errors
-    /// 429 when there is none for a while.
-    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>> {
-        let turn = tokio::time::timeout(PATIENCE, self.chunks.acquire()).await;
-        turn.map_err(|_| Error::overloaded("the upload of chunks"))?.map_err(Error::internal)
-    }
-
     /// Takes a piece, unpacked.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ use crate::{Crashes, pipeline::http::Requeued};
 
 /// Nothing comes in for so long: whoever sends is gone.
 const IDLE: Duration = Duration::from_secs(60);
+/// The whole form has come by then.
+const WHOLE: Duration = Duration::from_secs(3600);
 /// Fields of a form beside the file, and bytes of one.
 const MAX_FIELDS: usize = 16;
 const MAX_FIELD: usize = 4096;
@@ -71,6 +73,7 @@ pub(crate) struct ArtifactForm {
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "`overloaded`: too many uploads at once", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "`artifact_store_unavailable`", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn upload_artifact(
     State(crashes): State<Crashes>,
@@ -88,7 +91,11 @@ pub(crate) async fn upload_artifact(
             "send a form: `content-type: multipart/form-data`, with the file in the field `file`",
         )
     })?;
-    let (staged, mut about) = read(&crashes, &project, form).await?;
+    let turn = crashes.artifacts.uploads.take(principal.org).await?;
+    // Dropped, what was staged is removed by the clean-up.
+    let read = tokio::time::timeout(WHOLE, read(&crashes, &project, form)).await;
+    let (staged, mut about) = read.map_err(|_| late())??;
+    drop(turn);
     about.uploaded_by = Some(principal.name.to_string());
     let (artifact, is_new) = crashes.artifacts.finish(&project, staged, about).await?;
     if is_new {
@@ -202,6 +209,14 @@ async fn text(mut field: Field<'_>) -> Result<String> {
 
 fn malformed(detail: &'static str) -> Error {
     Error::malformed("malformed_form", detail)
+}
+
+fn late() -> Error {
+    Error::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "timeout",
+        "the file did not arrive within an hour; nothing was stored",
+    )
 }
 
 fn silent() -> Error {

@@ -13,6 +13,7 @@ pub(crate) mod model;
 mod objects;
 mod recognise;
 mod store;
+mod turns;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -21,12 +22,12 @@ use chrono::TimeDelta;
 use futures::Stream;
 use loom_core::{
     Clock, Error, Result,
-    id::{ArtifactId, ProjectId},
+    id::{ArtifactId, OrgId, ProjectId},
     port::Project,
 };
 use loom_db::{Announcer, Signal};
 use loom_symbolication::Malformed;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -34,15 +35,20 @@ use crate::Crashes;
 
 pub(crate) use assemble::{Assembly, State};
 use cache::Cache;
-pub(crate) use chunks::CHUNK;
+pub(crate) use chunks::{CHUNK, SHARE};
 pub(crate) use cleanup::job;
 use config::Config;
 use model::{About, Artifact, ArtifactObject};
 use objects::{Objects, Staged, drain};
 use recognise::{Recognised, recognise};
+use turns::Turns;
 
 /// Contents that nothing refers to are kept for so long; nothing that is still being uploaded takes longer.
 const GRACE: TimeDelta = TimeDelta::hours(24);
+/// Files that come in at the same time, each with its parts in memory; half of them of one organisation.
+const UPLOADS: usize = 8;
+/// Names and addresses of one file.
+const MOST_OBJECTS: i64 = 1_000;
 /// Files that are looked into at the same time.
 const LOOKING: usize = 2;
 
@@ -59,7 +65,10 @@ pub(crate) struct Inner {
     cache: Cache,
     looking: Semaphore,
     assembling: Semaphore,
-    chunks: Semaphore,
+    /// Requests that bring pieces.
+    pub(crate) chunks: Turns,
+    /// Requests that bring whole files.
+    pub(crate) uploads: Turns,
 }
 
 impl std::ops::Deref for Artifacts {
@@ -81,7 +90,8 @@ impl Artifacts {
             config,
             looking: Semaphore::new(LOOKING),
             assembling: Semaphore::new(assemble::PARALLEL),
-            chunks: Semaphore::new(chunks::PARALLEL),
+            chunks: Turns::new("the upload of chunks", chunks::PARALLEL, SHARE),
+            uploads: Turns::new("the upload of artifacts", UPLOADS, UPLOADS / 2),
         }))
     }
 
@@ -107,6 +117,40 @@ impl Artifacts {
                 Err(error)
             }
         }
+    }
+
+    /// An attachment of an event into the store. No row refers to it before it is settled.
+    pub(crate) async fn put_attachment(&self, org: OrgId, content: Bytes) -> Result<String> {
+        let now = self.clock.now();
+        let location = Objects::name("attachments", org, loom_core::id::new_uuid(now));
+        store::reserve(&self.pool, &location, now + GRACE).await?;
+        self.objects.put(&location, content).await?;
+        Ok(location)
+    }
+
+    /// Whether a row refers to it from now on.
+    pub(crate) async fn settle_attachment(
+        &self,
+        db: &mut PgConnection,
+        location: &str,
+        is_used: bool,
+    ) -> Result<()> {
+        if is_used {
+            store::keep(db, location).await
+        } else {
+            store::release(db, location).await.map(drop)
+        }
+    }
+
+    pub(crate) async fn read_attachment(&self, location: &str) -> Result<Bytes> {
+        self.objects.get(location).await
+    }
+
+    pub(crate) async fn stream_attachment(
+        &self,
+        location: &str,
+    ) -> Result<impl Stream<Item = object_store::Result<Bytes>> + Send + use<>> {
+        self.objects.stream(location).await
     }
 
     /// Takes back what was staged. What fails here is made up for by the clean-up.
@@ -232,8 +276,18 @@ impl Artifacts {
             now,
         };
         let (id, is_new) = store::insert(&mut tx, &new).await?;
-        if is_new {
-            store::insert_objects(&mut tx, project.org, project.id, id, &found.objects).await?;
+        // The same file may be served at another address, or be said to have another id. What is in a bundle
+        // is known by its content.
+        let added = if is_new || found.objects.iter().all(|object| object.entry.is_none()) {
+            store::insert_objects(&mut tx, project.org, project.id, id, &found.objects).await?
+        } else {
+            0
+        };
+        if added > 0 && !is_new && store::count_objects(&mut tx, id).await? > MOST_OBJECTS {
+            return Err(Error::invalid(
+                "url",
+                format!("the file is known at {MOST_OBJECTS} addresses already"),
+            ));
         }
         tx.commit().await?;
         if let Some(location) = superfluous {

@@ -158,13 +158,14 @@ pub(crate) async fn insert(
     Ok((stored, stored == id))
 }
 
+/// Adds those that are not there yet; gives how many.
 pub(crate) async fn insert_objects(
     db: &mut PgConnection,
     org: OrgId,
     project: ProjectId,
     artifact: ArtifactId,
     objects: &[ArtifactObject],
-) -> Result<()> {
+) -> Result<u64> {
     // Arrays of different lengths do not go through UNNEST: features as words in one text.
     let column =
         |of: fn(&ArtifactObject) -> Option<String>| objects.iter().map(of).collect::<Vec<_>>();
@@ -174,15 +175,22 @@ pub(crate) async fn insert_objects(
     let features: Vec<_> = objects.iter().map(|o| o.features.join(" ")).collect();
     let whats: Vec<_> = objects.iter().map(|o| o.what.as_str().to_owned()).collect();
     let sizes: Vec<_> = objects.iter().map(|o| o.size).collect();
-    sqlx::query!(
+    let done = sqlx::query!(
         "INSERT INTO crash_artifact_objects
              (org_id, project_id, artifact_id, position, what, debug_id, code_id, arch, features, url, entry,
               source_map, size)
-         SELECT $1, $2, $3, n, what, debug_id, code_id, arch, coalesce(string_to_array(nullif(features, ''), ' '), '{}'),
+         SELECT $1, $2, $3,
+                n + (SELECT coalesce(max(k.position), 0) FROM crash_artifact_objects k WHERE k.artifact_id = $3),
+                what, debug_id, code_id, arch, coalesce(string_to_array(nullif(features, ''), ' '), '{}'),
                 url, entry, source_map, size
            FROM UNNEST($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
                        $11::text[], $12::bigint[])
-                WITH ORDINALITY AS o (what, debug_id, code_id, arch, features, url, entry, source_map, size, n)",
+                WITH ORDINALITY AS o (what, debug_id, code_id, arch, features, url, entry, source_map, size, n)
+          WHERE NOT EXISTS (
+              SELECT FROM crash_artifact_objects k
+               WHERE k.artifact_id = $3
+                 AND ROW (k.what, k.arch, k.debug_id, k.code_id, k.url, k.entry)
+                     IS NOT DISTINCT FROM ROW (o.what, o.arch, o.debug_id, o.code_id, o.url, o.entry))",
         org.0,
         project.0,
         artifact.0,
@@ -198,7 +206,16 @@ pub(crate) async fn insert_objects(
     )
     .execute(db)
     .await?;
-    Ok(())
+    Ok(done.rows_affected())
+}
+
+pub(crate) async fn count_objects(db: &mut PgConnection, artifact: ArtifactId) -> Result<i64> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM crash_artifact_objects WHERE artifact_id = $1"#,
+        artifact.0
+    )
+    .fetch_one(db)
+    .await?)
 }
 
 pub(crate) async fn find(

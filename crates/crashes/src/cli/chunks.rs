@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::TryStreamExt;
-use loom_core::{Error, Path, Principal, Result, port::Project};
+use loom_core::{Error, Path, Principal, Result, id::OrgId, port::Project};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -17,16 +17,17 @@ use tokio_util::io::StreamReader;
 
 use crate::{
     Crashes,
-    artifacts::{Assembly, CHUNK, State as Progress, http::pieces, model::About},
+    artifacts::{Assembly, CHUNK, SHARE, State as Progress, http::pieces, model::About},
 };
 
 /// Chunks of one request; all of one are sent again when a request fails.
 const CHUNKS: usize = 64;
 const REQUEST: usize = 32 << 20;
-const CONCURRENCY: usize = 4;
 /// Files of one question.
 const FILES: usize = 10_000;
 const IDLE: Duration = Duration::from_secs(60);
+/// A request holds its turn for so long at most.
+const WHOLE: Duration = Duration::from_secs(600);
 
 pub(super) async fn options(
     State(crashes): State<Crashes>,
@@ -42,7 +43,7 @@ pub(super) async fn options(
         "maxRequestSize": REQUEST,
         "maxFileSize": crashes.artifacts.max_bytes(),
         "maxWait": 300,
-        "concurrency": CONCURRENCY,
+        "concurrency": SHARE,
         "hashAlgorithm": "sha1",
         "compression": ["gzip"],
         "accept": [
@@ -60,7 +61,14 @@ pub(super) async fn upload(
 ) -> Result<Json<Value>> {
     let acting = crashes.writer(&principal, &org).await?;
     let mut form = form.map_err(|_| malformed("chunks come as a form, each a file of it"))?;
-    let _turn = crashes.artifacts.turn().await?;
+    let _turn = crashes.artifacts.chunks.take(acting.org).await?;
+    tokio::time::timeout(WHOLE, take(&crashes, acting.org, &mut form))
+        .await
+        .map_err(|_| malformed("the chunks did not arrive within ten minutes"))??;
+    Ok(Json(json!({})))
+}
+
+async fn take(crashes: &Crashes, org: OrgId, form: &mut Multipart) -> Result<()> {
     let mut taken = 0;
     loop {
         let next = tokio::time::timeout(IDLE, form.next_field()).await;
@@ -82,9 +90,9 @@ pub(super) async fn upload(
         hex::decode_to_slice(name, &mut checksum)
             .map_err(|_| malformed("a chunk is named by its SHA-1, in 40 hexadecimal digits"))?;
         let content = whole(field, packed).await?;
-        crashes.artifacts.take_chunk(acting.org, checksum, content).await?;
+        crashes.artifacts.take_chunk(org, checksum, content).await?;
     }
-    Ok(Json(json!({})))
+    Ok(())
 }
 
 /// A chunk, unpacked, and no larger than one may be.

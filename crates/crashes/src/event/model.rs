@@ -90,6 +90,19 @@ pub(crate) struct Exception {
     pub thread_id: Option<String>,
     pub mechanism: Mechanism,
     pub frames: Vec<Frame>,
+    /// What symbolication made of its name.
+    pub head: Option<Head>,
+}
+
+/// The name of an exception as it is in the source, and as it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Head {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub module: Option<String>,
+    pub raw_type: Option<String>,
+    pub raw_module: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -134,6 +147,9 @@ pub(crate) struct Frame {
     /// Token of a .NET method.
     pub function_id: Option<u64>,
     pub vars: Option<Value>,
+    /// How a stack walk found it: `context`, `cfi`, `fp`, `scan`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<String>,
     /// Made by symbolication of the call that it is inlined in.
     pub inlined: bool,
     pub symbolication: Option<FrameStatus>,

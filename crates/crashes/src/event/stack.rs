@@ -51,6 +51,7 @@ fn one_exception(of: &Map<String, Value>, most: usize, faults: &mut Faults) -> E
         thread_id: read::string(of, "thread_id", TYPE, faults),
         mechanism: of.get("mechanism").map(|value| mechanism(value, faults)).unwrap_or_default(),
         frames: frames(of, most, faults),
+        head: None,
     }
 }
 
@@ -140,6 +141,7 @@ fn one_frame(of: &Map<String, Value>, faults: &mut Faults) -> Frame {
         addr_mode: read::string(of, "addr_mode", TYPE, faults),
         function_id: read::address(of, "function_id", faults),
         vars: of.get("vars").filter(|vars| vars.is_object() || vars.is_array()).cloned(),
+        trust: read::string(of, "trust", TYPE, faults),
         inlined: false,
         symbolication: None,
     }

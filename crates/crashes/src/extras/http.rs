@@ -1,6 +1,7 @@
 //! Attachments and feedback of an event.
 
 use axum::{
+    body::Body,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -55,9 +56,11 @@ pub(crate) async fn get_crash_attachment(
     let project = crashes.project(&principal, &named).await?;
     let found =
         store::content(&crashes.deps.pool, principal.org, project.id, event, attachment).await?;
-    let (name, content) = found.ok_or_else(|| Error::not_found("attachment"))?;
+    let found = found.ok_or_else(|| Error::not_found("attachment"))?;
     let name: String =
-        name.chars()
+        found
+            .name
+            .chars()
             .map(|letter| {
                 if letter.is_ascii_alphanumeric() || ".-_".contains(letter) { letter } else { '_' }
             })
@@ -71,7 +74,13 @@ pub(crate) async fn get_crash_attachment(
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox")),
     ];
-    Ok((headers, content).into_response())
+    let body = match found.location {
+        Some(location) => Body::from_stream(crashes.artifacts.stream_attachment(&location).await?),
+        None => Body::from(found.content),
+    };
+    let mut response = (headers, body).into_response();
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(found.size));
+    Ok(response)
 }
 
 /// What users say of an event

@@ -7,17 +7,19 @@ mod store;
 use bytes::Bytes;
 use loom_core::{
     Error, Result,
-    id::{EventId, new_uuid},
+    id::{EventId, OrgId, new_uuid},
     port::{Attachment, Delivery, Taken},
     text,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{Crashes, event, scrub};
+use crate::{Crashes, event, pipeline::Claimed, scrub};
 
 /// What is larger is refused.
-const MAX_FILE: usize = 20 << 20;
+const MAX_FILE: usize = 100 << 20;
+/// What is larger lies in the object store.
+const IN_DATABASE: usize = 64 << 10;
 const MAX_MESSAGE: usize = 4096;
 const MAX_NAME: usize = 200;
 
@@ -26,11 +28,44 @@ fn line(text: &str, most: usize) -> String {
     text::cut(text.trim(), most).to_owned()
 }
 
+/// The minidump that came with an event.
+pub(crate) async fn minidump(
+    crashes: &Crashes,
+    claimed: &Claimed,
+) -> Result<Option<store::Stored>> {
+    let (org, event) = (OrgId(claimed.org), EventId(claimed.event));
+    store::minidump(&crashes.deps.pool, org, claimed.project, event).await
+}
+
+/// The content of an attachment.
+pub(crate) async fn read(crashes: &Crashes, file: store::Stored) -> Result<Bytes> {
+    match file.location {
+        Some(location) => crashes.artifacts.read_attachment(&location).await,
+        None => Ok(Bytes::from(file.content)),
+    }
+}
+
 impl Crashes {
     pub(crate) async fn attach_file(&self, delivery: &Delivery, file: Attachment) -> Result<Taken> {
         if file.content.len() > MAX_FILE {
-            return Ok(Taken::Rejected("an attachment is at most 20 MiB".to_owned()));
+            return Ok(Taken::Rejected("an attachment is at most 100 MiB".to_owned()));
         }
+        let sha256 = if file.content.len() > IN_DATABASE {
+            // It would hold others up who are served by the same thread.
+            let content = file.content.clone();
+            tokio::task::spawn_blocking(move || Sha256::digest(&content).to_vec())
+                .await
+                .map_err(Error::internal)?
+        } else {
+            Sha256::digest(&file.content).to_vec()
+        };
+        let size = i64::try_from(file.content.len()).unwrap_or(i64::MAX);
+        let (content, location) = if file.content.len() > IN_DATABASE {
+            let org = delivery.project.org;
+            (Bytes::new(), Some(self.artifacts.put_attachment(org, file.content).await?))
+        } else {
+            (file.content, None)
+        };
         let row = store::File {
             id: new_uuid(delivery.received_at),
             event: file.event,
@@ -39,10 +74,18 @@ impl Crashes {
                 .unwrap_or_else(|| "unnamed".to_owned()),
             content_type: file.content_type.as_deref().map(|kind| line(kind, MAX_NAME)),
             kind: line(&file.kind, MAX_NAME),
-            sha256: Sha256::digest(&file.content).to_vec(),
-            content: file.content,
+            sha256,
+            size,
+            content,
+            location,
         };
-        store::insert_file(&self.deps.pool, delivery, &row).await?;
+        let mut tx = loom_db::begin(&self.deps.pool).await?;
+        let is_new = store::insert_file(&mut tx, delivery, &row).await?;
+        if let Some(location) = &row.location {
+            // One that is there already leaves the new content to the clean-up.
+            self.artifacts.settle_attachment(&mut tx, location, is_new).await?;
+        }
+        tx.commit().await?;
         Ok(Taken::Stored)
     }
 

@@ -6,7 +6,7 @@ use loom_core::{
     id::{EventId, OrgId, ProjectId},
     port::Delivery,
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::model::{AttachmentView, Feedback};
@@ -21,14 +21,30 @@ pub(super) struct File {
     pub content_type: Option<String>,
     pub kind: String,
     pub sha256: Vec<u8>,
+    pub size: i64,
     pub content: Bytes,
+    /// In the object store; `content` is then empty.
+    pub location: Option<String>,
 }
 
-pub(super) async fn insert_file(pool: &PgPool, delivery: &Delivery, file: &File) -> Result<()> {
-    sqlx::query!(
+/// A file as it lies in the store.
+pub(crate) struct Stored {
+    pub name: String,
+    pub size: i64,
+    pub content: Vec<u8>,
+    pub location: Option<String>,
+}
+
+/// False: it is there already, or there are too many.
+pub(super) async fn insert_file(
+    db: &mut PgConnection,
+    delivery: &Delivery,
+    file: &File,
+) -> Result<bool> {
+    let done = sqlx::query!(
         "INSERT INTO crash_attachments
-             (id, org_id, project_id, event_id, received_at, name, content_type, kind, size, sha256, content)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
+             (id, org_id, project_id, event_id, received_at, name, content_type, kind, size, sha256, content, location)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $13
           WHERE (SELECT count(*) FROM crash_attachments WHERE project_id = $3 AND event_id = $4) < $12
          ON CONFLICT DO NOTHING",
         file.id,
@@ -39,14 +55,15 @@ pub(super) async fn insert_file(pool: &PgPool, delivery: &Delivery, file: &File)
         file.name,
         file.content_type,
         file.kind,
-        i64::try_from(file.content.len()).unwrap_or(i64::MAX),
+        file.size,
         file.sha256,
         &*file.content,
-        MOST
+        MOST,
+        file.location
     )
-    .execute(pool)
+    .execute(db)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
 }
 
 pub(super) async fn attachments(
@@ -75,9 +92,10 @@ pub(super) async fn content(
     project: ProjectId,
     event: EventId,
     id: Uuid,
-) -> Result<Option<(String, Vec<u8>)>> {
-    let found = sqlx::query!(
-        "SELECT name, content FROM crash_attachments
+) -> Result<Option<Stored>> {
+    Ok(sqlx::query_as!(
+        Stored,
+        "SELECT name, size, content, location FROM crash_attachments
           WHERE org_id = $1 AND project_id = $2 AND event_id = $3 AND id = $4",
         org.0,
         project.0,
@@ -85,8 +103,27 @@ pub(super) async fn content(
         id
     )
     .fetch_optional(pool)
-    .await?;
-    Ok(found.map(|found| (found.name, found.content)))
+    .await?)
+}
+
+/// The newest minidump of an event.
+pub(super) async fn minidump(
+    pool: &PgPool,
+    org: OrgId,
+    project: ProjectId,
+    event: EventId,
+) -> Result<Option<Stored>> {
+    Ok(sqlx::query_as!(
+        Stored,
+        "SELECT name, size, content, location FROM crash_attachments
+          WHERE org_id = $1 AND project_id = $2 AND event_id = $3 AND kind = 'event.minidump'
+          ORDER BY received_at DESC, id DESC LIMIT 1",
+        org.0,
+        project.0,
+        event.0
+    )
+    .fetch_optional(pool)
+    .await?)
 }
 
 pub(super) struct Said {

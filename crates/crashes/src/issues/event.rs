@@ -76,7 +76,9 @@ impl Crashes {
         let processed = Processed::read(&row.processed).map_err(Error::internal)?;
         let processed = serde_json::to_value(processed).map_err(Error::internal)?;
         for part in PARTS {
-            shown.insert(part.to_owned(), payload.get(part).cloned().unwrap_or_default());
+            let instead = processed.get("instead").and_then(|instead| instead.get(part));
+            let value = instead.or_else(|| payload.get(part)).cloned();
+            shown.insert(part.to_owned(), value.unwrap_or_default());
         }
         shown.insert("breadcrumbs".to_owned(), json!(breadcrumbs(&payload)));
         shown.insert(
@@ -116,7 +118,9 @@ impl Crashes {
 
 /// Exceptions or threads as they came, their `frames` as they were processed beside the `raw_frames`.
 pub(crate) fn overlaid(payload: &Value, theirs: &str, processed: &Value, ours: &str) -> Value {
-    let came = payload.get(theirs).map(|came| came.get("values").unwrap_or(came));
+    let instead = processed.get("instead").and_then(|instead| instead.get(theirs));
+    let came =
+        instead.or_else(|| payload.get(theirs)).map(|came| came.get("values").unwrap_or(came));
     let mut came = match came {
         Some(Value::Array(list)) => list.iter().filter(|one| one.is_object()).cloned().collect(),
         Some(one @ Value::Object(_)) => vec![one.clone()],
@@ -139,6 +143,12 @@ pub(crate) fn overlaid(payload: &Value, theirs: &str, processed: &Value, ours: &
             Some(mut stack) => stack.get_mut("frames").map(Value::take).unwrap_or_default(),
             None => Value::Null,
         };
+        if theirs == "exception"
+            && let Some(Value::Object(head)) =
+                processed.get("heads").and_then(|heads| heads.get(index))
+        {
+            one.extend(head.clone());
+        }
         let made = made.get(index).filter(|made| !made.is_null()).cloned();
         one.insert("raw_frames".to_owned(), frames(raw));
         one.insert("frames".to_owned(), made.unwrap_or_else(|| frames(stack)));

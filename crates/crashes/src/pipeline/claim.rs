@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// An event that is to be processed.
 #[derive(Clone, Debug)]
-pub(super) struct Claimed {
+pub(crate) struct Claimed {
     pub queue_id: i64,
     pub org: Uuid,
     pub project: ProjectId,

@@ -27,11 +27,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use attach::{MAX_KEYS, MAX_VALUES, OTHER, Outcome};
+pub(crate) use claim::Claimed;
 pub(crate) use prepare::Processed;
 pub(crate) use waiting::{Became, Waiting, Waits};
 
 use attach::Failure;
-use claim::Claimed;
 use prepare::Prepared;
 
 use crate::{Crashes, event::Event};

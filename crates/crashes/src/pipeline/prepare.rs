@@ -36,6 +36,12 @@ pub(crate) struct Processed {
     pub exceptions: Vec<Vec<Frame>>,
     /// The frames of each thread.
     pub threads: Vec<Vec<Frame>>,
+    /// What else is known of each exception, laid over what came: the class that a mapping tells.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub heads: Vec<Option<event::Head>>,
+    /// Members that stand in place of those of the payload: what a minidump says.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub instead: serde_json::Map<String, serde_json::Value>,
     pub images: Vec<Image>,
     /// Files that would have given symbols, had they been there.
     pub missing_files: Vec<MissingFile>,
@@ -104,15 +110,21 @@ pub(super) async fn prepare(
     crashes: &Crashes,
     settings: &ProjectSettings,
     claimed: Claimed,
-    mut event: Event,
+    event: Event,
 ) -> Result<Prepared, String> {
+    let (mut event, instead) = crashes.walk_minidump(&claimed, event).await?;
     symbols::symbolicate(crashes, &mut event).await;
     grouping::mark(&mut event, &settings.rules);
     let grouping = grouping::group(&event, &settings.rules);
-    finish(claimed, event, grouping)
+    finish(claimed, event, grouping, instead)
 }
 
-fn finish(claimed: Claimed, event: Event, grouping: Grouping) -> Result<Prepared, String> {
+fn finish(
+    claimed: Claimed,
+    event: Event,
+    grouping: Grouping,
+    instead: serde_json::Map<String, serde_json::Value>,
+) -> Result<Prepared, String> {
     let unhandled =
         event.exceptions.iter().any(|exception| exception.mechanism.handled == Some(false));
     let user = event.user.as_ref().and_then(event::User::label).map(|user| short(&user, MAX_USER));
@@ -124,7 +136,10 @@ fn finish(claimed: Claimed, event: Event, grouping: Grouping) -> Result<Prepared
         tags.entry(short(key, MAX_KEY)).or_insert_with(|| short(value, MAX_TAG));
     }
     let missing = missing(&event);
+    let heads: Vec<_> = event.exceptions.iter().map(|exception| exception.head.clone()).collect();
     let processed = Processed {
+        heads: if heads.iter().any(Option::is_some) { heads } else { Vec::new() },
+        instead,
         exceptions: event.exceptions.into_iter().map(|exception| exception.frames).collect(),
         threads: event.threads.into_iter().map(|thread| thread.frames).collect(),
         images: event.images,

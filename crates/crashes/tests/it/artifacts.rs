@@ -76,7 +76,7 @@ pub(crate) async fn find(app: &TestApp, project: &Value, wanted: Wanted) -> Opti
 }
 
 /// Files of the object store.
-fn objects(app: &TestApp) -> Vec<Vec<u8>> {
+pub(crate) fn objects(app: &TestApp) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     let mut folders = vec![app.data_dir().join("artifacts")];
     while let Some(folder) = folders.pop() {
@@ -279,6 +279,32 @@ async fn a_store_that_takes_nothing_is_a_503_and_nothing_half_is_there() {
     assert!(app.rows("SELECT * FROM crash_artifacts").await.is_empty());
     std::fs::remove_file(app.data_dir().join("artifacts")).unwrap();
     upload(&ada, "shop", "a.sym", symbols(DEBUG_ID), &[]).await.expect(201);
+}
+
+#[tokio::test]
+async fn the_same_script_at_a_second_address_is_found_at_both() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada@example.com").await;
+    let shop = project(&ada, "Shop").await;
+    let urls = ["~/static/app.js", "https://cdn.example.com/app.js"];
+    let mut ids = Vec::new();
+    for (url, status) in urls.into_iter().zip([201, 200]).chain([(urls[1], 200)]) {
+        let fields = [("release", "1.0"), ("url", url)];
+        let made = upload(&ada, "shop", "app.js", "boom();\n", &fields).await.expect(status);
+        ids.push(made.json()["id"].clone());
+    }
+    assert_eq!(ids[0], ids[1]);
+    for url in urls {
+        let wanted = Wanted::ScriptByUrl {
+            release: "1.0".to_owned(),
+            dist: None,
+            url: url.to_owned(),
+            source_map: false,
+        };
+        assert!(find(&app, &shop, wanted).await.is_some(), "{url}");
+    }
+    let path = format!("/api/crash/projects/shop/artifacts/{}", ids[0].as_str().unwrap());
+    assert_eq!(ada.get(&path).await.expect(200).json()["object_count"], 2);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod bounds;
 mod chunks;
 mod grouping;
 mod issues;
+mod minidumps;
 mod pipeline;
 mod projects;
 mod releases;

@@ -266,6 +266,35 @@ async fn debug_files_are_uploaded_with_their_sources_and_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn events_and_envelopes_are_sent_from_the_command_line() {
+    each(async |app, _, _, cli| {
+        let told =
+            cli.ok(&["send-event", "-m", "Deploy of %s", "-a", "shop", "-t", "step:3"]).await;
+        assert!(told.to_lowercase().contains("event"), "{told}");
+        let event =
+            json!({"event_id": "9ec79c33ec9942ab8353589fcb2e04dc", "message": "from a file"});
+        cli.write("event.json", event.to_string());
+        cli.ok(&["send-event", "--raw", "event.json"]).await;
+        let id = "9ec79c33ec9942ab8353589fcb2e04dd";
+        let event = json!({"event_id": id, "message": "in an envelope"});
+        cli.write(
+            "one.envelope",
+            format!("{{\"event_id\":\"{id}\"}}\n{{\"type\":\"event\"}}\n{event}\n"),
+        );
+        cli.ok(&["send-envelope", "one.envelope"]).await;
+        let titles = loom_testkit::eventually(async || {
+            let rows = app.rows("SELECT title, tags FROM crash_events ORDER BY title").await;
+            (rows.len() == 3).then_some(rows)
+        });
+        let titles = titles.await;
+        assert_eq!(titles[0]["title"], "Deploy of shop");
+        assert_eq!(titles[0]["tags"]["step"], "3");
+        assert_eq!([&titles[1]["title"], &titles[2]["title"]], ["from a file", "in an envelope"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn issues_are_listed_resolved_muted_and_opened_again() {
     each(async |app, ada, _, cli| {
         for kind in ["ValueError", "KeyError"] {

@@ -75,6 +75,34 @@ async fn a_file_that_comes_late_is_used_once_its_events_are_processed_again() {
     assert_eq!(frame["lineno"], 3);
 }
 
+const MAPPING: &str = "com.example.shop.Cart -> a.b:\n    1:3:void checkout(int):17:19 -> a\ncom.example.shop.TooDearException -> a.c:\n";
+
+#[tokio::test]
+async fn the_class_of_a_java_exception_is_shown_as_it_is_in_the_source() {
+    let app = TestApp::start().await;
+    let ada = app.user("ada@example.com").await;
+    project(&ada, "Shop").await;
+    let made = upload(&ada, "shop", "mapping.txt", MAPPING, &[]).await.expect(201);
+    let detail = ada.get(made.header("location").unwrap()).await.expect(200).json();
+    let event = json!({
+        "platform": "java",
+        "exception": {"values": [{"type": "c", "module": "a", "value": "over 100", "stacktrace": {"frames": [
+            {"module": "a.b", "function": "a", "lineno": 2, "filename": "SourceFile"}]}}]},
+        "debug_meta": {"images": [{"type": "proguard", "uuid": detail["objects"][0]["debug_id"]}]},
+    });
+    let captured = capture(&ada, "shop", event).await;
+    let event = shown(&ada, &captured).await;
+    let exception = &event["exceptions"][0];
+    assert_eq!(
+        (&exception["type"], &exception["module"]),
+        (&json!("TooDearException"), &json!("com.example.shop")),
+        "{event:#}"
+    );
+    assert_eq!((&exception["raw_type"], &exception["raw_module"]), (&json!("c"), &json!("a")));
+    assert_eq!(newest(&event)["function"], "checkout");
+    assert_eq!(event["title"], "TooDearException: over 100");
+}
+
 #[tokio::test]
 async fn a_minified_script_is_shown_as_its_source_by_release_and_url() {
     let app = TestApp::start().await;

@@ -145,10 +145,22 @@ async fn a_fat_file_is_read_for_the_architecture_that_crashed() {
     }
 }
 
-#[tokio::test]
-async fn a_pdb_and_the_module_it_belongs_to() {
-    let shop = Workshop::new();
-    let object = object(&shop, "x86_64-pc-windows-msvc");
+/// A small file of each of these formats.
+pub(crate) fn samples(shop: &Workshop) -> Vec<(&'static str, PathBuf)> {
+    windows(shop);
+    let ppdb = shop.write("shop-portable.pdb", portable_pdb());
+    vec![
+        ("mach-o", macho(shop, "arm64", "aarch64-apple-darwin")),
+        ("dsym", fixture("shop.dwarf")),
+        ("pe", shop.path("shop.dll")),
+        ("pdb", shop.path("shop.pdb")),
+        ("wasm", wasm(shop)),
+        ("portable pdb", ppdb),
+    ]
+}
+
+fn windows(shop: &Workshop) {
+    let object = object(shop, "x86_64-pc-windows-msvc");
     let args = [
         "/dll",
         "/noentry",
@@ -160,7 +172,13 @@ async fn a_pdb_and_the_module_it_belongs_to() {
         "/pdb:shop.pdb",
         &object,
     ];
-    link(&shop, "link", &args);
+    link(shop, "link", &args);
+}
+
+#[tokio::test]
+async fn a_pdb_and_the_module_it_belongs_to() {
+    let shop = Workshop::new();
+    windows(&shop);
     let (dll, pdb) = (only(&shop.path("shop.dll")), only(&shop.path("shop.pdb")));
     assert_eq!((dll.format, pdb.format), (Format::Pe, Format::Pdb));
     assert_eq!(dll.debug_id, pdb.debug_id, "with the age");
@@ -171,10 +189,8 @@ async fn a_pdb_and_the_module_it_belongs_to() {
     assert!(has(&found, &[("start", 33)]), "{found:?}");
 }
 
-#[tokio::test]
-async fn web_assembly_by_offsets_into_the_file() {
-    let shop = Workshop::new();
-    let object = object(&shop, "wasm32-unknown-unknown");
+fn wasm(shop: &Workshop) -> PathBuf {
+    let object = object(shop, "wasm32-unknown-unknown");
     let args = [
         "--no-entry",
         "--export=start",
@@ -184,8 +200,14 @@ async fn web_assembly_by_offsets_into_the_file() {
         "shop.wasm",
         &object,
     ];
-    link(&shop, "wasm", &args);
-    let path = shop.path("shop.wasm");
+    link(shop, "wasm", &args);
+    shop.path("shop.wasm")
+}
+
+#[tokio::test]
+async fn web_assembly_by_offsets_into_the_file() {
+    let shop = Workshop::new();
+    let path = wasm(&shop);
     let info = only(&path);
     assert_eq!((info.format, info.arch.as_str()), (Format::Wasm, "wasm32"));
     let length = std::fs::metadata(&path).unwrap().len();

@@ -7,7 +7,7 @@ use loom_symbolication::{
 };
 use proptest::prelude::*;
 
-use crate::support::{Shelf, Workshop, bundle, crash_at, project, symbolicator};
+use crate::support::{Shelf, Workshop, bundle, crash_at, project, symbolicator, walk};
 
 const ID: &str = "6a1bb68b-5f3c-4d3a-a5a3-8d1f4d7a0b6c";
 
@@ -45,7 +45,12 @@ fn seeds(shop: &Workshop) -> Vec<(&'static str, Vec<u8>)> {
         serde_json::json!({"debug_id": ID}),
         &[("files/a.c", serde_json::json!({"type": "source", "path": "/src/a.c"}), b"int f;")],
     );
-    vec![
+    let samples = crate::formats::samples(shop);
+    let samples = samples.iter().map(|(name, path)| (*name, std::fs::read(path).unwrap()));
+    let mut seeds: Vec<_> = samples.collect();
+    #[cfg(target_arch = "x86_64")]
+    seeds.push(("minidump", crate::minidump::crashed(shop).1));
+    seeds.extend([
         ("elf", read("a")),
         ("compressed", read("z")),
         ("breakpad", breakpad.into()),
@@ -53,7 +58,8 @@ fn seeds(shop: &Workshop) -> Vec<(&'static str, Vec<u8>)> {
         ("mapping", b"com.example.Main -> a.a:\n    1:1:void run():3:3 -> a\n    2:9:int b(int) -> b\n".to_vec()),
         ("map", br#"{"version":3,"sources":["a.ts"],"sourcesContent":["one\ntwo\n"],"names":["f"],"mappings":"AAAAA,IACA;;IACAA"}"#.to_vec()),
         ("index", br#"{"version":3,"sections":[{"offset":{"line":0,"column":0},"map":{"version":3,"sources":["a"],"names":[],"mappings":"AAAA"}}]}"#.to_vec()),
-    ]
+    ]);
+    seeds
 }
 
 async fn use_it(shop: &Workshop, path: &Path) {
@@ -105,7 +111,10 @@ async fn use_it(shop: &Workshop, path: &Path) {
         ],
         classes: vec!["a.a".to_owned()],
     };
-    let answer = symbolicator(&shelf, shop).symbolicate(request).await;
+    let symbols = symbolicator(&shelf, shop);
+    // Also as a minidump whose modules are this very file.
+    let _ = walk(&symbols, std::fs::read(path).unwrap()).await;
+    let answer = symbols.symbolicate(request).await;
     assert_eq!(answer.stacks.len(), 3, "the parts of an answer are those of its request");
     assert!(answer.stacks[0][0].status.is_some());
 }
@@ -119,7 +128,7 @@ fn changed_files_of_every_format_do_no_harm() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 150,
+        cases: 400,
         max_shrink_iters: 200,
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -135,6 +144,51 @@ fn changed_files_of_every_format_do_no_harm() {
             }
         }
         runtime.block_on(use_it(&shop, &path));
+        Ok(())
+    });
+    let _ = std::panic::take_hook();
+    result.unwrap();
+    // A process of its own: what all of them together ever took.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 768 << 10, "{} MiB for files of a few KiB", peak >> 10);
+}
+
+#[test]
+fn unwind_rules_and_dumps_that_were_changed_do_no_harm() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let shop = Workshop::new();
+    let seeds: Vec<_> = seeds(&shop)
+        .into_iter()
+        .filter(|(name, _)| ["elf", "pe", "minidump"].contains(name))
+        .collect();
+    let Some((_, dump)) = seeds.iter().find(|(name, _)| *name == "minidump") else { return };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 200,
+        max_shrink_iters: 100,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    // The program that crashed, changed, under the id of the one that is asked for; and the dump, changed.
+    let program = std::fs::read(shop.path("crash")).unwrap();
+    let id = inspect(&shop.path("crash")).unwrap().remove(0).debug_id;
+    let result = runner.run(&(any::<bool>(), changes()), |(is_dump, changes)| {
+        let (dump, program) = match is_dump {
+            true => (apply(dump, &changes), program.clone()),
+            false => (dump.clone(), apply(&program, &changes)),
+        };
+        let path = shop.write("changed", &program);
+        let shelf = Arc::new(Shelf::default());
+        let wanted = Wanted::Debug { debug_id: id.clone(), code_id: None, symbols: false };
+        shelf.put_as(wanted, &path, None);
+        let walked = runtime.block_on(walk(&symbolicator(&shelf, &shop), dump));
+        if let Ok(walked) = walked {
+            let frames: usize = walked.threads.iter().map(|thread| thread.frames.len()).sum();
+            assert!(frames <= 12_500);
+        }
         Ok(())
     });
     let _ = std::panic::take_hook();
@@ -159,6 +213,27 @@ fn an_entry_that_unpacks_to_too_much_is_refused() {
     assert_eq!(error.reason, "files/big.js: larger than 256 MiB");
     let mut out = std::io::sink();
     assert!(Bundle::parse(&bytes).unwrap().copy("files/big.js", &mut out).is_err());
+}
+
+#[test]
+fn sections_that_claim_too_much_together_are_not_unpacked() {
+    let shop = Workshop::new();
+    // Enough of it that several sections are worth it.
+    shop.write("a.c", include_str!("../fixtures/crash.c"));
+    shop.run("gcc", &["-g", "-O2", "-gz=zlib", "-Wl,--build-id", "-o", "a", "a.c"]);
+    let mut bytes = std::fs::read(shop.path("a")).unwrap();
+    assert!(inspect(&shop.path("a")).unwrap()[0].features.debug);
+    let mut claimed = 0;
+    for at in 0..bytes.len() - 24 {
+        if bytes[at..at + 8] == [1, 0, 0, 0, 0, 0, 0, 0] && bytes[at + 24] == 0x78 {
+            // Each no more than one may be.
+            bytes[at + 8..at + 16].copy_from_slice(&(15_u64 << 20).to_le_bytes());
+            claimed += 1;
+        }
+    }
+    assert!(claimed >= 5, "{claimed}");
+    let refused = inspect(&shop.write("many", &bytes)).unwrap_err();
+    assert!(refused.reason.starts_with("the compressed sections claim"), "{refused}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod formats;
 mod hostile;
 mod inspect;
 mod mapping;
+mod minidump;
 mod native;
 mod script;
 mod support;

@@ -320,3 +320,20 @@ async fn relative_addresses_and_sources_out_of_a_bundle() {
     assert_eq!(context.pre[4], "}");
     assert_eq!(found.image_addr, None);
 }
+
+#[tokio::test]
+async fn a_program_whose_lines_lie_in_other_files_has_its_functions_named() {
+    let shop = Workshop::new();
+    shop.write("a.c", "int boom(int x) { return 7 / x; }\nint main(void) { return boom(0); }\n");
+    shop.run("gcc", &["-g", "-gsplit-dwarf", "-O0", "-Wl,--build-id", "-o", "a", "a.c"]);
+    let symbols = shop.run("nm", &["a"]);
+    let boom = symbols.lines().find(|line| line.ends_with(" boom")).unwrap();
+    let address = u64::from_str_radix(boom.split(' ').next().unwrap(), 16).unwrap() + 4;
+    let shelf = Arc::new(Shelf::default());
+    shelf.put(&shop.path("a"));
+    let base = 0x5000_0000;
+    let request = request(vec![module(&shop.path("a"), base)], vec![crash_at(base + address)]);
+    let answer = symbolicator(&shelf, &shop).symbolicate(request).await;
+    let frame = &answer.stacks[0][0].frames[0];
+    assert_eq!((frame.function.as_deref(), frame.lineno), (Some("boom"), None));
+}

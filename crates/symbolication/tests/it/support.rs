@@ -13,7 +13,8 @@ use std::{
 
 use loom_core::{id::ProjectId, port::BoxFuture};
 use loom_symbolication::{
-    Config, File, Files, Format, Frame, Module, Request, Stack, Symbolicator, Wanted,
+    Config, Dump, File, Files, Format, Frame, Malformed, Module, Request, Stack, Symbolicator,
+    Wanted,
 };
 
 /// A folder with the sources and the programs of one test.
@@ -174,4 +175,9 @@ pub(crate) fn module(path: &Path, address: u64) -> Module {
 pub(crate) fn crash_at(address: u64) -> Stack {
     let frame = Frame { instruction_addr: Some(address), ..Frame::default() };
     Stack { frames: vec![frame], ..Stack::default() }
+}
+
+pub(crate) async fn walk(symbols: &Symbolicator, dump: Vec<u8>) -> Result<Dump, Malformed> {
+    let read = async { Ok::<_, std::convert::Infallible>(dump.into()) };
+    symbols.walk(project(), read).await.unwrap()
 }
