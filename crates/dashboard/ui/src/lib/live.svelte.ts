@@ -1,6 +1,5 @@
 // What happens on the server, over one connection for the whole tab: pages say which streams they want, and
 // the connection is made anew when that changes. Each stream goes on where it was.
-import { onDestroy } from 'svelte';
 
 export interface Told {
   of: string;
@@ -22,17 +21,16 @@ let lastId = '';
 let retry: ReturnType<typeof setTimeout> | undefined;
 let pause = 500;
 
-/** Hears a stream until the component that asks is gone. */
-export function hear(of: string, listener: Listener) {
-  let of_this = listeners.get(of);
-  if (!of_this) listeners.set(of, (of_this = new Set()));
-  of_this.add(listener);
+/** Hears a stream; what it gives stops that. For effects: `$effect(() => hear(…))`. */
+export function hear(of: string, listener: Listener): () => void {
+  const those = listeners.get(of) ?? new Set();
+  listeners.set(of, those.add(listener));
   queueMicrotask(connect);
-  onDestroy(() => {
-    of_this.delete(listener);
-    if (of_this.size === 0) listeners.delete(of);
+  return () => {
+    those.delete(listener);
+    if (those.size === 0 && listeners.get(of) === those) listeners.delete(of);
     queueMicrotask(connect);
-  });
+  };
 }
 
 function connect() {
