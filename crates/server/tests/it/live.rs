@@ -20,7 +20,7 @@ async fn next_of(events: &mut Events, of: &str, kind: &str) -> (Event, Value) {
 
 async fn thread(caller: &Caller) -> String {
     let id = format!("T-{}", uuid::Uuid::now_v7());
-    caller.put(&format!("/api/threads/{id}"), &json!({})).await.expect(201);
+    caller.put(&format!("/api/threads/{id}"), &json!({"messages": []})).await.expect(201);
     id
 }
 
