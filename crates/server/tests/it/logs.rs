@@ -229,14 +229,14 @@ async fn the_21st_watcher_and_the_4th_of_one_user_are_refused_until_another_leav
         if index == 0 {
             let refused = admin.get("/api/admin/logs/stream").await.expect(429);
             assert_eq!(refused.code(), "too_many_watchers");
-            assert!(refused.text.contains("you watch 3 log streams"), "{refused:?}");
+            assert!(refused.text.contains("you follow 3 streams of the log"), "{refused:?}");
             assert!(refused.header("retry-after").is_some());
         }
         last = Some(admin);
     }
     let last = last.unwrap();
     let refused = last.get("/api/admin/logs/stream").await.expect(429);
-    assert!(refused.text.contains("20 log streams of this server"), "{refused:?}");
+    assert!(refused.text.contains("20 streams of the log are open on this server"), "{refused:?}");
     // Who only reads is let in.
     last.get(LOGS).await.expect(200);
     streams.remove(0);
