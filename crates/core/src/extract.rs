@@ -156,6 +156,10 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        // Nothing has a NUL character in its name, and PostgreSQL would not even look for it.
+        if parts.uri.path().contains("%00") {
+            return Err(Error::not_found("thing under this path"));
+        }
         axum::extract::Path::<T>::from_request_parts(parts, state)
             .await
             .map(|path| Self(path.0))

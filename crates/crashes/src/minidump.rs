@@ -10,13 +10,14 @@ use crate::{
     event::{self, Event},
     extras,
     pipeline::Claimed,
+    scrub,
 };
 
 /// What is shown in place of what came.
 pub(crate) const PARTS: [&str; 3] = ["exception", "threads", "contexts"];
 const MAX_FACT: usize = 100;
 /// So often it is asked for when the store does not answer.
-const PATIENCE: i32 = 4;
+const PATIENCE: i32 = 5;
 
 impl Crashes {
     /// Reads the minidump of an event that has one and no stack of its own.
@@ -27,14 +28,20 @@ impl Crashes {
         &self,
         claimed: &Claimed,
         event: Event,
+        scrubbing: &scrub::Settings,
     ) -> Result<(Event, Map<String, Value>), String> {
         if !may_have_one(&event) {
             return Ok((event, Map::new()));
         }
         let file = extras::minidump(self, claimed).await.map_err(|error| error.to_string())?;
         let Some(file) = file else { return Ok((event, Map::new())) };
+        // A walk may take half a minute, and all of a batch waits for each of its events, whosever they are:
+        // one with a minidump is put back, and taken by itself.
+        if claimed.attempts < 2 {
+            return Err("its minidump is read when it is taken by itself".to_owned());
+        }
         let why = match self.symbolicator.walk(event.project, extras::read(self, file)).await {
-            Ok(Ok(dump)) => return Ok(laid_over(event, &dump)),
+            Ok(Ok(dump)) => return Ok(laid_over(event, &dump, scrubbing)),
             Ok(Err(malformed)) => format!("minidump: cannot be read: {malformed}"),
             Err(error) if claimed.attempts < PATIENCE => return Err(error.to_string()),
             // The event without its stack is better than none; processed again, it may have it.
@@ -54,11 +61,15 @@ fn may_have_one(event: &Event) -> bool {
 }
 
 /// The event with what the minidump says, and those members of it that are new.
-fn laid_over(event: Event, dump: &Dump) -> (Event, Map<String, Value>) {
+fn laid_over(
+    event: Event,
+    dump: &Dump,
+    scrubbing: &scrub::Settings,
+) -> (Event, Map<String, Value>) {
     let mut raw = event.raw.clone();
     let Some(members) = raw.as_object_mut() else { return (event, Map::new()) };
     let crashed = dump.threads.iter().find(|thread| thread.crashed);
-    members.insert("exception".to_owned(), exception(dump, crashed));
+    members.insert("exception".to_owned(), exception(dump, crashed, scrubbing));
     members.insert("threads".to_owned(), threads(dump));
     members.insert("debug_meta".to_owned(), images(dump));
     members.entry("platform").or_insert_with(|| "native".into());
@@ -91,13 +102,16 @@ fn laid_over(event: Event, dump: &Dump) -> (Event, Map<String, Value>) {
     }
 }
 
-fn exception(dump: &Dump, crashed: Option<&DumpThread>) -> Value {
+fn exception(dump: &Dump, crashed: Option<&DumpThread>, scrubbing: &scrub::Settings) -> Value {
     let kind = dump.reason.as_deref().unwrap_or("Minidump");
     let value = match (&dump.assertion, dump.address) {
         (Some(assertion), _) => format!("Assertion failed: {assertion}"),
         (None, Some(address)) => format!("Fatal error at {address:#x}"),
         (None, None) => "A minidump of a process that did not crash".to_owned(),
     };
+    // What was in the file could not be masked when the event came.
+    let mut value = Value::String(value);
+    scrub::scrub(&mut value, scrubbing);
     json!({"values": [{
         "type": kind,
         "value": value,

@@ -148,6 +148,7 @@ fn check(dump: &[u8]) -> Result<(), Malformed> {
     for entry in 0..count as usize {
         let at = directory.saturating_add(entry * 12);
         let kind = number(at).ok_or_else(short)?;
+        let bytes = number(at + 4).ok_or_else(short)? as usize;
         let begin = number(at + 8).ok_or_else(short)? as usize;
         let count = number(begin).unwrap_or(0);
         // Of an entry: its size, and where it says where its name is.
@@ -162,21 +163,20 @@ fn check(dump: &[u8]) -> Result<(), Malformed> {
             return Err(Malformed::new(format_args!("a list of the minidump has {count} entries")));
         }
         let Some((size, name)) = names else { continue };
-        let mut bytes = 0_u64;
+        // Lists may begin with four bytes that fill them up: the reader, too, knows it by their size.
+        let fill = if bytes == 8 + count as usize * size { 8 } else { 4 };
+        let mut copied = 0_u64;
         for place in 0..count as usize {
-            // Lists may begin with four bytes that fill them up.
-            for fill in [4, 8] {
-                let at = begin.saturating_add(fill + place * size + name);
-                let length = number(at).and_then(|name| number(name as usize)).unwrap_or(0);
-                bytes += u64::from(length).min(dump.len() as u64);
-            }
+            let entry = begin.saturating_add(fill + place * size);
+            let length = number(entry.saturating_add(name)).and_then(|name| number(name as usize));
+            copied += u64::from(length.unwrap_or(0)).min(dump.len() as u64);
             // And what says which debug file goes with a module.
             if kind == MODULES {
-                let record = number(begin.saturating_add(4 + place * size + 76)).unwrap_or(0);
-                bytes += u64::from(record).min(dump.len() as u64);
+                let record = number(entry.saturating_add(76)).unwrap_or(0);
+                copied += u64::from(record).min(dump.len() as u64);
             }
         }
-        if bytes > 2 * MAX_NAMES {
+        if copied > 2 * MAX_NAMES {
             return Err(Malformed::new("the names in the minidump are too long"));
         }
     }

@@ -40,8 +40,8 @@ pub struct Symbolicator(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     lookup: Lookup,
     pub(crate) derived: Derived,
-    /// How stacks are unwound, read into memory.
-    rules: Cache<[u8; 32], Option<Arc<Rules>>>,
+    /// How stacks are unwound, read into memory; of a fat file each object has its own.
+    rules: Cache<([u8; 32], Option<String>), Option<Arc<Rules>>>,
     /// Minidumps that are walked at the same time.
     pub(crate) walks: tokio::sync::Semaphore,
     scripts: Cache<[u8; 32], Result<Text, Malformed>>,
@@ -90,7 +90,7 @@ impl Symbolicator {
             .build();
         let rules = Cache::builder()
             .max_capacity(unwind::MAX_KEPT)
-            .weigher(|_: &[u8; 32], rules: &Option<Arc<Rules>>| {
+            .weigher(|_: &([u8; 32], Option<String>), rules: &Option<Arc<Rules>>| {
                 rules.as_ref().map_or(256, |rules| rules.weight)
             })
             .time_to_live(KEPT)
@@ -270,12 +270,10 @@ impl Inner {
             return None;
         }
         let wanted = Wanted::Debug { debug_id: debug_id.clone(), code_id, symbols: false };
-        let Got::View(file, view) = self.derived(project, &wanted, Kind::Unwind, debug_id).await
-        else {
-            return None;
-        };
+        let made = self.derived(project, &wanted, Kind::Unwind, debug_id.clone()).await;
+        let Got::View(file, view) = made else { return None };
         self.rules
-            .get_with(file.digest, async {
+            .get_with((file.digest, debug_id), async {
                 let read = self.derived.work(move || Rules::read(view.as_slice()).map(Arc::new));
                 read.await
                     .inspect_err(

@@ -228,7 +228,9 @@ impl Crashes {
         let budget = self.config.alerts_per_hour;
         let subject = said.subject(about.as_ref().map(|(_, about)| about));
         let (outcome, deliveries) = if used <= budget {
-            ("sent", self.deliver(db, org, rule, about.as_ref(), &said).await?)
+            let deliveries = self.deliver(db, org, rule, about.as_ref(), &said).await?;
+            // None of its places took it: the mail of the organisation's hour is used up, a queue is full.
+            (if deliveries.is_empty() { "held_back" } else { "sent" }, deliveries)
         } else if used == budget + 1 {
             ("held_back", self.deliver(db, org, rule, None, &Said::surplus(budget)).await?)
         } else {

@@ -14,7 +14,7 @@ use sqlx::PgPool;
 use super::{
     Artifacts, Content, GRACE,
     chunks::{self, Checksum},
-    model::About,
+    model::{About, What},
     objects::{Objects, Staged},
     store,
 };
@@ -56,7 +56,13 @@ impl Artifacts {
         assembly: Assembly,
     ) -> Result<State> {
         let now = self.clock.now();
-        if let Some(state) = self.progress(project.id, &assembly, now).await? {
+        let known = self.progress(project.id, &assembly, now).await?;
+        // The same mapping may have been made by another build, which gave it another id.
+        let is_other = match &known {
+            Some(State::Done(id)) => self.lacks_id(project, *id, &assembly).await?,
+            _ => false,
+        };
+        if let (Some(state), false) = (known, is_other) {
             return Ok(state);
         }
         if store::blob_by_sha1(&self.pool, project.org, &assembly.sha1).await?.is_none() {
@@ -87,6 +93,19 @@ impl Artifacts {
             tokio::spawn(async move { artifacts.work(&project, &assembly).await });
         }
         Ok(State::Created)
+    }
+
+    /// Whether a mapping is there, and not by this id.
+    async fn lacks_id(
+        &self,
+        project: &Project,
+        id: ArtifactId,
+        assembly: &Assembly,
+    ) -> Result<bool> {
+        let Some(wanted) = &assembly.about.debug_id else { return Ok(false) };
+        let (objects, _) = store::objects(&self.pool, project.org, id).await?;
+        let is_mapping = objects.iter().any(|object| object.what == What::Mapping);
+        Ok(is_mapping && objects.iter().all(|object| object.debug_id.as_ref() != Some(wanted)))
     }
 
     /// What the row says; none when there is none, or one that is to be taken up again.

@@ -19,6 +19,7 @@ use loom_core::{
     principal::{RequestInfo, Scope},
 };
 use serde_json::json;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{
@@ -28,8 +29,10 @@ use super::{
 };
 use crate::{Crashes, pipeline::http::Requeued};
 
-/// Nothing comes in for so long: whoever sends is gone.
+/// Too little comes in for so long: whoever sends is gone, or holds a turn up.
 const IDLE: Duration = Duration::from_secs(60);
+/// What is enough: a kilobyte a second.
+const FLOOR: usize = 60 << 10;
 /// The whole form has come by then.
 const WHOLE: Duration = Duration::from_secs(3600);
 /// Fields of a form beside the file, and bytes of one.
@@ -138,7 +141,7 @@ async fn read(
                 staged = Some(crashes.artifacts.stage(project, pieces(field)).await?);
                 continue;
             }
-            let value = text(field).await?;
+            let value = tokio::time::timeout(IDLE, text(field)).await.map_err(|_| silent())??;
             match name.as_str() {
                 _ if value.is_empty() => {}
                 "kind" => {
@@ -179,13 +182,18 @@ async fn next(form: &mut Multipart) -> Result<Option<Field<'_>>> {
 
 /// A field as it comes.
 pub(crate) fn pieces(field: Field<'_>) -> impl Stream<Item = Result<Bytes>> {
-    futures::stream::try_unfold(field, |mut field| async move {
-        let piece = tokio::time::timeout(IDLE, field.chunk()).await.map_err(|_| silent())?;
+    let begin = (field, Instant::now() + IDLE, FLOOR);
+    futures::stream::try_unfold(begin, |(mut field, mut until, mut due)| async move {
+        let piece = tokio::time::timeout_at(until, field.chunk()).await.map_err(|_| silent())?;
         let piece = piece.map_err(|error| {
             Error::malformed("incomplete_body", "the file did not arrive whole; nothing was stored")
                 .because(error)
         })?;
-        Ok(piece.map(|piece| (piece, field)))
+        due = due.saturating_sub(piece.as_ref().map_or(0, Bytes::len));
+        if due == 0 {
+            (until, due) = (Instant::now() + IDLE, FLOOR);
+        }
+        Ok(piece.map(|piece| (piece, (field, until, due))))
     })
 }
 
@@ -223,7 +231,7 @@ fn silent() -> Error {
     Error::new(
         StatusCode::REQUEST_TIMEOUT,
         "timeout",
-        "nothing came in for a minute; nothing was stored",
+        "less than a kilobyte a second came in for a minute; nothing was stored",
     )
 }
 

@@ -195,12 +195,14 @@ pub(super) async fn assemble_files(
     }
     let mut answer = serde_json::Map::new();
     for (sum, file) in request {
+        let debug_id = file.debug_id.as_deref().or_else(|| mapping_id(&file.name));
+        let debug_id = debug_id.and_then(loom_symbolication::normalize_debug_id);
         let assembly = Assembly {
             sha1: checksum(&sum)?,
             chunks: checksums(&file.chunks)?,
             about: About {
                 name: Some(file.name),
-                debug_id: file.debug_id.as_deref().and_then(loom_symbolication::normalize_debug_id),
+                debug_id,
                 uploaded_by: Some(acting.name.to_string()),
                 ..About::default()
             }
@@ -244,6 +246,11 @@ impl Crashes {
             "data": {"features": object.map(|object| object.features.clone()).unwrap_or_default()},
         }))
     }
+}
+
+/// The id that the build gave a mapping: `sentry-cli proguard upload --uuid` says it by the name alone.
+fn mapping_id(name: &str) -> Option<&str> {
+    name.strip_prefix("/proguard/")?.strip_suffix(".txt")
 }
 
 /// That of several projects which is furthest from its end.

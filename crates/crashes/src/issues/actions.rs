@@ -1,6 +1,6 @@
 //! What people do with issues: checked, carried out, written down, told.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use loom_core::{
     Error, Principal, Result,
     clock::is_storable,
@@ -97,7 +97,8 @@ pub(crate) struct Ignore {
 #[schema(as = IssueAssign)]
 pub(crate) struct Assign {
     /// A member of the organisation by id or e-mail address, `me`, or null for nobody.
-    #[serde(default)]
+    // To be there: a misspelt name must not take issues from whoever has them.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub(crate) assigned_to: Option<String>,
 }
 
@@ -209,7 +210,7 @@ impl Crashes {
             let mut data = json!({
                 "issue_id": issue.id, "short_id": issue.short_id,
                 "title": loom_core::text::cut(&issue.title, 200), "by": principal.name.as_ref(),
-                "timestamp": self.deps.clock.now(),
+                "timestamp": self.deps.clock.now().to_rfc3339_opts(SecondsFormat::Millis, true),
             });
             if let (Value::Object(data), Value::Object(more)) = (&mut data, change.details()) {
                 data.extend(more);

@@ -112,7 +112,7 @@ pub(super) async fn prepare(
     claimed: Claimed,
     event: Event,
 ) -> Result<Prepared, String> {
-    let (mut event, instead) = crashes.walk_minidump(&claimed, event).await?;
+    let (mut event, instead) = crashes.walk_minidump(&claimed, event, &settings.scrubbing).await?;
     symbols::symbolicate(crashes, &mut event).await;
     grouping::mark(&mut event, &settings.rules);
     let grouping = grouping::group(&event, &settings.rules);

@@ -47,8 +47,14 @@ async fn take(
     body: Body,
 ) -> Result<Response, Refusal> {
     let shown = shown(parts, None)?;
+    // With the key beside it, whose it is is known before anything is read: strangers do not fill its room.
+    let key = match &shown.key {
+        Some(key) => ingest.deps.projects.by_key(&key.to_ascii_lowercase()).await?,
+        None => None,
+    };
+    let org = key.map(|key| key.project.org);
     let mut incoming =
-        Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, ingest.memory(), None)?;
+        Incoming::new(body, &parts.headers, ingest.config.envelope_bytes, ingest.memory(), org)?;
     // Who sends is known after the first line; the rest is not read for a stranger.
     let header = Header::parse(incoming.first_line().await?)
         .map_err(|malformed| Refusal::malformed(malformed.0))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
+use chrono::SecondsFormat;
 use loom_core::{
     Error, Json, Path, Principal, Result,
     authorize::{Action, authorize},
@@ -221,7 +222,8 @@ impl Crashes {
         }
         let data = json!({
             "issue_id": issue.id, "short_id": issue.short_id,
-            "issues": others, "by": principal.name.as_ref(), "timestamp": now,
+            "issues": others, "by": principal.name.as_ref(),
+            "timestamp": now.to_rfc3339_opts(SecondsFormat::Millis, true),
         });
         self.tell_watchers(&Told::new(principal.org, project.id, event, data));
     }

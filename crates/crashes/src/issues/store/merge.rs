@@ -117,6 +117,7 @@ pub(crate) async fn merge(
     .await?;
     bound_tags(db, org, target).await?;
     clear(db, org, sources).await?;
+    lack_too(db, place, target, sources).await?;
 
     let sketches = sqlx::query_scalar!(
         "SELECT users FROM crash_issues WHERE org_id = $1 AND (id = $2 OR id = ANY($3))",
@@ -199,6 +200,30 @@ async fn bound_tags(db: &mut PgConnection, org: OrgId, issue: IssueId) -> Result
         issue.0,
         MAX_KEYS,
         OWN_TAGS as _,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What events of the others lack, they lack wherever they are: a file that comes late has all of this issue
+/// processed again.
+async fn lack_too(
+    db: &mut PgConnection,
+    place: Place,
+    issue: IssueId,
+    others: &[Uuid],
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO crash_missing_files (org_id, project_id, wanted, issue_id, last_seen)
+         SELECT $1, $2, wanted, $3, max(last_seen) FROM crash_missing_files
+          WHERE org_id = $1 AND project_id = $2 AND issue_id = ANY($4) GROUP BY wanted ORDER BY wanted
+         ON CONFLICT (project_id, wanted, issue_id)
+         DO UPDATE SET last_seen = greatest(crash_missing_files.last_seen, EXCLUDED.last_seen)",
+        place.org.0,
+        place.project.0,
+        issue.0,
+        others,
     )
     .execute(db)
     .await?;
@@ -338,6 +363,7 @@ pub(crate) async fn unmerge(
     .await?;
 
     bound_tags(db, org, owner).await?;
+    lack_too(db, place, owner, &[from.0]).await?;
 
     let theirs = users_of(db, org, &places, hashes, true).await?;
     let rest = users_of(db, org, &[from.0], hashes, false).await?;

@@ -113,6 +113,18 @@ async fn place(
     if now_known.iter().any(|(key, id)| known.get(key) != Some(id)) {
         return Err(Failure::Moved);
     }
+    // An event that a merge has taken along meanwhile counts elsewhere by now: taken from where it was, it
+    // would be counted twice, and the merged issue go as an empty one. Both are locked, so that it stays so.
+    if !again.is_empty() {
+        let there = events::stored(tx, again.iter().map(|(event, _)| *event).collect()).await?;
+        let as_it_was = there.len() == again.len()
+            && there.iter().zip(again).all(|((event, now), (same, was))| {
+                std::ptr::eq(*event, *same) && now.issue == was.issue
+            });
+        if !as_it_was {
+            return Err(Failure::Moved);
+        }
+    }
     let sorted = state::in_order(&all, &places);
     let releases = state::releases(tx, &sorted, &locked).await?;
     let mut outcomes = Vec::new();
