@@ -24,6 +24,7 @@ use loom_scm::Scm;
 use loom_sessions::Sessions;
 use loom_threads::Threads;
 use loom_vault::Vault;
+use loom_weavers::Weavers;
 use sqlx::PgPool;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,7 @@ const CHANNELS: &[&str] = &[
     loom_crashes::CHANNEL,
     loom_crons::CHANNEL,
     loom_sessions::CHANNEL,
+    loom_weavers::CHANNEL,
 ];
 
 /// The features on one database.
@@ -65,6 +67,7 @@ pub struct Features {
     pub crashes: Crashes,
     pub crons: Crons,
     pub sessions: Sessions,
+    pub weavers: Weavers,
     pub ingest: Ingest,
     pub scm: Scm,
     pub docs: Docs,
@@ -95,6 +98,7 @@ impl Features {
         features.sessions.start();
         features.crashes.start();
         features.crons.start();
+        features.weavers.start().await?;
         Ok(features)
     }
 
@@ -177,7 +181,7 @@ impl Features {
             pool: pool.clone(),
             clock: clock.clone(),
             hub: hub.clone(),
-            vault,
+            vault: Arc::clone(&vault),
             notify: notify.clone(),
             audit: auth.audit(),
             orgs: Arc::new(auth.clone()),
@@ -216,6 +220,20 @@ impl Features {
             stop: stop_streams.clone(),
         };
         let ingest = Ingest::new(ingest, config.ingest.clone());
+        let weavers = loom_weavers::Deps {
+            pool: pool.clone(),
+            clock: clock.clone(),
+            hub: hub.clone(),
+            vault,
+            notify: notify.clone(),
+            audit: auth.audit(),
+            orgs: Arc::new(auth.clone()),
+            who: Arc::new(ByKeys(auth.clone())),
+            tokens: Arc::new(auth.clone()),
+            replica: loom_logs::replica_name(),
+            stop: stop_streams.clone(),
+        };
+        let weavers = Weavers::new(weavers, config.weavers.clone())?;
         let scm = Scm::new(
             pool.clone(),
             clock.clone(),
@@ -231,6 +249,7 @@ impl Features {
             crashes.jobs(),
             crons.jobs(),
             sessions.jobs(),
+            weavers.jobs(),
             ingest.jobs(),
             scm.jobs(),
             vec![delivery_cleanup(&notify)],
@@ -253,6 +272,7 @@ impl Features {
             crashes,
             crons,
             sessions,
+            weavers,
             ingest,
             scm,
             docs: Docs::new(),
@@ -279,6 +299,7 @@ impl Features {
             self.crashes.health(),
             self.crons.health(),
             self.sessions.health(),
+            self.weavers.health(),
             self.ingest.health(),
             self.auth.health(),
             self.jobs.health_through(database.probes()),
@@ -311,6 +332,7 @@ impl Features {
         self.crons.close().await;
         self.crashes.close().await;
         self.sessions.close().await;
+        self.weavers.close().await;
         // After the jobs, which may have something to say.
         self.notify.close(grace).await;
         self.logs.close().await;
@@ -366,6 +388,7 @@ pub fn routes(
         .merge(features.ingest.native_routes())
         .merge(features.crons.routes())
         .merge(features.sessions.routes())
+        .merge(features.weavers.routes())
         .merge(features.scm.routes(features.jobs.clone()))
         .merge(features.docs.routes())
         .merge(features.notify.routes(features.auth.audit()))
@@ -494,6 +517,7 @@ impl Running {
         self.features.crashes.end_streams();
         self.features.crons.end_streams();
         self.features.sessions.end_streams();
+        self.features.weavers.end_streams();
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop ended badly");

@@ -1,0 +1,79 @@
+//! Settings of weavers.
+
+use std::{path::PathBuf, time::Duration};
+
+use loom_core::config::Env;
+
+use crate::model::Network;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub enabled: bool,
+    /// Where its pods reach this server, without a slash at the end.
+    pub server_url: String,
+    pub namespace: String,
+    /// Of the cluster; none: the pod's own account, else the user's kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    pub cleanup_interval: Duration,
+    pub default_hours: f64,
+    pub max_hours: f64,
+    pub max_total: i64,
+    pub max_per_user: i64,
+    pub max_per_org: i64,
+    pub ready_timeout: Duration,
+    /// What may run: prefixes of images that end at `/`, `:` or `@`, or whole names; empty: all.
+    pub images: Vec<String>,
+    pub image_pull_secrets: Vec<String>,
+    pub runtime_class: Option<String>,
+    pub node_selector: Vec<String>,
+    pub tolerations: Vec<String>,
+    pub network: Network,
+    /// Runs `git clone` before the agent starts; empty: the weaver's own image does.
+    pub git_image: Option<String>,
+    pub retention_days: i64,
+}
+
+impl Config {
+    pub fn load(env: &mut Env, base_url: &str) -> Self {
+        let max_hours: f64 = env.number("LOOM_SERVER_WEAVER_MAX_TTL_HOURS", 48.0, 0.1, 720.0);
+        let text = "text without spaces";
+        Self {
+            enabled: env.flag("LOOM_SERVER_WEAVER_ENABLED", false),
+            server_url: env
+                .optional::<String>("LOOM_SERVER_WEAVER_SERVER_URL", "an http(s) URL")
+                .unwrap_or_else(|| base_url.to_owned())
+                .trim_end_matches('/')
+                .to_owned(),
+            namespace: env.get(
+                "LOOM_SERVER_WEAVER_K8S_NAMESPACE",
+                "loom-weavers".to_owned(),
+                "the name of a namespace",
+            ),
+            kubeconfig: env.path("LOOM_SERVER_WEAVER_KUBECONFIG"),
+            cleanup_interval: env.secs("LOOM_SERVER_WEAVER_CLEANUP_INTERVAL_SECS", 60, 1, 3600),
+            default_hours: env
+                .number("LOOM_SERVER_WEAVER_DEFAULT_TTL_HOURS", 4.0_f64, 0.01, 720.0)
+                .min(max_hours),
+            max_hours,
+            max_total: env.number("LOOM_SERVER_WEAVER_MAX_CONCURRENT", 64, 1, 10_000),
+            max_per_user: env.number("LOOM_SERVER_WEAVER_MAX_PER_USER", 16, 1, 10_000),
+            max_per_org: env.number("LOOM_SERVER_WEAVER_MAX_PER_ORG", 64, 1, 10_000),
+            ready_timeout: env.secs("LOOM_SERVER_WEAVER_READY_TIMEOUT_SECS", 60, 1, 3600),
+            images: env.list("LOOM_SERVER_WEAVER_IMAGES"),
+            image_pull_secrets: env.list("LOOM_SERVER_WEAVER_IMAGE_PULL_SECRETS"),
+            runtime_class: env.optional("LOOM_SERVER_WEAVER_RUNTIME_CLASS", text),
+            node_selector: env.list("LOOM_SERVER_WEAVER_NODE_SELECTOR"),
+            tolerations: env.list("LOOM_SERVER_WEAVER_TOLERATIONS"),
+            network: env
+                .choice(
+                    "LOOM_SERVER_WEAVER_NETWORK",
+                    "internet",
+                    &[Network::Off, Network::LoomOnly, Network::Internet, Network::Open]
+                        .map(|network| (network.as_str(), network)),
+                )
+                .unwrap_or(Network::Internet),
+            git_image: env.optional("LOOM_SERVER_WEAVER_GIT_IMAGE", text),
+            retention_days: env.number("LOOM_SERVER_WEAVER_RETENTION_DAYS", 30, 1, 3650),
+        }
+    }
+}

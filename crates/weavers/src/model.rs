@@ -1,0 +1,159 @@
+//! Weavers as they are kept and shown.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use loom_core::id::{OrgId, UserId, WeaverId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Where a weaver stands. The last five are over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Status {
+    Pending,
+    Running,
+    /// Its pod is being taken down.
+    Terminating,
+    Succeeded,
+    Failed,
+    Expired,
+    Deleted,
+    /// Its pod is gone, and nobody here took it away.
+    Lost,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Terminating => "terminating",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Deleted => "deleted",
+            Self::Lost => "lost",
+        }
+    }
+
+    pub fn is_over(self) -> bool {
+        !matches!(self, Self::Pending | Self::Running | Self::Terminating)
+    }
+}
+
+/// What a weaver may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, sqlx::Type)]
+#[serde(rename_all = "kebab-case")]
+#[sqlx(type_name = "text", rename_all = "kebab-case")]
+pub enum Network {
+    /// Nothing.
+    Off,
+    /// This server and nothing else.
+    LoomOnly,
+    /// This server and public addresses.
+    Internet,
+    /// Whatever the cluster lets it.
+    Open,
+}
+
+impl Network {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::LoomOnly => "loom-only",
+            Self::Internet => "internet",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// What was asked for, as it is kept; what must not lie open is sealed beside it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spec {
+    pub(crate) image: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) command: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) args: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) env: BTreeMap<String, String>,
+    /// Names of env whose values are sealed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sealed: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) workdir: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) repo: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) branch: Option<String>,
+    pub(crate) lifetime_hours: f64,
+}
+
+/// A weaver as it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) id: WeaverId,
+    pub(crate) org_id: OrgId,
+    pub(crate) owner_id: Option<UserId>,
+    pub(crate) installation: String,
+    pub(crate) spec: Spec,
+    pub(crate) sealed_env: Option<Vec<u8>>,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) network: Network,
+    pub(crate) cpu_millis: i64,
+    pub(crate) memory_bytes: i64,
+    pub(crate) ephemeral_bytes: i64,
+    pub(crate) budget_nanousd: Option<i64>,
+    pub(crate) idle_timeout_secs: Option<i32>,
+    pub(crate) status: Status,
+    pub(crate) reason_code: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) ending: Option<Status>,
+    pub(crate) pod_name: String,
+    pub(crate) pod_uid: Option<String>,
+    pub(crate) node: Option<String>,
+    pub(crate) trouble: Option<Trouble>,
+    pub(crate) restarts: i32,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) scheduled_at: Option<DateTime<Utc>>,
+    pub(crate) started_at: Option<DateTime<Utc>>,
+    pub(crate) ready_at: Option<DateTime<Utc>>,
+    pub(crate) exited_at: Option<DateTime<Utc>>,
+    pub(crate) ended_at: Option<DateTime<Utc>>,
+    pub(crate) expires_at: DateTime<Utc>,
+    pub(crate) warned_at: Option<DateTime<Utc>>,
+    pub(crate) active_at: DateTime<Utc>,
+    pub(crate) version: i64,
+}
+
+/// Something wrong that may still pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Trouble {
+    /// As `image_pull`.
+    pub(crate) code: String,
+    /// The first message: what the cluster says later is often only that it waits.
+    pub(crate) message: String,
+    pub(crate) since: DateTime<Utc>,
+}
+
+/// A step in the life of a weaver.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Event {
+    pub at: DateTime<Utc>,
+    /// `queued`, `scheduled`, `pulling`, `started`, `ready`, `exit`, `ended`; `warning` in between.
+    pub phase: String,
+    /// A stable word for the cause, as `image_pull`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// In plain words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// `weaver-<id>`: a repeated creation makes no second pod.
+pub(crate) fn pod_name(id: WeaverId) -> String {
+    format!("weaver-{id}")
+}
