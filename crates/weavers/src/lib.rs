@@ -2,7 +2,10 @@
 
 mod config;
 mod health;
+mod identity;
 mod model;
+mod network;
+mod tell;
 
 use std::sync::Arc;
 

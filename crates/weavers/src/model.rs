@@ -110,6 +110,9 @@ pub(crate) struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) branch: Option<String>,
     pub(crate) lifetime_hours: f64,
+    /// Of its token: what its maker may do themselves, at most.
+    #[serde(default)]
+    pub(crate) scopes: Vec<String>,
 }
 
 /// A weaver as it is kept.
