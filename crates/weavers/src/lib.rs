@@ -1,10 +1,13 @@
 //! Short-lived Kubernetes pods in which agents run.
 
+mod access;
 mod config;
 mod health;
 mod identity;
+mod image;
 mod model;
 mod network;
+mod stream;
 mod tell;
 
 use std::sync::Arc;
