@@ -1,5 +1,5 @@
 //! Test support: databases, a running server, a scriptable LLM upstream, a mail server, a receiver of
-//! webhooks, chaos.
+//! webhooks, a cluster, chaos.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,7 @@ pub mod chromium;
 pub mod database;
 pub mod google;
 pub mod idp;
+pub mod kubernetes;
 pub mod llm;
 pub mod sdk;
 pub mod smtp;

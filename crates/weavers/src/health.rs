@@ -16,11 +16,23 @@ use loom_core::{
 use crate::{Weavers, cluster::Cluster};
 
 pub const METRICS: &[Metric] = &[
-    Metric::gauge("loom_weavers_active", "Weavers that run, told by the server that watches the cluster", &[]),
+    Metric::gauge(
+        "loom_weavers_active",
+        "Weavers that run, told by the server that watches the cluster",
+        &[],
+    ),
     Metric::counter("loom_weavers_deleted_total", "Weavers that are over as it was meant", &[]),
-    Metric::counter("loom_weavers_failed_total", "Weavers that failed, or that the cluster lost", &[]),
+    Metric::counter(
+        "loom_weavers_failed_total",
+        "Weavers that failed, or that the cluster lost",
+        &[],
+    ),
     Metric::counter("loom_weavers_cleanup_total", "Runs of the clean-up of weavers", &[]),
-    Metric::counter("loom_weavers_cleanup_deleted_total", "Weavers whose time was over at a clean-up", &[]),
+    Metric::counter(
+        "loom_weavers_cleanup_deleted_total",
+        "Weavers whose time was over at a clean-up",
+        &[],
+    ),
 ];
 
 const LIMIT: Duration = Duration::from_secs(3);
@@ -44,9 +56,8 @@ impl Weavers {
 
     async fn component(&self) -> Component {
         let Ok(cluster) = self.cluster() else { return Component::new(Status::Disabled) };
-        let component = |status| {
-            Component::new(status).inside("namespace", cluster.namespace.clone())
-        };
+        let component =
+            |status| Component::new(status).inside("namespace", cluster.namespace.clone());
         let started = Instant::now();
         if let Err(error) = find_namespace(cluster).await {
             let down = component(Status::Unhealthy).with("reachable", !is_out_of_reach(&error));
@@ -89,7 +100,8 @@ impl Weavers {
 
     async fn missing(&self, cluster: &Cluster) -> Result<Vec<String>, kube::Error> {
         let lock = || self.access.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = lock().clone().filter(|(at, missing)| missing.is_empty() && at.elapsed() < ASK_EVERY);
+        let known =
+            lock().clone().filter(|(at, missing)| missing.is_empty() && at.elapsed() < ASK_EVERY);
         if let Some((_, missing)) = known {
             return Ok(missing);
         }
@@ -119,16 +131,20 @@ impl Weavers {
                 "there is no namespace {namespace} in the cluster. Apply deploy/kubernetes, or name another in \
                  LOOM_SERVER_WEAVER_K8S_NAMESPACE."
             )),
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => refused(format!(
-                "this server may not see the namespace {namespace}, or it is not there: {}. Apply deploy/kubernetes.",
-                status.message
-            )),
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
+                refused(format!(
+                    "this server may not see the namespace {namespace}, or it is not there: {}. Apply deploy/kubernetes.",
+                    status.message
+                ))
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the cluster of the weavers cannot be reached; trying again until it can");
                 Ok(())
             }
             Err(_) => {
-                tracing::warn!("the cluster of the weavers does not answer; trying again until it does");
+                tracing::warn!(
+                    "the cluster of the weavers does not answer; trying again until it does"
+                );
                 Ok(())
             }
         }

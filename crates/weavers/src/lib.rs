@@ -1,9 +1,11 @@
 //! Short-lived Kubernetes pods in which agents run.
 
+mod access;
 mod cluster;
 mod config;
 mod health;
 mod identity;
+mod image;
 mod jobs;
 mod logs;
 mod model;
@@ -11,6 +13,7 @@ mod network;
 mod pod;
 mod reconcile;
 mod store;
+mod stream;
 mod tell;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -165,7 +168,9 @@ impl Weavers {
             let _ = keeper.await;
             match store::lease::leave(&self.deps.pool, &self.installation, &self.holder).await {
                 Ok(()) => self.announcer.say(reconcile::FREE.to_owned()),
-                Err(error) => tracing::debug!(%error, "the next to watch the cluster waits for our lease"),
+                Err(error) => {
+                    tracing::debug!(%error, "the next to watch the cluster waits for our lease")
+                }
             }
         }
         self.announcer.stop().await;

@@ -60,7 +60,8 @@ pub(crate) fn node(pod: &Pod) -> Option<&str> {
 }
 
 pub(crate) fn scheduled_at(pod: &Pod) -> Option<DateTime<Utc>> {
-    let condition = condition(pod, "PodScheduled").filter(|condition| condition.status == "True")?;
+    let condition =
+        condition(pod, "PodScheduled").filter(|condition| condition.status == "True")?;
     condition.last_transition_time.as_ref().and_then(time)
 }
 
@@ -89,7 +90,9 @@ pub(crate) fn is_running(pod: &Pod) -> bool {
 pub(crate) fn taken_away(pod: &Pod) -> Outcome {
     let why = condition(pod, "DisruptionTarget").filter(|condition| condition.status == "True");
     let (code, text) = match why.and_then(|condition| condition.reason.as_deref()) {
-        Some("EvictionByEvictionAPI") => ("evicted", "its pod was evicted, as when a node is drained"),
+        Some("EvictionByEvictionAPI") => {
+            ("evicted", "its pod was evicted, as when a node is drained")
+        }
         Some("PreemptionByScheduler") => {
             ("preempted", "its pod had to make room for a more important one")
         }
@@ -113,10 +116,19 @@ pub(crate) fn outcome(pod: &Pod) -> Option<Outcome> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
     let is_over = matches!(phase, "Succeeded" | "Failed");
     let message = pod.status.as_ref().and_then(|status| status.message.as_deref());
-    if phase == "Failed" && let Some((code, lost, text)) = pod_failed(pod) {
+    if phase == "Failed"
+        && let Some((code, lost, text)) = pod_failed(pod)
+    {
         let at = main_ended.and_then(|ended| ended.finished_at.as_ref()).and_then(time);
         let exit_code = main_ended.map(|ended| ended.exit_code);
-        return Some(Outcome { success: false, lost, code, text: with(text, message), exit_code, at });
+        return Some(Outcome {
+            success: false,
+            lost,
+            code,
+            text: with(text, message),
+            exit_code,
+            at,
+        });
     }
     if let Some(ended) = main_ended {
         return Some(exited(ended));
@@ -124,7 +136,9 @@ pub(crate) fn outcome(pod: &Pod) -> Option<Outcome> {
     let clone = init(pod).and_then(ended).filter(|ended| ended.exit_code != 0);
     if let Some(ended) = clone {
         let code = ended.exit_code;
-        let text = format!("the repository could not be cloned: git ended with status {code}; the log says why");
+        let text = format!(
+            "the repository could not be cloned: git ended with status {code}; the log says why"
+        );
         return Some(Outcome {
             success: false,
             lost: false,
@@ -147,7 +161,9 @@ pub(crate) fn outcome(pod: &Pod) -> Option<Outcome> {
 /// What the pod as a whole failed of.
 fn pod_failed(pod: &Pod) -> Option<(&'static str, bool, &'static str)> {
     Some(match pod_reason(pod)? {
-        "Evicted" => ("evicted", true, "its node put it out, for want of memory or of room on the disk"),
+        "Evicted" => {
+            ("evicted", true, "its node put it out, for want of memory or of room on the disk")
+        }
         "DeadlineExceeded" => ("deadline", false, "it ran longer than any weaver may"),
         "NodeLost" => ("node_lost", true, "the node on which it ran is gone or no longer answers"),
         "Terminated" | "Shutdown" | "NodeShutdown" => {
@@ -156,7 +172,11 @@ fn pod_failed(pod: &Pod) -> Option<(&'static str, bool, &'static str)> {
         "Preempting" | "Preempted" => {
             ("preempted", true, "its pod had to make room for a more important one")
         }
-        "NodeAffinity" | "OutOfcpu" | "OutOfmemory" | "OutOfpods" | "OutOfephemeral-storage"
+        "NodeAffinity"
+        | "OutOfcpu"
+        | "OutOfmemory"
+        | "OutOfpods"
+        | "OutOfephemeral-storage"
         | "UnexpectedAdmissionError" => {
             ("rejected_by_node", false, "the node that was to run it would not take it")
         }
@@ -223,15 +243,23 @@ pub(crate) fn worry(pod: &Pod) -> Option<Worry> {
         "InvalidImageName" => {
             worry("image_name", with(&format!("`{image}` is no name of an image"), said), None)
         }
-        "ErrImageNeverPull" => {
-            worry("image_missing", with("the image is not on the node, and is not to be pulled", said), None)
-        }
-        "ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable"
+        "ErrImageNeverPull" => worry(
+            "image_missing",
+            with("the image is not on the node, and is not to be pulled", said),
+            None,
+        ),
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "ImageInspectError"
+        | "RegistryUnavailable"
         | "SignatureValidationFailed" => {
             worry("image_pull", with("the image cannot be pulled", said), Some(PULL))
         }
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError"
-        | "PreCreateHookError" | "PostStartHookError" => {
+        "CreateContainerConfigError"
+        | "CreateContainerError"
+        | "RunContainerError"
+        | "PreCreateHookError"
+        | "PostStartHookError" => {
             worry("start", with("its container cannot be started", said), Some(SETUP))
         }
         _ => None,
@@ -243,8 +271,15 @@ pub(crate) fn worry(pod: &Pod) -> Option<Worry> {
 pub(crate) fn is_refusal(said: &str) -> bool {
     let said = said.to_ascii_lowercase();
     let words = [
-        "manifest unknown", "not found", "unauthorized", "authentication required", "denied",
-        "does not exist", "403 forbidden", "no match for platform", "invalid reference",
+        "manifest unknown",
+        "not found",
+        "unauthorized",
+        "authentication required",
+        "denied",
+        "does not exist",
+        "403 forbidden",
+        "no match for platform",
+        "invalid reference",
     ];
     let of_the_network = ["no such host", "lookup ", "timeout", "connection refused"];
     words.iter().any(|word| said.contains(word))

@@ -250,7 +250,11 @@ fn volumes(row: &Row) -> Vec<Volume> {
 }
 
 fn mounts() -> Vec<VolumeMount> {
-    vec![mount("workspace", WORKSPACE, false), mount("tmp", "/tmp", false), mount("home", HOME, false)]
+    vec![
+        mount("workspace", WORKSPACE, false),
+        mount("tmp", "/tmp", false),
+        mount("home", HOME, false),
+    ]
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
@@ -291,12 +295,12 @@ fn pairs(items: &[String]) -> BTreeMap<String, String> {
 /// `key`, `key=value`, each with or without `:effect` at its end.
 fn tolerations(items: &[String]) -> Vec<Toleration> {
     let one = |item: &String| {
-        let (taint, effect) = item.split_once(':').map_or((item.as_str(), None), |(taint, effect)| {
-            (taint, Some(effect.to_owned()))
-        });
-        let (key, value) = taint.split_once('=').map_or((taint, None), |(key, value)| {
-            (key, Some(value.to_owned()))
-        });
+        let (taint, effect) = item
+            .split_once(':')
+            .map_or((item.as_str(), None), |(taint, effect)| (taint, Some(effect.to_owned())));
+        let (key, value) = taint
+            .split_once('=')
+            .map_or((taint, None), |(key, value)| (key, Some(value.to_owned())));
         Toleration {
             key: Some(key.to_owned()),
             operator: Some(if value.is_some() { "Equal" } else { "Exists" }.to_owned()),

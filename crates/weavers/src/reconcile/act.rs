@@ -53,7 +53,8 @@ impl Weavers {
                 return self.stray(lead, id, stray).await;
             };
             let mut pod = lead.pod(id);
-            let is_known = |pod: &Pod| row.pod_uid.is_none() || row.pod_uid.as_deref() == seen::uid(pod);
+            let is_known =
+                |pod: &Pod| row.pod_uid.is_none() || row.pod_uid.as_deref() == seen::uid(pod);
             let is_expected = row.pod_uid.is_some() || row.ending.is_some();
             if is_expected && !pod.as_deref().is_some_and(is_known) {
                 // The watch may be behind: only the cluster itself says that there is none.
@@ -264,12 +265,7 @@ impl Weavers {
     }
 
     /// A pod without a weaver: one that is over leaves none, and one that nobody knows is watched for a while.
-    async fn stray(
-        &self,
-        lead: &Lead,
-        id: WeaverId,
-        since: Option<DateTime<Utc>>,
-    ) -> Result<Next> {
+    async fn stray(&self, lead: &Lead, id: WeaverId, since: Option<DateTime<Utc>>) -> Result<Next> {
         let Some(pod) = lead.pod(id) else { return Ok(Next::Nothing) };
         let known = store::over(&self.deps.pool, &self.installation, &[id]).await?;
         match known.get(&id) {

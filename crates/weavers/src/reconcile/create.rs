@@ -127,9 +127,12 @@ fn refusal(error: &kube::Error, namespace: &str) -> Refusal {
         403 if said.contains("exceeded quota") => {
             ("quota", format!("the namespace has no room for it just now: {said}"), false)
         }
-        403 if said.contains("violates PodSecurity") || said.contains("LimitRange")
-            || said.contains("admission webhook") || said.contains("ValidatingAdmissionPolicy")
-            || said.contains("maximum ") || said.contains("minimum ") =>
+        403 if said.contains("violates PodSecurity")
+            || said.contains("LimitRange")
+            || said.contains("admission webhook")
+            || said.contains("ValidatingAdmissionPolicy")
+            || said.contains("maximum ")
+            || said.contains("minimum ") =>
         {
             ("refused", format!("the rules of the cluster do not let it in: {said}"), true)
         }

@@ -134,7 +134,8 @@ fn without_pod(row: &Row, now: DateTime<Utc>) -> Vec<Action> {
     }
     match &row.trouble {
         Some(trouble) if now >= trouble.since + CREATING => {
-            let change = end_with(Status::Failed, &trouble.code, trouble.message.clone(), Vec::new());
+            let change =
+                end_with(Status::Failed, &trouble.code, trouble.message.clone(), Vec::new());
             vec![Action::Write(Box::new(change))]
         }
         _ => vec![Action::CreatePod],
@@ -247,7 +248,11 @@ fn first(trouble: &Trouble, now: &str) -> String {
 fn grace_of(code: &str, grace: std::time::Duration, message: &str) -> TimeDelta {
     let grace = TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX);
     // The back-off that follows a refusal no longer says that it was one.
-    if code == "image_pull" && seen::is_refusal(message) { grace.min(seen::refused()) } else { grace }
+    if code == "image_pull" && seen::is_refusal(message) {
+        grace.min(seen::refused())
+    } else {
+        grace
+    }
 }
 
 fn next_look(row: &Row, pod: &Pod, now: DateTime<Utc>) -> DateTime<Utc> {

@@ -99,7 +99,8 @@ impl Weavers {
             match term {
                 Ok(Some(term)) => {
                     tracing::debug!(term, "watching the cluster");
-                    let lead = Arc::new(Lead { cluster: cluster.clone(), term, pods: Mutex::default() });
+                    let lead =
+                        Arc::new(Lead { cluster: cluster.clone(), term, pods: Mutex::default() });
                     tokio::select! {
                         () = self.closing.cancelled() => {}
                         () = self.prolong(term) => tracing::warn!(term, "no longer watching the cluster"),
@@ -144,7 +145,8 @@ impl Weavers {
 
     async fn work(&self, lead: &Arc<Lead>) {
         let mut said = self.deps.hub.subscribe(CHANNEL);
-        let of_ours = watcher::Config::default().labels(&format!("{INSTALLATION}={}", self.installation));
+        let of_ours =
+            watcher::Config::default().labels(&format!("{INSTALLATION}={}", self.installation));
         let pods = watcher(lead.cluster.pods(), of_ours).default_backoff();
         let of_pods = watcher::Config::default().fields("involvedObject.kind=Pod");
         let events = watcher(lead.cluster.events(), of_pods).default_backoff();
@@ -174,8 +176,13 @@ impl Weavers {
                 _ = tick.tick() => self.tick(lead, &mut work).await,
             }
             let free = AT_ONCE.saturating_sub(work.running.len());
-            let ready: Vec<_> =
-                work.queue.iter().filter(|id| !work.running.contains(id)).copied().take(free).collect();
+            let ready: Vec<_> = work
+                .queue
+                .iter()
+                .filter(|id| !work.running.contains(id))
+                .copied()
+                .take(free)
+                .collect();
             for id in ready {
                 work.queue.remove(&id);
                 work.running.insert(id);
