@@ -1,12 +1,16 @@
 //! Short-lived Kubernetes pods in which agents run.
 
 mod access;
+mod cluster;
 mod config;
+mod draft;
 mod health;
 mod identity;
 mod image;
 mod model;
 mod network;
+mod quantity;
+mod store;
 mod stream;
 mod tell;
 
