@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::{
-    authorization::v1::{
-        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-    },
+    authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
     core::v1::{Pod, Secret},
     networking::v1::NetworkPolicy,
 };
@@ -92,7 +90,9 @@ impl Cluster {
         let asked = wanted.map(|(group, resource, subresource, verb)| async move {
             let allowed = self.may(group, resource, subresource, verb).await?;
             let slash = if subresource.is_empty() { "" } else { "/" };
-            Ok((!allowed).then(|| format!("{verb} {resource}{slash}{subresource}")))
+            Ok::<_, kube::Error>(
+                (!allowed).then(|| format!("{verb} {resource}{slash}{subresource}")),
+            )
         });
         let answers: Vec<Option<String>> = futures::future::try_join_all(asked).await?;
         Ok(answers.into_iter().flatten().collect())

@@ -6,7 +6,6 @@ use loom_common_secret::SecretString;
 use loom_core::{
     Error, Principal, Result,
     error::FieldError,
-
     principal::{Scope, Scopes},
     text::is_plain_line,
 };
@@ -141,12 +140,18 @@ impl WeaverDraft {
         if let Some(path) = &self.workdir
             && (!is_plain_line(path, MAX_PATH) || !is_absolute(path))
         {
-            faults.add("workdir", format!("is an absolute path of up to {MAX_PATH} bytes, without `..`"));
+            faults.add(
+                "workdir",
+                format!("is an absolute path of up to {MAX_PATH} bytes, without `..`"),
+            );
         }
         if let Some(repo) = &self.repo
             && !is_repo(repo, &config.server_url)
         {
-            faults.add("repo", "is an https URL without user and password, as https://github.com/acme/app");
+            faults.add(
+                "repo",
+                "is an https URL without user and password, as https://github.com/acme/app",
+            );
         }
         if let Some(branch) = &self.branch {
             if self.repo.is_none() {
@@ -228,7 +233,10 @@ impl WeaverDraft {
         }
         let env = self.env.iter().map(|(name, value)| name.len() + value.len());
         if words.map(String::len).chain(env).sum::<usize>() > MAX_BYTES {
-            faults.add("", format!("`command`, `args` and `env` hold at most {MAX_BYTES} bytes together"));
+            faults.add(
+                "",
+                format!("`command`, `args` and `env` hold at most {MAX_BYTES} bytes together"),
+            );
         }
     }
 
@@ -243,7 +251,10 @@ impl WeaverDraft {
             let is_name = name.bytes().all(|byte| is_letter(byte) || byte.is_ascii_digit())
                 && name.bytes().next().is_some_and(is_letter);
             if !is_name || name.len() > MAX_ENV_NAME {
-                faults.add(&path, format!("is a name of letters, digits and `_`, of up to {MAX_ENV_NAME} bytes"));
+                faults.add(
+                    &path,
+                    format!("is a name of letters, digits and `_`, of up to {MAX_ENV_NAME} bytes"),
+                );
             } else if name.starts_with(RESERVED) {
                 faults.add(&path, "begins with `LOOM_`, which only the server sets");
             }
@@ -257,21 +268,22 @@ impl WeaverDraft {
 impl Resources {
     /// Thousandths of a core, bytes, bytes.
     fn check(&self, faults: &mut Faults) -> (i64, i64, i64) {
-        let mut amount = |name: &str, text: Option<&str>, default: &str, (least, most): (&str, &str)| {
-            let thousandths = |text: &str| quantity::thousandths(text);
-            let (least_at, most_at) = (thousandths(least), thousandths(most));
-            let found = thousandths(text.unwrap_or(default));
-            match found.filter(|found| least_at <= Some(*found) && Some(*found) <= most_at) {
-                Some(found) => found,
-                None => {
-                    faults.add(
-                        format!("resources.{name}"),
-                        format!("is a quantity from {least} to {most}, as {default}"),
-                    );
-                    0
+        let mut amount =
+            |name: &str, text: Option<&str>, default: &str, (least, most): (&str, &str)| {
+                let thousandths = |text: &str| quantity::thousandths(text);
+                let (least_at, most_at) = (thousandths(least), thousandths(most));
+                let found = thousandths(text.unwrap_or(default));
+                match found.filter(|found| least_at <= Some(*found) && Some(*found) <= most_at) {
+                    Some(found) => found,
+                    None => {
+                        faults.add(
+                            format!("resources.{name}"),
+                            format!("is a quantity from {least} to {most}, as {default}"),
+                        );
+                        0
+                    }
                 }
-            }
-        };
+            };
         let cpu = amount("cpu", self.cpu.as_deref(), "2", ("10m", "128"));
         let memory = amount("memory", self.memory.as_deref(), "16Gi", ("16Mi", "1Ti"));
         let disk =
@@ -281,9 +293,11 @@ impl Resources {
 }
 
 fn check_image(image: &str, config: &Config) -> Result<String> {
-    let fault = |why: String| Error::new(http::StatusCode::UNPROCESSABLE_ENTITY, "invalid_image", why);
-    let whole = image::whole(image)
-        .ok_or_else(|| fault("`image` is the name of an image, as ghcr.io/acme/agent:1.4".to_owned()))?;
+    let fault =
+        |why: String| Error::new(http::StatusCode::UNPROCESSABLE_ENTITY, "invalid_image", why);
+    let whole = image::whole(image).ok_or_else(|| {
+        fault("`image` is the name of an image, as ghcr.io/acme/agent:1.4".to_owned())
+    })?;
     if !image::is_allowed(&whole, &config.images) {
         return Err(fault(format!(
             "this image may not run here; there may {} (LOOM_SERVER_WEAVER_IMAGES)",
@@ -368,7 +382,11 @@ fn is_repo(url: &str, server: &str) -> bool {
         path.starts_with('/').then(|| url.split_once("://").map_or(url, |(_, rest)| rest))
     });
     let Some((host, path)) = rest.and_then(|rest| rest.split_once('/')) else { return false };
-    is_plain && !host.is_empty() && !host.contains('@') && !path.is_empty() && !path.starts_with('-')
+    is_plain
+        && !host.is_empty()
+        && !host.contains('@')
+        && !path.is_empty()
+        && !path.starts_with('-')
 }
 
 /// As git checks names of refs.
@@ -395,13 +413,29 @@ mod tests {
 
     #[test]
     fn a_repository_is_an_https_url_that_hides_nothing() {
-        for good in ["https://github.com/a/b", "https://git.example.com:8443/a/b.git", "http://loom:8080/git/a/b"] {
+        for good in [
+            "https://github.com/a/b",
+            "https://git.example.com:8443/a/b.git",
+            "http://loom:8080/git/a/b",
+        ] {
             assert!(is_repo(good, "http://loom:8080"), "{good}");
         }
         for bad in [
-            "", "http://github.com/a/b", "https://u:p@github.com/a/b", "https://t@github.com/a", "git@github.com:a/b",
-            "https://github.com", "https:///a", "--upload-pack=x", "https://h/$(id)", "https://h/a b", "file:///etc",
-            "http://loom:8080.evil.com/a", "http://loom:80801/a", "https://h/-x", "https://h/a;id",
+            "",
+            "http://github.com/a/b",
+            "https://u:p@github.com/a/b",
+            "https://t@github.com/a",
+            "git@github.com:a/b",
+            "https://github.com",
+            "https:///a",
+            "--upload-pack=x",
+            "https://h/$(id)",
+            "https://h/a b",
+            "file:///etc",
+            "http://loom:8080.evil.com/a",
+            "http://loom:80801/a",
+            "https://h/-x",
+            "https://h/a;id",
         ] {
             assert!(!is_repo(bad, "http://loom:8080"), "{bad}");
         }
@@ -412,14 +446,18 @@ mod tests {
         for good in ["main", "feature/x-1", "v1.2", "é"] {
             assert!(is_branch(good), "{good}");
         }
-        for bad in ["", "-x", "a..b", "a b", "a~1", "a:b", "x.lock", "/a", "a/", "a//b", "@{1}", "$(id)", ".a", "a/.b"] {
+        for bad in [
+            "", "-x", "a..b", "a b", "a~1", "a:b", "x.lock", "/a", "a/", "a//b", "@{1}", "$(id)",
+            ".a", "a/.b",
+        ] {
             assert!(!is_branch(bad), "{bad}");
         }
     }
 
     #[test]
     fn a_token_has_no_scope_that_its_maker_lacks() {
-        let own: Scopes = [Scope::LlmUse, Scope::WeaversWrite, Scope::ReposWrite].into_iter().collect();
+        let own: Scopes =
+            [Scope::LlmUse, Scope::WeaversWrite, Scope::ReposWrite].into_iter().collect();
         let chosen = |wanted: Option<&[Scope]>| {
             let mut faults = Faults::default();
             (scopes(wanted, own, &mut faults), faults.0.len())

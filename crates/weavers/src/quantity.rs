@@ -23,8 +23,14 @@ pub(crate) fn thousandths(text: &str) -> Option<i64> {
         .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
         .unwrap_or((text, 1000));
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |text: &str| text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(part) || number.ends_with('.') || part.len() > 9 {
+    let digits =
+        |text: &str| text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty()
+        || !digits(whole)
+        || !digits(part)
+        || number.ends_with('.')
+        || part.len() > 9
+    {
         return None;
     }
     let scale = 10_i128.pow(u32::try_from(part.len()).ok()?);
@@ -74,6 +80,9 @@ mod tests {
         ] {
             assert_eq!(thousandths(text), value, "{text}");
         }
-        assert_eq!((bytes(16 << 30), bytes(1000), cores(500), cores(2000)), ("16Gi".into(), "1000".into(), "500m".into(), "2".into()));
+        assert_eq!(
+            (bytes(16 << 30), bytes(1000), cores(500), cores(2000)),
+            ("16Gi".into(), "1000".into(), "500m".into(), "2".into())
+        );
     }
 }

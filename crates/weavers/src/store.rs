@@ -324,11 +324,7 @@ pub(crate) async fn add_events(
 }
 
 /// What happened to a weaver of the organisation, in order.
-pub(crate) async fn events(
-    db: &mut PgConnection,
-    org: OrgId,
-    id: WeaverId,
-) -> Result<Vec<Event>> {
+pub(crate) async fn events(db: &mut PgConnection, org: OrgId, id: WeaverId) -> Result<Vec<Event>> {
     let events = sqlx::query_as!(
         Event,
         "SELECT event.at, event.phase, event.code, event.message

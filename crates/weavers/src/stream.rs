@@ -41,7 +41,6 @@ const MOST: usize = 2000;
 pub(crate) struct Told {
     pub(crate) id: WeaverId,
     org_id: OrgId,
-    #[serde(alias = "owner_id")]
     owner_user_id: Option<UserId>,
     /// Counts the changes of this weaver.
     version: i64,
@@ -74,8 +73,8 @@ impl Told {
 }
 
 impl Weavers {
-    /// Tells all servers how a row now is; to be called after the commit.
-    pub(crate) fn say(&self, row: &Row) {
+    /// Tells those who watch, or wait for it, on all servers, how a row now is. To be called after the commit.
+    pub(crate) fn announce(&self, row: &Row) {
         if let Ok(json) = serde_json::to_string(&Told::of(row)) {
             self.announcer.say(format!("{WORD}{json}"));
         }

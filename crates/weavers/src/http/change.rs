@@ -101,7 +101,7 @@ pub(crate) async fn patch_weaver(
     let patch = Patch { tags: wanted.tags, lifetime, network: wanted.network };
     let written = store::list::patch(&mut tx, &row, &patch).await?;
     tx.commit().await?;
-    weavers.say(&written);
+    weavers.announce(&written);
     weavers.look_at(id);
     let details = json!({
         "tags": patch.tags.is_some(), "lifetime_hours": patch.lifetime.map(|(hours, _)| hours),
@@ -152,16 +152,20 @@ pub(crate) async fn delete_weaver(
 ) -> Result<StatusCode> {
     let row = weavers.to_write(&principal, id).await?;
     let by = format!("deleted by {}", principal.name);
-    if weavers.end(&row, Status::Deleted, "deleted", &by).await? {
+    if weavers.have_end(&row, Status::Deleted, "deleted", &by).await? {
         let details = json!({"image": row.spec.image});
-        weavers.deps.audit.done(&principal, &info, "weaver.delete", id.to_string(), details).await?;
+        weavers
+            .deps
+            .audit
+            .done(&principal, &info, "weaver.delete", id.to_string(), details)
+            .await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
 impl Weavers {
     /// Has a weaver end as `ending`, with this reason; false when it ends already.
-    pub(crate) async fn end(
+    pub(crate) async fn have_end(
         &self,
         row: &Row,
         ending: Status,
@@ -181,7 +185,7 @@ impl Weavers {
         let written = store::change(&mut tx, &row, &change, None).await?;
         tx.commit().await?;
         if let Some(written) = written {
-            self.say(&written);
+            self.announce(&written);
             self.look_at(written.id);
         }
         Ok(true)

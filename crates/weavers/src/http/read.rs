@@ -40,15 +40,15 @@ fn filter(uri: &Uri) -> Result<Filter> {
         if name == "status" {
             for word in value.split(',') {
                 let status = Status::parse(word).ok_or_else(|| {
-                    let all = "pending, running, terminating, succeeded, failed, expired, deleted, lost";
+                    let all =
+                        "pending, running, terminating, succeeded, failed, expired, deleted, lost";
                     Error::invalid("status", format!("is one of {all}, or several with commas"))
                 })?;
                 filter.statuses.push(status);
             }
         } else {
-            let (key, wanted) = value
-                .split_once(':')
-                .ok_or_else(|| Error::invalid("tag", "is `key:value`"))?;
+            let (key, wanted) =
+                value.split_once(':').ok_or_else(|| Error::invalid("tag", "is `key:value`"))?;
             filter.tags.insert(key.to_owned(), wanted.to_owned());
         }
     }

@@ -100,9 +100,12 @@ pub(crate) async fn used(
     org: OrgId,
     user: Option<UserId>,
 ) -> Result<Used> {
-    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('weavers ' || $1, 0))", installation)
-        .execute(&mut *db)
-        .await?;
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended('weavers ' || $1, 0))",
+        installation
+    )
+    .execute(&mut *db)
+    .await?;
     let used = sqlx::query_as!(
         Used,
         r#"SELECT count(*) AS "all!", count(*) FILTER (WHERE org_id = $2) AS "of_org!",
@@ -146,7 +149,8 @@ pub(crate) struct Patch {
 
 /// In a transaction that holds the row. A warning is given again before the new end.
 pub(crate) async fn patch(db: &mut PgConnection, row: &Row, patch: &Patch) -> Result<Row> {
-    let tags = patch.tags.as_ref().map(serde_json::to_value).transpose().map_err(Error::internal)?;
+    let tags =
+        patch.tags.as_ref().map(serde_json::to_value).transpose().map_err(Error::internal)?;
     let (hours, expires_at) = patch.lifetime.unzip();
     let written = sqlx::query_as!(
         Raw,
