@@ -1,13 +1,25 @@
 //! Short-lived Kubernetes pods in which agents run.
 
+mod access;
+mod cluster;
 mod config;
 mod health;
+mod identity;
+mod image;
+mod jobs;
+mod logs;
 mod model;
+mod network;
+mod pod;
+mod reconcile;
+mod store;
+mod stream;
+mod tell;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use loom_core::{
-    Clock,
+    Clock, Error,
     port::{Audit, OrgDirectory, Reauthenticate, WeaverTokens},
 };
 use loom_db::{Announcer, Hub};
@@ -15,8 +27,14 @@ use loom_notify::Notify;
 use loom_vault::Vault;
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
+
+use cluster::Cluster;
+use health::Access;
+use logs::Logs;
+use reconcile::Inbox;
 
 pub use config::Config;
 pub use health::METRICS;
@@ -57,8 +75,17 @@ pub struct Inner {
     /// How this installation calls itself on its pods: the same as long as its master key is.
     installation: String,
     announcer: Announcer,
-    /// Ends the streams, and the tasks.
+    /// Ends the streams.
     leaving: CancellationToken,
+    /// Ends what looks after the cluster.
+    closing: CancellationToken,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    /// As which this server holds the lease.
+    holder: String,
+    inbox: Inbox,
+    cluster: OnceLock<Cluster>,
+    access: Access,
+    logs: Logs,
 }
 
 impl std::ops::Deref for Weavers {
@@ -79,7 +106,22 @@ impl Weavers {
             digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
         let announcer = Announcer::new(deps.pool.clone(), CHANNEL);
         let leaving = deps.stop.child_token();
-        Ok(Self(Arc::new(Inner { deps, config, installation, announcer, leaving })))
+        let holder = format!("{} {:016x}", deps.replica, rand::random::<u64>());
+        let logs = Logs::new(&deps);
+        Ok(Self(Arc::new(Inner {
+            deps,
+            config,
+            installation,
+            announcer,
+            leaving,
+            closing: CancellationToken::new(),
+            keeper: Mutex::default(),
+            holder,
+            inbox: Inbox::default(),
+            cluster: OnceLock::new(),
+            access: Access::default(),
+            logs,
+        })))
     }
 
     /// Begins to watch the cluster.
@@ -88,7 +130,29 @@ impl Weavers {
     /// When weavers are on and the namespace or a permission is missing; the message is for the operator.
     pub async fn start(&self) -> loom_core::Result<()> {
         self.announcer.start();
+        if !self.config.enabled {
+            return Ok(());
+        }
+        let cluster = Cluster::new(&self.config).await.map_err(Error::internal)?;
+        self.look_before_start(&cluster).await?;
+        let _ = self.cluster.set(cluster.clone());
+        let keeper = tokio::spawn(self.clone().keep(cluster));
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         Ok(())
+    }
+
+    /// The way to the cluster.
+    ///
+    /// # Errors
+    /// 503 when weavers are off.
+    pub(crate) fn cluster(&self) -> loom_core::Result<&Cluster> {
+        self.cluster.get().ok_or_else(|| {
+            Error::new(
+                http::StatusCode::SERVICE_UNAVAILABLE,
+                "feature_disabled",
+                "this server runs no weavers: LOOM_SERVER_WEAVER_ENABLED is not set",
+            )
+        })
     }
 
     /// Says good-bye to all who watch.
@@ -98,11 +162,22 @@ impl Weavers {
 
     /// Pods go on: the next server takes them over.
     pub async fn close(&self) {
+        self.closing.cancel();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            let _ = keeper.await;
+            match store::lease::leave(&self.deps.pool, &self.installation, &self.holder).await {
+                Ok(()) => self.announcer.say(reconcile::FREE.to_owned()),
+                Err(error) => {
+                    tracing::debug!(%error, "the next to watch the cluster waits for our lease")
+                }
+            }
+        }
         self.announcer.stop().await;
     }
 
     pub fn jobs(&self) -> Vec<loom_jobs::Job> {
-        Vec::new()
+        jobs::all(self)
     }
 
     pub fn routes(&self) -> OpenApiRouter {

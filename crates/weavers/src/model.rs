@@ -38,6 +38,21 @@ impl Status {
         }
     }
 
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        [
+            Self::Pending,
+            Self::Running,
+            Self::Terminating,
+            Self::Succeeded,
+            Self::Failed,
+            Self::Expired,
+            Self::Deleted,
+            Self::Lost,
+        ]
+        .into_iter()
+        .find(|status| status.as_str() == word)
+    }
+
     pub fn is_over(self) -> bool {
         !matches!(self, Self::Pending | Self::Running | Self::Terminating)
     }
@@ -67,6 +82,12 @@ impl Network {
             Self::Open => "open",
         }
     }
+
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        [Self::Off, Self::LoomOnly, Self::Internet, Self::Open]
+            .into_iter()
+            .find(|network| network.as_str() == word)
+    }
 }
 
 /// What was asked for, as it is kept; what must not lie open is sealed beside it.
@@ -89,6 +110,9 @@ pub(crate) struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) branch: Option<String>,
     pub(crate) lifetime_hours: f64,
+    /// Of its token: what its maker may do themselves, at most.
+    #[serde(default)]
+    pub(crate) scopes: Vec<String>,
 }
 
 /// A weaver as it is kept.
@@ -129,6 +153,52 @@ pub(crate) struct Row {
     pub(crate) version: i64,
 }
 
+/// What is to be different in a row: what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Change {
+    pub(crate) status: Option<Status>,
+    /// The code and the words.
+    pub(crate) reason: Option<(String, String)>,
+    pub(crate) ending: Option<Status>,
+    pub(crate) pod_uid: Option<String>,
+    pub(crate) node: Option<String>,
+    /// `Some(None)`: it has passed.
+    pub(crate) trouble: Option<Option<Trouble>>,
+    pub(crate) restarts: Option<i32>,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) scheduled_at: Option<DateTime<Utc>>,
+    pub(crate) started_at: Option<DateTime<Utc>>,
+    pub(crate) ready_at: Option<DateTime<Utc>>,
+    pub(crate) exited_at: Option<DateTime<Utc>>,
+    pub(crate) ended_at: Option<DateTime<Utc>>,
+    pub(crate) warned_at: Option<DateTime<Utc>>,
+    pub(crate) erase_sealed: bool,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Change {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What is said on the channel of a row that changed, after `stream `; whoever wants more reads the row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Changed {
+    pub(crate) id: WeaverId,
+    pub(crate) org_id: OrgId,
+    pub(crate) owner_id: Option<UserId>,
+    pub(crate) version: i64,
+    pub(crate) status: Status,
+}
+
+impl From<&Row> for Changed {
+    fn from(row: &Row) -> Self {
+        let (id, org_id, owner_id) = (row.id, row.org_id, row.owner_id);
+        Self { id, org_id, owner_id, version: row.version, status: row.status }
+    }
+}
+
 /// Something wrong that may still pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Trouble {
@@ -140,8 +210,9 @@ pub(crate) struct Trouble {
 }
 
 /// A step in the life of a weaver.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Event {
+    #[serde(serialize_with = "loom_core::clock::millis")]
     pub at: DateTime<Utc>,
     /// `queued`, `scheduled`, `pulling`, `started`, `ready`, `exit`, `ended`; `warning` in between.
     pub phase: String,
@@ -151,6 +222,16 @@ pub struct Event {
     /// In plain words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+impl Event {
+    pub(crate) fn new(at: DateTime<Utc>, phase: &str) -> Self {
+        Self { at, phase: phase.to_owned(), code: None, message: None }
+    }
+
+    pub(crate) fn because(self, code: &str, message: impl Into<String>) -> Self {
+        Self { code: Some(code.to_owned()), message: Some(message.into()), ..self }
+    }
 }
 
 /// `weaver-<id>`: a repeated creation makes no second pod.
