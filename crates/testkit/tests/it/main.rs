@@ -4,4 +4,5 @@
 
 mod chaos;
 mod database;
+mod kubernetes;
 mod llm;
