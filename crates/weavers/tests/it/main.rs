@@ -8,5 +8,9 @@
     reason = "clippy knows tests, but not what only tests call"
 )]
 
+mod access;
+mod chaos;
+mod failures;
 mod life;
+mod real;
 mod support;
