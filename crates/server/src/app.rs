@@ -147,6 +147,7 @@ impl Features {
             audit: auth.audit(),
             orgs: Arc::new(auth.clone()),
             key_budgets: Arc::new(auth.clone()),
+            weavers: Arc::new(loom_weavers::Directory::new(pool.clone())),
             replica: loom_logs::replica_name(),
             stop: stop_streams.clone(),
         };
@@ -230,6 +231,7 @@ impl Features {
             orgs: Arc::new(auth.clone()),
             who: Arc::new(ByKeys(auth.clone())),
             tokens: Arc::new(auth.clone()),
+            spend: Arc::new(llm.clone()),
             replica: loom_logs::replica_name(),
             stop: stop_streams.clone(),
         };

@@ -20,6 +20,9 @@ pub struct Config {
     pub max_total: i64,
     pub max_per_user: i64,
     pub max_per_org: i64,
+    /// Cores of all weavers of one organisation together; none: as many as there are.
+    pub max_cpu: Option<i64>,
+    pub max_memory_gib: Option<i64>,
     pub ready_timeout: Duration,
     /// What may run: prefixes of images that end at `/`, `:` or `@`, or whole names; empty: all.
     pub images: Vec<String>,
@@ -28,6 +31,10 @@ pub struct Config {
     pub node_selector: Vec<String>,
     pub tolerations: Vec<String>,
     pub network: Network,
+    /// Ranges that `internet` does not reach beside the private ones.
+    pub network_except: Vec<String>,
+    /// Tries out whether the cluster holds weavers to their class; none: nobody does.
+    pub canary_image: Option<String>,
     /// Runs `git clone` before the agent starts; empty: the weaver's own image does.
     pub git_image: Option<String>,
     pub retention_days: i64,
@@ -58,6 +65,13 @@ impl Config {
             max_total: env.number("LOOM_SERVER_WEAVER_MAX_CONCURRENT", 64, 1, 10_000),
             max_per_user: env.number("LOOM_SERVER_WEAVER_MAX_PER_USER", 16, 1, 10_000),
             max_per_org: env.number("LOOM_SERVER_WEAVER_MAX_PER_ORG", 64, 1, 10_000),
+            max_cpu: positive(env.number("LOOM_SERVER_WEAVER_MAX_CPU", 0, 0, 1_000_000)),
+            max_memory_gib: positive(env.number(
+                "LOOM_SERVER_WEAVER_MAX_MEMORY_GIB",
+                0,
+                0,
+                1_000_000,
+            )),
             ready_timeout: env.secs("LOOM_SERVER_WEAVER_READY_TIMEOUT_SECS", 60, 1, 3600),
             images: env.list("LOOM_SERVER_WEAVER_IMAGES"),
             image_pull_secrets: env.list("LOOM_SERVER_WEAVER_IMAGE_PULL_SECRETS"),
@@ -72,8 +86,14 @@ impl Config {
                         .map(|network| (network.as_str(), network)),
                 )
                 .unwrap_or(Network::Internet),
+            network_except: env.list("LOOM_SERVER_WEAVER_NETWORK_EXCEPT"),
+            canary_image: env.optional("LOOM_SERVER_WEAVER_CANARY_IMAGE", text),
             git_image: env.optional("LOOM_SERVER_WEAVER_GIT_IMAGE", text),
             retention_days: env.number("LOOM_SERVER_WEAVER_RETENTION_DAYS", 30, 1, 3650),
         }
     }
+}
+
+fn positive(number: i64) -> Option<i64> {
+    (number > 0).then_some(number)
 }

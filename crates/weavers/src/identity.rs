@@ -22,6 +22,8 @@ use crate::{Weavers, model::Row};
 pub(crate) const TOKEN_DIR: &str = "/var/run/secrets/loom";
 /// The entry of the secret that is the token. No name of an environment variable holds a dash.
 pub(crate) const TOKEN_KEY: &str = "loom-token";
+/// The entry that a private repository is cloned with; it is in the secret alone, for the clone.
+pub(crate) const REPO_TOKEN_KEY: &str = "loom-repo-token";
 /// Names that only this server sets.
 pub(crate) const RESERVED: &str = "LOOM_";
 /// A token outlives the longest life a little, so that a weaver which is just being extended is not cut off;
@@ -100,7 +102,7 @@ impl Weavers {
         for (name, value) in &row.spec.env {
             env.insert(name, plain(name, value));
         }
-        for name in sealed.keys() {
+        for name in sealed.keys().filter(|name| *name != REPO_TOKEN_KEY) {
             env.insert(name, from_secret(name, &row.pod_name, name));
         }
         // Who brings a key or an address of their own for a vendor wants both to be their own.

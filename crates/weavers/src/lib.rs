@@ -3,7 +3,10 @@
 mod access;
 mod cluster;
 mod config;
+mod directory;
+mod draft;
 mod health;
+mod http;
 mod identity;
 mod image;
 mod jobs;
@@ -11,16 +14,22 @@ mod logs;
 mod model;
 mod network;
 mod pod;
+mod quantity;
 mod reconcile;
+mod spending;
 mod store;
 mod stream;
 mod tell;
+mod view;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use ::http::StatusCode;
+use axum::middleware;
 use loom_core::{
     Clock, Error,
-    port::{Audit, OrgDirectory, Reauthenticate, WeaverTokens},
+    port::{Audit, OrgDirectory, Reauthenticate, Spend, WeaverTokens},
+    principal,
 };
 use loom_db::{Announcer, Hub};
 use loom_notify::Notify;
@@ -29,7 +38,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use cluster::Cluster;
 use health::Access;
@@ -37,6 +46,7 @@ use logs::Logs;
 use reconcile::Inbox;
 
 pub use config::Config;
+pub use directory::Directory;
 pub use health::METRICS;
 pub use model::{Event, Network, Status};
 
@@ -57,6 +67,7 @@ pub struct Deps {
     /// Asks again who watches.
     pub who: Arc<dyn Reauthenticate>,
     pub tokens: Arc<dyn WeaverTokens>,
+    pub spend: Arc<dyn Spend>,
     /// The name of this server among its replicas.
     pub replica: String,
     /// Ends all running streams.
@@ -77,6 +88,7 @@ pub struct Inner {
     announcer: Announcer,
     /// Ends the streams.
     leaving: CancellationToken,
+    seats: stream::Seats,
     /// Ends what looks after the cluster.
     closing: CancellationToken,
     keeper: Mutex<Option<JoinHandle<()>>>,
@@ -114,6 +126,7 @@ impl Weavers {
             installation,
             announcer,
             leaving,
+            seats: stream::Seats::default(),
             closing: CancellationToken::new(),
             keeper: Mutex::default(),
             holder,
@@ -148,7 +161,7 @@ impl Weavers {
     pub(crate) fn cluster(&self) -> loom_core::Result<&Cluster> {
         self.cluster.get().ok_or_else(|| {
             Error::new(
-                http::StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::SERVICE_UNAVAILABLE,
                 "feature_disabled",
                 "this server runs no weavers: LOOM_SERVER_WEAVER_ENABLED is not set",
             )
@@ -182,5 +195,17 @@ impl Weavers {
 
     pub fn routes(&self) -> OpenApiRouter {
         OpenApiRouter::new()
+            .routes(routes!(http::create::create_weaver))
+            .routes(routes!(http::read::list_weavers))
+            .routes(routes!(http::watch::watch_weavers))
+            .routes(routes!(http::change::clean_up_weavers))
+            .routes(routes!(
+                http::read::get_weaver,
+                http::change::patch_weaver,
+                http::change::delete_weaver
+            ))
+            .routes(routes!(http::read::get_timeline))
+            .route_layer(middleware::from_fn(principal::required))
+            .with_state(self.clone())
     }
 }

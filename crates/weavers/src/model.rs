@@ -182,23 +182,6 @@ impl Change {
     }
 }
 
-/// What is said on the channel of a row that changed, after `stream `; whoever wants more reads the row.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Changed {
-    pub(crate) id: WeaverId,
-    pub(crate) org_id: OrgId,
-    pub(crate) owner_id: Option<UserId>,
-    pub(crate) version: i64,
-    pub(crate) status: Status,
-}
-
-impl From<&Row> for Changed {
-    fn from(row: &Row) -> Self {
-        let (id, org_id, owner_id) = (row.id, row.org_id, row.owner_id);
-        Self { id, org_id, owner_id, version: row.version, status: row.status }
-    }
-}
-
 /// Something wrong that may still pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Trouble {

@@ -1,6 +1,7 @@
 //! The SQL of weavers and of what happened to them.
 
 pub(crate) mod lease;
+pub(crate) mod list;
 
 use std::collections::BTreeMap;
 

@@ -9,18 +9,25 @@ use std::{
 };
 
 use bytes::Bytes;
+use chrono::SecondsFormat;
 use futures::{Stream, stream};
 use loom_core::{
     Error, Result,
     id::{OrgId, UserId, WeaverId},
     sse::{KEEP_ALIVE, Leash},
+    text,
 };
 use loom_db::{READ_AGAIN, Signal, Subscription};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
+use utoipa::ToSchema;
 
-use crate::{Weavers, access::Access, model::Row};
+use crate::{
+    Weavers,
+    access::Access,
+    model::{Row, Status},
+};
 
 /// How words on the channel begin that are for streams.
 pub(crate) const WORD: &str = "stream ";
@@ -29,37 +36,45 @@ const REASON: usize = 2000;
 /// Streams of one server.
 const MOST: usize = 2000;
 
-/// A change of a weaver.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// How a weaver now is, for who watches.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Told {
-    #[serde(rename = "o")]
-    org: OrgId,
-    #[serde(rename = "u")]
-    owner: Option<UserId>,
-    #[serde(rename = "w")]
-    pub(crate) weaver: WeaverId,
-    #[serde(rename = "d")]
-    data: Value,
+    pub(crate) id: WeaverId,
+    org_id: OrgId,
+    owner_user_id: Option<UserId>,
+    /// Counts the changes of this weaver.
+    version: i64,
+    pub(crate) status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason_code: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
 }
 
 impl Told {
     fn of(row: &Row) -> Self {
-        let reason = row.reason.as_deref().map(|reason| loom_core::text::cut(reason, REASON));
-        let time = |at: chrono::DateTime<chrono::Utc>| {
-            at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
-        };
-        let data = json!({
-            "id": row.id, "status": row.status, "reason_code": row.reason_code, "reason": reason,
-            "network": row.network, "exit_code": row.exit_code, "expires_at": time(row.expires_at),
-            "version": row.version,
-        });
-        Self { org: row.org_id, owner: row.owner_id, weaver: row.id, data }
+        let reason = row.reason.as_deref().map(|reason| text::cut(reason, REASON).to_owned());
+        Self {
+            id: row.id,
+            org_id: row.org_id,
+            owner_user_id: row.owner_id,
+            version: row.version,
+            status: row.status,
+            reason_code: row.reason_code.clone(),
+            reason,
+            exit_code: row.exit_code,
+            expires_at: Some(row.expires_at.to_rfc3339_opts(SecondsFormat::Millis, true)),
+        }
     }
 }
 
 impl Weavers {
-    /// Tells all servers how a row now is; to be called after the commit.
-    pub(crate) fn say(&self, row: &Row) {
+    /// Tells those who watch, or wait for it, on all servers, how a row now is. To be called after the commit.
+    pub(crate) fn announce(&self, row: &Row) {
         if let Ok(json) = serde_json::to_string(&Told::of(row)) {
             self.announcer.say(format!("{WORD}{json}"));
         }
@@ -175,9 +190,10 @@ impl Watch {
             Signal::Said(word) if &**word == READ_AGAIN => self.ready.push_back(reset()),
             Signal::Said(word) => {
                 let Some(told) = told(word) else { return };
-                let is_wanted = self.weaver.is_none_or(|weaver| weaver == told.weaver);
-                if is_wanted && self.access.sees(told.org, told.owner, told.weaver) {
-                    self.ready.push_back(piece("weaver", &told.data));
+                let is_wanted = self.weaver.is_none_or(|weaver| weaver == told.id);
+                if is_wanted && self.access.sees(told.org_id, told.owner_user_id, told.id) {
+                    let data = serde_json::to_value(&told).unwrap_or_default();
+                    self.ready.push_back(piece("weaver", &data));
                 }
             }
         }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Weavers,
     cluster::failed,
-    model::{Change, Changed, Event, Row, Status, Trouble},
+    model::{Change, Event, Row, Status, Trouble},
     pod::{CONTAINER, seen},
     store,
     tell::Kind,
@@ -249,13 +249,6 @@ impl Weavers {
         }
         self.announce(&written);
         Ok(Some(written))
-    }
-
-    /// Tells those who wait for it, on all servers, that a row has changed.
-    pub(crate) fn announce(&self, row: &Row) {
-        if let Ok(word) = serde_json::to_string(&Changed::from(row)) {
-            self.announcer.say(format!("stream {word}"));
-        }
     }
 
     /// Has the one who watches the cluster see to a weaver, now. To be called after the commit.

@@ -1,1 +1,12 @@
-//! Tests.
+//! Tests of weavers against a fake cluster and a real database, through the real server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "clippy knows tests, but not what only tests call"
+)]
+
+mod life;
+mod support;
