@@ -21,6 +21,7 @@ pub const METRICS: &[Metric] = &[
         "Weavers that run, told by the server that watches the cluster",
         &[],
     ),
+    Metric::counter("loom_weavers_created_total", "Weavers that were made", &[]),
     Metric::counter("loom_weavers_deleted_total", "Weavers that are over as it was meant", &[]),
     Metric::counter(
         "loom_weavers_failed_total",
@@ -96,6 +97,10 @@ impl Weavers {
         }
         .with("reachable", true)
         .with("cluster_latency_ms", latency)
+        .with("network_policies", self.network_check().await.ok().flatten().map_or_else(
+            || "unknown".to_owned(),
+            |found| found.result,
+        ))
     }
 
     async fn missing(&self, cluster: &Cluster) -> Result<Vec<String>, kube::Error> {

@@ -43,11 +43,12 @@ pub(crate) struct Identity {
 }
 
 impl Weavers {
-    /// A new token, with what goes round it.
+    /// A new token, with what goes round it. The policies of the network are there when this returns.
     ///
     /// # Errors
-    /// When the sealed env does not open, or the token cannot be stored.
+    /// When the sealed env does not open, the token cannot be stored, or the cluster takes no policies.
     pub(crate) async fn identity(&self, row: &Row) -> Result<Identity> {
+        self.keep_policies().await?;
         let sealed = self.open_env(row)?;
         let max = TimeDelta::milliseconds(hours_to_millis(self.config.max_hours));
         let grant = WeaverGrant {

@@ -7,7 +7,7 @@ use loom_core::{Error, Result};
 use loom_jobs::{Job, JobContext, JobError, JobReport};
 use metrics::counter;
 
-use crate::{Weavers, store};
+use crate::{Weavers, canary, store};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Rows of one statement: their logs go with them.
@@ -15,6 +15,7 @@ const BATCH: i64 = 100;
 
 pub(crate) fn all(weavers: &Weavers) -> Vec<Job> {
     let (cleanup, retention) = (weavers.clone(), weavers.clone());
+    let (spending, canary) = (weavers.clone(), weavers.clone());
     vec![
         Job::new(
             "weaver-cleanup",
@@ -31,6 +32,29 @@ pub(crate) fn all(weavers: &Weavers) -> Vec<Job> {
             MINUTE * 60 * 24,
             MINUTE * 60,
             move |context| forget(retention.clone(), context),
+        ),
+        Job::new(
+            "weaver-spending",
+            "Weaver spending",
+            "Ends weavers whose budget is spent, and takes requests to models for signs of life",
+            MINUTE / 2,
+            MINUTE * 5,
+            move |_| {
+                let weavers = spending.clone();
+                async move {
+                    let ended =
+                        if weavers.config.enabled { weavers.look_at_spending().await? } else { 0 };
+                    Ok(JobReport { items_handled: ended })
+                }
+            },
+        ),
+        Job::new(
+            "weaver-network-canary",
+            "Network canary",
+            "Tries out whether the cluster holds weavers to their network class, with LOOM_SERVER_WEAVER_CANARY_IMAGE",
+            MINUTE * 15,
+            MINUTE * 5,
+            move |context| canary::run(canary.clone(), context),
         ),
     ]
 }

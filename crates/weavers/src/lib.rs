@@ -1,6 +1,7 @@
 //! Short-lived Kubernetes pods in which agents run.
 
 mod access;
+mod canary;
 mod cluster;
 mod config;
 mod directory;
@@ -20,6 +21,7 @@ mod spending;
 mod store;
 mod stream;
 mod tell;
+mod upkeep;
 mod view;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -89,6 +91,7 @@ pub struct Inner {
     /// Ends the streams.
     leaving: CancellationToken,
     seats: stream::Seats,
+    kept: upkeep::Kept,
     /// Ends what looks after the cluster.
     closing: CancellationToken,
     keeper: Mutex<Option<JoinHandle<()>>>,
@@ -127,6 +130,7 @@ impl Weavers {
             announcer,
             leaving,
             seats: stream::Seats::default(),
+            kept: upkeep::Kept::default(),
             closing: CancellationToken::new(),
             keeper: Mutex::default(),
             holder,

@@ -16,7 +16,7 @@ use k8s_openapi::{
     },
 };
 use kube::{
-    Api, Client,
+    Api,
     api::{Patch, PatchParams},
 };
 use serde_json::json;
@@ -89,11 +89,9 @@ pub(crate) fn policies(
 
 /// Brings the policies into the cluster, as they are to be.
 pub(crate) async fn ensure(
-    client: &Client,
-    namespace: &str,
+    api: &Api<NetworkPolicy>,
     policies: &[NetworkPolicy],
 ) -> Result<(), kube::Error> {
-    let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
     let params = PatchParams::apply(MANAGER).force();
     for policy in policies {
         let name = policy.metadata.name.as_deref().unwrap_or_default();
@@ -104,14 +102,12 @@ pub(crate) async fn ensure(
 
 /// Puts a pod under the policy that its row names. A pod that is not there is none to change.
 pub(crate) async fn relabel(
-    client: &Client,
-    namespace: &str,
+    pods: &Api<Pod>,
     installation: &str,
     row: &Row,
 ) -> Result<(), kube::Error> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let change = json!({"metadata": {"labels": {LABEL: label(row.network, installation)}}});
-    match api.patch(&row.pod_name, &PatchParams::default(), &Patch::Merge(&change)).await {
+    match pods.patch(&row.pod_name, &PatchParams::default(), &Patch::Merge(&change)).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         done => done.map(|_| ()),
     }

@@ -109,8 +109,8 @@ pub(crate) async fn patch_weaver(
     });
     weavers.deps.audit.done(&principal, &info, "weaver.update", id.to_string(), details).await?;
     if patch.network.is_some_and(|network| network != row.network) && written.pod_uid.is_some() {
-        let there = weavers.cluster()?;
-        network::relabel(&there.client, &there.namespace, &weavers.installation, &written)
+        let pods = weavers.cluster()?.pods();
+        network::relabel(&pods, &weavers.installation, &written)
             .await
             .map_err(cluster::failed)?;
     }
