@@ -249,7 +249,7 @@ async fn real_pods_really_run_and_each_end_is_told() {
         (json!({"command": ["/no/such/command"]}), "failed", "start"),
         (sh("x=a; while :; do x=$x$x; done"), "failed", "out_of_memory"),
         (json!({"image": "localhost/absent:none", "command": ["true"]}), "failed", "image_pull"),
-        (json!({"command": ["sleep", "600"], "lifetime_hours": 0.003}), "expired", "expired"),
+        (json!({"command": ["sleep", "600"], "lifetime_hours": 0.01}), "expired", "expired"),
     ];
     let mut ids = Vec::new();
     for (body, ..) in &cases {
