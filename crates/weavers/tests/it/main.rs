@@ -1,3 +1,13 @@
-//! Tests.
+//! Tests of weavers against a fake cluster and a real database, through the real server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "clippy knows tests, but not what only tests call"
+)]
 
 mod api;
+mod life;
+mod support;
