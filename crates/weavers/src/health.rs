@@ -77,6 +77,17 @@ impl Weavers {
             .detail(error.to_string());
         }
         let latency = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let found = self.network_check().await.ok().flatten();
+        let (policies, detail, checked_at) = match found {
+            Some(found) => (found.result, found.detail, Some(found.checked_at)),
+            None => ("unknown".to_owned(), "it was not tried".to_owned(), None),
+        };
+        let component = |status| {
+            component(status)
+                .with("network_policies", policies.clone())
+                .inside("network_policies_detail", detail.clone())
+                .inside("network_policies_checked_at", checked_at.map(|at| at.to_rfc3339()))
+        };
         match self.missing(cluster).await {
             Ok(missing) if missing.is_empty() => component(Status::Healthy),
             Ok(missing) => component(Status::Degraded)
@@ -97,10 +108,6 @@ impl Weavers {
         }
         .with("reachable", true)
         .with("cluster_latency_ms", latency)
-        .with("network_policies", self.network_check().await.ok().flatten().map_or_else(
-            || "unknown".to_owned(),
-            |found| found.result,
-        ))
     }
 
     async fn missing(&self, cluster: &Cluster) -> Result<Vec<String>, kube::Error> {

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod api;
 mod chaos;
 mod failures;
 mod life;
