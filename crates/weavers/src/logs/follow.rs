@@ -132,7 +132,9 @@ impl Reader {
         for _ in 0..3 {
             match self.rest_of_known(container).await {
                 Ok(()) => return Ok(()),
-                Err(error) => tracing::debug!(%error, weaver = %self.id, "its log could not be read to its end"),
+                Err(error) => {
+                    tracing::debug!(%error, weaver = %self.id, "its log could not be read to its end")
+                }
             }
             self.forget();
             sleep(pause).await;
@@ -267,7 +269,8 @@ impl Reader {
         let _ = self.logs.said.send(self.id);
         if self.active.is_none_or(|at| at.elapsed() >= ACTIVE_EVERY) {
             self.active = Some(Instant::now());
-            rows::active(pool, self.org, self.id, self.logs.clock.now()).await?;
+            let mut db = pool.acquire().await?;
+            rows::list::touch(&mut db, self.org, self.id, self.logs.clock.now()).await?;
         }
         Ok(())
     }

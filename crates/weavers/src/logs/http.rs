@@ -1,32 +1,26 @@
 //! Logs for people and programs.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use axum::{extract::State, response::Response};
 use http::request::Parts;
 use loom_core::{
     Error, Path, Principal, Query, Result,
-    authorize::{Action, authorize},
     error::Problem,
     id::WeaverId,
-    principal::{Authentication, Scope},
-    sse::{self, Leash, Recheck},
+    sse::{self, Leash},
 };
 use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::{store, stream};
-use crate::{Weavers, access, store as rows};
+use crate::{Weavers, access, http::watch::recheck};
 
 const RECHECK: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 const TAIL: i64 = 100;
 const MOST: i64 = 100_000;
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LogsQuery {
     /// So many of the newest lines (100; at most 100,000).
@@ -89,9 +83,8 @@ pub(crate) async fn get_logs(
         }
     };
     let reads = access::reads(&principal)?;
+    let row = weavers.visible(reads, id).await?;
     let pool = &weavers.deps.pool;
-    let row = rows::find(&mut *pool.acquire().await?, principal.org, id).await?;
-    let row = access::seen(reads, row)?;
     let standing = store::standing(pool, row.org_id, id).await?.ok_or_else(access::not_found)?;
     let from = match seen {
         Some(seen) => seen.clamp(0, standing.next_line - 1) + 1,
@@ -106,31 +99,7 @@ pub(crate) async fn get_logs(
         follow: query.follow,
     };
     let seat = weavers.seats.sit()?;
-    let recheck = recheck(&weavers, principal, parts);
+    let recheck = recheck(&weavers, reads, parts);
     let leash = Leash::new(weavers.leaving.clone(), recheck, RECHECK, LONGEST);
     Ok(sse::raw_response(stream::events(weavers.logs.clone(), wanted, leash, seat)))
-}
-
-/// Asks who is behind the request once more, and what they may now.
-fn recheck(weavers: &Weavers, principal: Principal, parts: Parts) -> Recheck {
-    let who = Arc::new(Mutex::new(principal));
-    let (again, parts) = (Arc::clone(&weavers.deps.who), Arc::new(parts));
-    Box::new(move || {
-        let (who, again, parts) = (Arc::clone(&who), Arc::clone(&again), Arc::clone(&parts));
-        Box::pin(async move {
-            match again.again(&parts).await {
-                Authentication::Known(now) => {
-                    let mut who = who.lock().unwrap_or_else(PoisonError::into_inner);
-                    let is_good = now.org == who.org
-                        && now.role >= who.role
-                        && authorize(&now, Action::Use(Scope::WeaversRead)).is_ok();
-                    *who = now;
-                    is_good
-                }
-                // An outage is no reason to go blind, and while it lasts nothing is revoked.
-                Authentication::Refused(error) => error.status().is_server_error(),
-                Authentication::Anonymous => false,
-            }
-        })
-    })
 }

@@ -35,9 +35,10 @@ impl Line {
     pub(super) fn parse(bytes: &[u8], container: &str, last: DateTime<Utc>) -> Self {
         let line = String::from_utf8_lossy(bytes);
         let line = line.trim_end_matches(['\n', '\r']);
-        let parsed = line.split_once(' ').or(Some((line, ""))).and_then(|(at, rest)| {
-            Some((DateTime::parse_from_rfc3339(at).ok()?.to_utc(), rest))
-        });
+        let parsed = line
+            .split_once(' ')
+            .or(Some((line, "")))
+            .and_then(|(at, rest)| Some((DateTime::parse_from_rfc3339(at).ok()?.to_utc(), rest)));
         let (at, rest) = parsed.unwrap_or((last, line));
         let text = text::cut(rest, LONGEST).replace('\0', "");
         Self { at, container: container.to_owned(), text }
@@ -75,12 +76,14 @@ impl Mask {
             return;
         }
         if let Some(at) = line.text.find("-----BEGIN ")
-            && line.text.get(at..).is_some_and(|rest| {
-                rest.contains("PRIVATE KEY") && !rest.contains("-----END ")
-            })
+            && line
+                .text
+                .get(at..)
+                .is_some_and(|rest| rest.contains("PRIVATE KEY") && !rest.contains("-----END "))
         {
             self.in_key = 1;
-            let before = loom_redact::shared().redact(line.text.get(..at).unwrap_or_default()).into_owned();
+            let before =
+                loom_redact::shared().redact(line.text.get(..at).unwrap_or_default()).into_owned();
             line.text = before + "[redacted:private_key]";
             return;
         }
@@ -147,7 +150,8 @@ mod tests {
             mask.apply(&mut line);
             line.text
         };
-        let key = ["key: -----BEGIN RSA PRIVATE KEY-----", "MIIEow", "-----END RSA PRIVATE KEY-----"];
+        let key =
+            ["key: -----BEGIN RSA PRIVATE KEY-----", "MIIEow", "-----END RSA PRIVATE KEY-----"];
         assert_eq!(masked(key[0]), "key: [redacted:private_key]");
         assert_eq!(masked(key[1]), "[redacted:private_key]");
         assert_eq!(masked(key[2]), "[redacted:private_key]");

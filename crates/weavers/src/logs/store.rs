@@ -42,10 +42,11 @@ pub(super) async fn state(pool: &PgPool, id: WeaverId) -> Result<State> {
     )
     .execute(pool)
     .await?;
-    let row = sqlx::query!("SELECT next_line, read FROM weaver_log_state WHERE weaver_id = $1", id.0)
-        .fetch_optional(pool)
-        .await?
-        .ok_or_else(|| Error::internal("the weaver is forgotten"))?;
+    let row =
+        sqlx::query!("SELECT next_line, read FROM weaver_log_state WHERE weaver_id = $1", id.0)
+            .fetch_optional(pool)
+            .await?
+            .ok_or_else(|| Error::internal("the weaver is forgotten"))?;
     let marks = serde_json::from_value(row.read).map_err(Error::internal)?;
     Ok(State { next_line: row.next_line, marks })
 }

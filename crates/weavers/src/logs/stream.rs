@@ -145,7 +145,8 @@ impl Reading {
                 if number < self.next {
                     continue;
                 }
-                let mut data = json!({"line": number, "container": line.container, "text": line.text});
+                let mut data =
+                    json!({"line": number, "container": line.container, "text": line.text});
                 if self.wanted.timestamps {
                     data["at"] = json!(line.at.to_rfc3339_opts(SecondsFormat::AutoSi, true));
                 }
