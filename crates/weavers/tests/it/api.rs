@@ -429,15 +429,15 @@ async fn a_request_to_a_model_is_a_sign_of_life() {
     let made = make(&ada, json!({"idle_timeout_secs": 600})).await;
     let agent = inside(&app, &cluster, &made);
     let path = format!("/api/weaver/{}", id(&made));
-    app.clock.advance(chrono::TimeDelta::seconds(500));
+    app.clock.advance(std::time::Duration::from_secs(500));
     agent.post("/v1/chat/completions", &chat()).await.expect(200);
     app.llm_requests(1).await;
     let jobs = &app.running.features.jobs;
     jobs.run_now("weaver-spending").await.unwrap();
-    app.clock.advance(chrono::TimeDelta::seconds(500));
+    app.clock.advance(std::time::Duration::from_secs(500));
     jobs.run_now("weaver-cleanup").await.unwrap();
     assert_eq!(ada.get(&path).await.json()["status"], "running");
-    app.clock.advance(chrono::TimeDelta::seconds(101));
+    app.clock.advance(std::time::Duration::from_secs(101));
     jobs.run_now("weaver-cleanup").await.unwrap();
     eventually(async || {
         let now = ada.get(&path).await.expect(200).json();
@@ -519,7 +519,7 @@ async fn only_system_admins_clean_up() {
     let ada = app.user("ada@example.com").await;
     let made = make(&ada, json!({"lifetime_hours": 1})).await;
     make(&ada, json!({"lifetime_hours": 2})).await;
-    app.clock.advance(chrono::TimeDelta::minutes(61));
+    app.clock.advance(std::time::Duration::from_secs(61 * 60));
     ada.post("/api/weavers/cleanup", &json!({})).await.expect(403);
     let admin = app.admin("root@example.com").await;
     let report = admin.post("/api/weavers/cleanup", &json!({})).await.expect(200).json();

@@ -225,8 +225,9 @@ async fn real_a_restart_of_the_api_server_loses_nothing() {
     };
     let before = real.create(json!({"command": ["sleep", "600"]})).await;
     real.running(&before).await;
-    let restarted = Command::new("sh").args(["-c", &restart]).stdin(Stdio::null()).stdout(Stdio::null());
-    let mut restarted = { restarted }.spawn().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &restart]).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut restarted = shell.spawn().unwrap();
     let during = real.create(json!({"command": ["sleep", "600"]})).await;
     assert!(restarted.wait().await.unwrap().success());
     real.running(&during).await;
