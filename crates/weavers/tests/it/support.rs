@@ -31,7 +31,10 @@ impl World {
         let now = self.app.clock.now();
         let id = loom_core::id::WeaverId::new(now).to_string();
         let hours = body["lifetime_hours"].as_f64().unwrap_or(4.0);
-        let lease = eventually(async || self.app.rows("SELECT installation FROM weaver_leases").await.pop()).await;
+        let lease = eventually(async || {
+            self.app.rows("SELECT installation FROM weaver_leases").await.pop()
+        })
+        .await;
         let installation = lease["installation"].as_str().unwrap();
         let (org, user, image) = (self.user.org, self.user.id, body["image"].as_str().unwrap());
         let spec = json!({"image": image, "lifetime_hours": hours, "scopes": []});
