@@ -27,6 +27,7 @@ pub mod sync;
 pub mod webhook;
 
 pub use app::{Answer, Caller, Setup, TestApp, User};
+pub use loom_server::app::Running;
 pub use database::TestDatabase;
 
 /// Asks again until there is an answer; gives up, loudly, after half a minute. For what becomes true by

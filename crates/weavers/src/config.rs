@@ -38,6 +38,10 @@ pub struct Config {
     /// Runs `git clone` before the agent starts; empty: the weaver's own image does.
     pub git_image: Option<String>,
     pub retention_days: i64,
+    /// What is kept of each log.
+    pub log_mib: i64,
+    /// A terminal in which nothing happens for so long is closed.
+    pub attach_idle: Duration,
 }
 
 impl Config {
@@ -90,6 +94,8 @@ impl Config {
             canary_image: env.optional("LOOM_SERVER_WEAVER_CANARY_IMAGE", text),
             git_image: env.optional("LOOM_SERVER_WEAVER_GIT_IMAGE", text),
             retention_days: env.number("LOOM_SERVER_WEAVER_RETENTION_DAYS", 30, 1, 3650),
+            log_mib: env.number("LOOM_SERVER_WEAVER_LOG_MIB", 20, 1, 1024),
+            attach_idle: env.secs("LOOM_SERVER_WEAVER_ATTACH_IDLE_SECS", 1800, 1, 86_400),
         }
     }
 }

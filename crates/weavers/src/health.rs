@@ -130,7 +130,7 @@ impl Weavers {
             self.missing(cluster).await
         };
         let found = tokio::time::timeout(LIMIT * 3, look).await;
-        let refused = |text: String| Err(Error::internal(format!("weavers are on, but {text}")));
+        let refused = |text: String| Err(not_set_up(format!("weavers are on, but {text}")));
         let namespace = &cluster.namespace;
         match found {
             Ok(Ok(missing)) if missing.is_empty() => Ok(()),
@@ -161,6 +161,11 @@ impl Weavers {
             }
         }
     }
+}
+
+/// For the operator, at the start.
+pub(crate) fn not_set_up(text: String) -> Error {
+    Error::new(http::StatusCode::SERVICE_UNAVAILABLE, "kubernetes_error", text)
 }
 
 async fn find_namespace(cluster: &Cluster) -> Result<(), kube::Error> {

@@ -6,6 +6,7 @@ mod cluster;
 mod config;
 mod directory;
 mod draft;
+mod enter;
 mod health;
 mod http;
 mod identity;
@@ -91,6 +92,8 @@ pub struct Inner {
     /// Ends the streams.
     leaving: CancellationToken,
     seats: stream::Seats,
+    /// Commands and terminals that run.
+    inside: enter::Places,
     kept: upkeep::Kept,
     /// Ends what looks after the cluster.
     closing: CancellationToken,
@@ -122,7 +125,7 @@ impl Weavers {
         let announcer = Announcer::new(deps.pool.clone(), CHANNEL);
         let leaving = deps.stop.child_token();
         let holder = format!("{} {:016x}", deps.replica, rand::random::<u64>());
-        let logs = Logs::new(&deps);
+        let logs = Logs::new(&deps, config.log_mib);
         Ok(Self(Arc::new(Inner {
             deps,
             config,
@@ -130,6 +133,7 @@ impl Weavers {
             announcer,
             leaving,
             seats: stream::Seats::default(),
+            inside: enter::Places::default(),
             kept: upkeep::Kept::default(),
             closing: CancellationToken::new(),
             keeper: Mutex::default(),
@@ -150,9 +154,10 @@ impl Weavers {
         if !self.config.enabled {
             return Ok(());
         }
-        let cluster = Cluster::new(&self.config).await.map_err(Error::internal)?;
+        let cluster = Cluster::new(&self.config).await.map_err(health::not_set_up)?;
         self.look_before_start(&cluster).await?;
         let _ = self.cluster.set(cluster.clone());
+        self.logs.connect(cluster.clone());
         let keeper = tokio::spawn(self.clone().keep(cluster));
         *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         Ok(())
@@ -209,7 +214,11 @@ impl Weavers {
                 http::change::delete_weaver
             ))
             .routes(routes!(http::read::get_timeline))
+            .merge(logs::routes())
+            .routes(routes!(enter::exec::exec))
             .route_layer(middleware::from_fn(principal::required))
+            // Who cannot send a credential with the handshake sends it as the first message.
+            .routes(routes!(enter::attach::attach))
             .with_state(self.clone())
     }
 }

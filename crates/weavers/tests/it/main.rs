@@ -8,6 +8,10 @@
     reason = "clippy knows tests, but not what only tests call"
 )]
 
+mod access;
 mod api;
+mod chaos;
+mod failures;
 mod life;
+mod real;
 mod support;
