@@ -192,6 +192,7 @@ impl Weavers {
 
 /// What a clean-up has ended.
 #[derive(Serialize, ToSchema)]
+#[schema(as = WeaverCleanup)]
 pub(crate) struct CleanupReport {
     deleted_count: usize,
     deleted_ids: Vec<WeaverId>,

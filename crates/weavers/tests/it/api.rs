@@ -274,7 +274,9 @@ async fn quotas_say_what_is_used() {
     assert_eq!(full(&grace, small).await["quota"], "weavers of this installation");
     // What is over takes no place.
     let mine = ada.get("/api/weavers?status=pending,running").await.expect(200).json();
-    ada.delete(&format!("/api/weaver/{}", id(mine["weavers"].as_array().unwrap().last().unwrap()))).await.expect(204);
+    ada.delete(&format!("/api/weaver/{}", id(mine["weavers"].as_array().unwrap().last().unwrap())))
+        .await
+        .expect(204);
     eventually(async || (ada.post("/api/weaver", &body).await.status == 202).then_some(())).await;
 }
 
