@@ -647,6 +647,15 @@ const CASES: &[(&str, Case)] = &[
     ("GET /api/weaver/{id}/timeline", |world, stranger| {
         Box::pin(weaver_case(world, stranger, Method::GET, "/timeline", json!({})))
     }),
+    ("GET /api/weaver/{id}/logs", |world, stranger| {
+        Box::pin(weaver_case(world, stranger, Method::GET, "/logs", json!({})))
+    }),
+    ("GET /api/weaver/{id}/attach", |world, stranger| {
+        Box::pin(weaver_case(world, stranger, Method::GET, "/attach", json!({})))
+    }),
+    ("POST /api/weaver/{id}/exec", |world, stranger| {
+        Box::pin(weaver_case(world, stranger, Method::POST, "/exec", json!({"command": ["id"]})))
+    }),
     ("GET /api/weavers/stream", |world, stranger| {
         Box::pin(async move {
             let path = format!("/api/weavers/stream?weaver={}", world.weaver);

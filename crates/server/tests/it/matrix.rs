@@ -72,6 +72,9 @@ const ROWS: &[Row] = &[
     ("PATCH /api/weaver/{id}", ALL, Some("{}")),
     ("DELETE /api/weaver/{id}", ALL, None),
     ("GET /api/weaver/{id}/timeline", ALL, None),
+    ("GET /api/weaver/{id}/logs", ALL, None),
+    ("POST /api/weaver/{id}/exec", ALL, Some(r#"{"command": ["id"]}"#)),
+    ("GET /api/weaver/{id}/attach", ALL, None),
     // Cron monitoring.
     (
         "POST /api/crons/preview",

@@ -33,7 +33,8 @@ fn row(change: impl FnOnce(&mut Row)) -> Row {
 }
 
 fn built(row: &Row, config: &Config) -> Value {
-    serde_json::to_value(spec::pod(row, &identity(&[("GREETING", "a $(HOME) and $5")]), config)).unwrap()
+    serde_json::to_value(spec::pod(row, &identity(&[("GREETING", "a $(HOME) and $5")]), config))
+        .unwrap()
 }
 
 /// What `restricted` of the Pod Security Standards wants, as far as it concerns a pod of Linux: the path of each
@@ -49,7 +50,16 @@ pub(crate) fn breaches(pod: &Value) -> Vec<String> {
     for host in ["hostNetwork", "hostPID", "hostIPC"] {
         want(!spec[host].as_bool().unwrap_or(false), host.to_owned());
     }
-    let kinds = ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
+    let kinds = [
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    ];
     for volume in spec["volumes"].as_array().into_iter().flatten() {
         let kind = volume.as_object().unwrap().keys().find(|key| *key != "name");
         want(kind.is_some_and(|kind| kinds.contains(&kind.as_str())), format!("volumes {volume}"));
@@ -66,7 +76,10 @@ pub(crate) fn breaches(pod: &Value) -> Vec<String> {
         want(either("runAsNonRoot") == true, format!("{name} runAsNonRoot"));
         want(either("runAsUser") != 0, format!("{name} runAsUser"));
         let seccomp = &either("seccompProfile")["type"];
-        want(seccomp == "RuntimeDefault" || seccomp == "Localhost", format!("{name} seccompProfile"));
+        want(
+            seccomp == "RuntimeDefault" || seccomp == "Localhost",
+            format!("{name} seccompProfile"),
+        );
         let dropped = own["capabilities"]["drop"].as_array();
         want(dropped.is_some_and(|all| all.contains(&json!("ALL"))), format!("{name} drop"));
         let added = own["capabilities"]["add"].as_array().into_iter().flatten();
@@ -84,12 +97,19 @@ pub(crate) fn breaches(pod: &Value) -> Vec<String> {
 fn beyond(pod: &Value) -> Vec<String> {
     let mut missing = Vec::new();
     let spec = &pod["spec"];
-    for (key, value) in [("automountServiceAccountToken", json!(false)), ("enableServiceLinks", json!(false)), ("restartPolicy", json!("Never"))] {
+    for (key, value) in [
+        ("automountServiceAccountToken", json!(false)),
+        ("enableServiceLinks", json!(false)),
+        ("restartPolicy", json!("Never")),
+    ] {
         if spec[key] != value {
             missing.push(key.to_owned());
         }
     }
-    for container in ["initContainers", "containers"].iter().flat_map(|key| spec[*key].as_array().into_iter().flatten()) {
+    for container in ["initContainers", "containers"]
+        .iter()
+        .flat_map(|key| spec[*key].as_array().into_iter().flatten())
+    {
         if container["securityContext"]["readOnlyRootFilesystem"] != true {
             missing.push(format!("{} root", container["name"]));
         }
@@ -120,7 +140,8 @@ fn every_pod_keeps_the_rules_whatever_is_asked_for() {
         ("LOOM_SERVER_WEAVER_IMAGE_PULL_SECRETS", "registry"),
     ]);
     let cloned = row(|row| row.spec.repo = Some("https://git.example/a/b.git".to_owned()));
-    let commanded = row(|row| row.spec.command = vec!["sh".to_owned(), "-c".to_owned(), "true".to_owned()]);
+    let commanded =
+        row(|row| row.spec.command = vec!["sh".to_owned(), "-c".to_owned(), "true".to_owned()]);
     for row in [row(|_| {}), cloned, commanded] {
         for config in [&plain, &full] {
             let pod = built(&row, config);
@@ -132,14 +153,21 @@ fn every_pod_keeps_the_rules_whatever_is_asked_for() {
 
 #[test]
 fn the_rules_find_what_breaks_them() {
-    let good = built(&row(|row| row.spec.repo = Some("https://x.example/y".to_owned())), &config(&[]));
+    let good =
+        built(&row(|row| row.spec.repo = Some("https://x.example/y".to_owned())), &config(&[]));
     let breaks: [fn(&mut Value); 10] = [
         |pod| pod["spec"]["hostNetwork"] = json!(true),
         |pod| pod["spec"]["volumes"][0] = json!({"name": "host", "hostPath": {"path": "/"}}),
         |pod| pod["spec"]["containers"][0]["securityContext"]["privileged"] = json!(true),
-        |pod| pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = json!(true),
+        |pod| {
+            pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] =
+                json!(true)
+        },
         |pod| pod["spec"]["initContainers"][0]["securityContext"]["capabilities"] = json!({}),
-        |pod| pod["spec"]["containers"][0]["securityContext"]["capabilities"]["add"] = json!(["SYS_ADMIN"]),
+        |pod| {
+            pod["spec"]["containers"][0]["securityContext"]["capabilities"]["add"] =
+                json!(["SYS_ADMIN"])
+        },
         |pod| pod["spec"]["securityContext"]["runAsNonRoot"] = json!(null),
         |pod| pod["spec"]["containers"][0]["securityContext"]["runAsUser"] = json!(0),
         |pod| pod["spec"]["securityContext"]["seccompProfile"] = json!({"type": "Unconfined"}),
@@ -161,7 +189,10 @@ fn the_pod_is_as_it_was_agreed_on() {
         row.spec.branch = Some("main".to_owned());
         row.tags = BTreeMap::from([("team".to_owned(), "loom.dev/spoof".to_owned())]);
     });
-    let pod = built(&row, &config(&[("LOOM_SERVER_WEAVER_TOLERATIONS", "dedicated=weavers:NoSchedule,spot")]));
+    let pod = built(
+        &row,
+        &config(&[("LOOM_SERVER_WEAVER_TOLERATIONS", "dedicated=weavers:NoSchedule,spot")]),
+    );
     let golden = include_str!("golden.json");
     let text = serde_json::to_string_pretty(&pod).unwrap();
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
@@ -169,7 +200,11 @@ fn the_pod_is_as_it_was_agreed_on() {
         std::fs::write(path, text + "\n").unwrap();
         return;
     }
-    assert_eq!(pod, serde_json::from_str::<Value>(golden).unwrap(), "UPDATE_SNAPSHOTS=1 writes it anew:\n{text}");
+    assert_eq!(
+        pod,
+        serde_json::from_str::<Value>(golden).unwrap(),
+        "UPDATE_SNAPSHOTS=1 writes it anew:\n{text}"
+    );
 }
 
 #[test]
@@ -187,7 +222,9 @@ fn only_our_own_repositories_are_shown_the_token() {
         pod["spec"]["initContainers"][0].to_string()
     };
     assert!(clone("https://loom.example/git/a/b.git").contains("GIT_CONFIG_VALUE_0"));
-    for other in ["https://loom.example.evil.org/x", "https://github.com/a/b", "https://loom.examplex/y"] {
+    for other in
+        ["https://loom.example.evil.org/x", "https://github.com/a/b", "https://loom.examplex/y"]
+    {
         assert!(!clone(other).contains("loom-token"), "{other}");
     }
 }

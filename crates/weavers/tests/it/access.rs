@@ -21,7 +21,9 @@ async fn component(world: &World) -> Value {
 #[tokio::test]
 async fn a_server_without_a_permission_does_not_start_and_names_it() {
     let world = World::start().await;
-    for (verb, resource) in [("create", "pods"), ("get", "pods/exec"), ("create", "secrets"), ("watch", "events")] {
+    for (verb, resource) in
+        [("create", "pods"), ("get", "pods/exec"), ("create", "secrets"), ("watch", "events")]
+    {
         world.cluster.deny(verb, resource);
         let why = refusal(&world).await;
         assert!(why.contains(&format!("{verb} {resource}")), "{why}");

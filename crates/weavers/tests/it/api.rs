@@ -53,7 +53,10 @@ async fn a_weaver_is_made_runs_and_is_deleted_and_its_record_stays() {
     assert_eq!(made["status"], "running");
     assert_eq!(made["owner_user_id"], json!(ada.id));
     assert_eq!(made["env"], json!({"MODE": "fast"}));
-    assert_eq!(made["resources"], json!({"cpu": "2", "memory": "16Gi", "ephemeral_storage": "10Gi"}));
+    assert_eq!(
+        made["resources"],
+        json!({"cpu": "2", "memory": "16Gi", "ephemeral_storage": "10Gi"})
+    );
     assert_eq!(made["lifetime_hours"], 2.0);
     assert_eq!(made["network"], "internet");
     assert!(cluster.pod(made["pod_name"].as_str().unwrap()).is_some());
@@ -68,8 +71,12 @@ async fn a_weaver_is_made_runs_and_is_deleted_and_its_record_stays() {
     assert_eq!(gone["reason_code"], "deleted");
     assert!(cluster.pods().is_empty());
     let timeline = ada.get(&format!("{path}/timeline")).await.expect(200).json();
-    let phases: Vec<&str> =
-        timeline["events"].as_array().unwrap().iter().map(|e| e["phase"].as_str().unwrap()).collect();
+    let phases: Vec<&str> = timeline["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["phase"].as_str().unwrap())
+        .collect();
     assert_eq!(phases.first(), Some(&"queued"), "{timeline}");
     assert!(phases.contains(&"started") && phases.contains(&"ended"), "{timeline}");
 }
@@ -80,11 +87,15 @@ async fn without_waiting_it_is_pending_and_the_same_key_makes_one() {
     let (app, ada) = start(&cluster).await;
     let body = json!({"image": IMAGE, "wait": false});
     let keyed = ada.with("idempotency-key", "once");
-    let (first, second) = tokio::join!(keyed.post("/api/weaver", &body), keyed.post("/api/weaver", &body));
+    let (first, second) =
+        tokio::join!(keyed.post("/api/weaver", &body), keyed.post("/api/weaver", &body));
     let (first, second) = (first.expect(202).json(), second.expect(202).json());
     assert_eq!(first["id"], second["id"]);
     let other = json!({"image": "fake/other", "wait": false});
-    assert_eq!(keyed.post("/api/weaver", &other).await.expect(422).code(), "idempotency_key_reused");
+    assert_eq!(
+        keyed.post("/api/weaver", &other).await.expect(422).code(),
+        "idempotency_key_reused"
+    );
     let eve = app.user("eve@example.com").await;
     app.join(eve.id, ada.org, OrgRole::Member).await;
     let eve = eve.with("x-loom-org", &ada.org.to_string()).with("idempotency-key", "once");
@@ -163,7 +174,9 @@ async fn what_cannot_be_is_refused_and_leaves_nothing() {
 #[tokio::test]
 async fn only_listed_images_run() {
     let cluster = FakeKubernetes::start();
-    let setup = Setup::default().weavers(&cluster).set("LOOM_SERVER_WEAVER_IMAGES", "fake/,ghcr.io/acme/agent:1");
+    let setup = Setup::default()
+        .weavers(&cluster)
+        .set("LOOM_SERVER_WEAVER_IMAGES", "fake/,ghcr.io/acme/agent:1");
     let app = setup.start().await;
     let ada = app.user("ada@example.com").await;
     make(&ada, json!({})).await;
@@ -189,8 +202,9 @@ async fn secrets_are_sealed_and_reach_the_pod_by_its_secret_alone() {
     let from = &env_of(&pod, "DB_PASSWORD")["valueFrom"]["secretKeyRef"];
     assert_eq!(from["name"], made["pod_name"]);
     assert_eq!(env_of(&pod, "LOOM_WEAVER_ID")["value"], made["id"]);
-    assert_eq!(env_of(&pod, "LOOM_SERVER_URL")["value"], json!(app.url()));
-    assert_eq!(env_of(&pod, "ANTHROPIC_BASE_URL")["value"], json!(app.url()));
+    let url = app.url().replace("127.0.0.1", "localhost");
+    assert_eq!(env_of(&pod, "LOOM_SERVER_URL")["value"], json!(url));
+    assert_eq!(env_of(&pod, "ANTHROPIC_BASE_URL")["value"], json!(url));
     assert_eq!(env_of(&pod, "ANTHROPIC_API_KEY")["valueFrom"]["secretKeyRef"]["key"], "loom-token");
     // Their own key goes to the vendor, not to us.
     assert_eq!(*env_of(&pod, "OPENAI_BASE_URL"), Value::Null);
@@ -199,6 +213,30 @@ async fn secrets_are_sealed_and_reach_the_pod_by_its_secret_alone() {
     for secret in [by_name, by_shape.as_str(), &secret_of(&cluster, &made, "loom-token")] {
         assert!(!said.contains(secret), "{secret} lies open");
     }
+}
+
+#[tokio::test]
+async fn the_token_of_a_private_repository_is_for_its_server_and_for_the_clone_alone() {
+    let cluster = FakeKubernetes::start();
+    let (app, ada) = start(&cluster).await;
+    let token = "correct-horse-battery-staple";
+    let made = make(
+        &ada,
+        json!({"repo": "https://git.example.com/acme/app", "branch": "main", "repo_token": token}),
+    )
+    .await;
+    let pod = cluster.pod(made["pod_name"].as_str().unwrap()).unwrap();
+    let clone = &pod["spec"]["initContainers"][0];
+    let env = clone["env"].as_array().unwrap();
+    let of = |name: &str| env.iter().find(|one| one["name"] == name).unwrap_or(&Value::Null);
+    assert_eq!(of("GIT_CONFIG_KEY_0")["value"], "http.https://git.example.com/.extraHeader");
+    assert_eq!(of("REPO_AUTHORIZATION")["valueFrom"]["secretKeyRef"]["key"], "loom-repo-token");
+    let header = secret_of(&cluster, &made, "loom-repo-token");
+    assert_eq!(header, "Basic eC1hY2Nlc3MtdG9rZW46Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5LXN0YXBsZQ==");
+    let agent = pod["spec"]["containers"][0].to_string();
+    assert!(!agent.contains("loom-repo-token") && !agent.contains("AUTHORIZATION"), "{agent}");
+    let rows = app.rows("SELECT * FROM weavers").await;
+    assert!(!format!("{made} {pod} {}", json!(rows)).contains(token));
 }
 
 #[tokio::test]
@@ -236,11 +274,10 @@ async fn quotas_say_what_is_used() {
     assert_eq!(full(&grace, small).await["quota"], "weavers of this installation");
     // What is over takes no place.
     let mine = ada.get("/api/weavers?status=pending,running").await.expect(200).json();
-    ada.delete(&format!("/api/weaver/{}", id(&mine["weavers"][0]))).await.expect(204);
-    eventually(async || {
-        (ada.post("/api/weaver", &body).await.status == 202).then_some(())
-    })
-    .await;
+    ada.delete(&format!("/api/weaver/{}", id(mine["weavers"].as_array().unwrap().last().unwrap())))
+        .await
+        .expect(204);
+    eventually(async || (ada.post("/api/weaver", &body).await.status == 202).then_some(())).await;
 }
 
 #[tokio::test]
@@ -266,7 +303,11 @@ async fn lists_show_ones_own_and_admins_all_by_tag_and_status() {
         (&ada.caller, "?tag=task:2&status=running", vec![&two]),
     ] {
         let page = caller.get(&format!("/api/weavers{query}")).await.expect(200).json();
-        assert_eq!(ids(&page), found.iter().map(|w| w["id"].clone()).collect::<Vec<_>>(), "{query}");
+        assert_eq!(
+            ids(&page),
+            found.iter().map(|w| w["id"].clone()).collect::<Vec<_>>(),
+            "{query}"
+        );
     }
     let first = ada.get("/api/weavers?limit=1").await.expect(200).json();
     let cursor = first["next_cursor"].as_str().unwrap();
@@ -281,8 +322,13 @@ async fn lists_show_ones_own_and_admins_all_by_tag_and_status() {
     assert_eq!(in_team.get(&path).await.expect(404).code(), "weaver_not_found");
     in_team.delete(&path).await.expect(404);
     in_team.patch(&path, &json!({"tags": {}})).await.expect(404);
-    ada.patch(&format!("/api/weaver/{}", id(&two)), &json!({"tags": {"seen": "yes"}})).await.expect(200);
-    assert_eq!(in_team.get(&format!("/api/weaver/{}", id(&two))).await.json()["tags"], json!({"seen": "yes"}));
+    ada.patch(&format!("/api/weaver/{}", id(&two)), &json!({"tags": {"seen": "yes"}}))
+        .await
+        .expect(200);
+    assert_eq!(
+        in_team.get(&format!("/api/weaver/{}", id(&two))).await.json()["tags"],
+        json!({"seen": "yes"})
+    );
 }
 
 #[tokio::test]
@@ -292,7 +338,8 @@ async fn tags_lifetime_and_network_change_while_it_runs() {
     let made = make(&ada, json!({"lifetime_hours": 1})).await;
     let path = format!("/api/weaver/{}", id(&made));
     let name = made["pod_name"].as_str().unwrap();
-    let label = |pod: &Value| pod["metadata"]["labels"]["loom.dev/network"].as_str().unwrap().to_owned();
+    let label =
+        |pod: &Value| pod["metadata"]["labels"]["loom.dev/network"].as_str().unwrap().to_owned();
     assert!(label(&cluster.pod(name).unwrap()).starts_with("internet."));
     let change = json!({"lifetime_hours": 3, "network": "off", "tags": {"a": "b"}});
     let changed = ada.patch(&path, &change).await.expect(200).json();
@@ -342,7 +389,14 @@ async fn policies_are_there_before_a_pod_is_and_each_class_has_its_own() {
     assert_eq!(that("deny")["policyTypes"], json!(["Ingress", "Egress"]));
     assert_eq!(that("deny")["egress"], Value::Null);
     let internet = that("internet").to_string();
-    for range in ["10.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10", "192.168.0.0/16", "172.16.0.0/12", "fc00::/7"] {
+    for range in [
+        "10.0.0.0/8",
+        "169.254.0.0/16",
+        "100.64.0.0/10",
+        "192.168.0.0/16",
+        "172.16.0.0/12",
+        "fc00::/7",
+    ] {
         assert!(internet.contains(range), "{range}");
     }
 }
@@ -359,7 +413,7 @@ async fn a_weaver_acts_as_itself_and_its_token_ends_with_it() {
     assert_eq!(page["weavers"].as_array().unwrap().len(), 1);
     agent.post("/api/weaver", &json!({"image": IMAGE})).await.expect(403);
     agent.delete(&format!("/api/weaver/{}", id(&one))).await.expect(403);
-    agent.get("/api/orgs/x/api-keys").await.expect(403);
+    agent.get(&format!("/api/orgs/{}/api-keys", ada.org)).await.expect(403);
     ada.delete(&format!("/api/weaver/{}", id(&one))).await.expect(204);
     eventually(async || (agent.get("/auth/me").await.status == 401).then_some(())).await;
     // One whose maker may little gives no more than that.
@@ -449,7 +503,8 @@ async fn a_request_to_a_model_is_a_sign_of_life() {
 #[tokio::test]
 async fn whoever_waits_is_told_why_it_does_not_run() {
     let cluster = FakeKubernetes::start();
-    let setup = Setup::default().weavers(&cluster).set("LOOM_SERVER_WEAVER_READY_TIMEOUT_SECS", "2");
+    let setup =
+        Setup::default().weavers(&cluster).set("LOOM_SERVER_WEAVER_READY_TIMEOUT_SECS", "2");
     let app = setup.start().await;
     let ada = app.user("ada@example.com").await;
     let failed = ada.post("/api/weaver", &json!({"image": "fake/no-image"})).await.expect(502);
@@ -503,10 +558,15 @@ async fn webhooks_hear_of_a_weaver_from_its_making_to_its_end() {
     let hook = json!({"name": "ops", "url": "https://hooks.example.com/x", "kinds": ["weaver.created", "weaver.ready", "weaver.deleted"]});
     admin.post("/api/admin/webhooks", &hook).await.expect(201);
     let made = make(&ada, json!({})).await;
-    ada.delete(&format!("/api/weaver/{}", id(&made))).await.expect(204);
+    let path = format!("/api/weaver/{}", id(&made));
+    eventually(async || (!ada.get(&path).await.json()["ready_at"].is_null()).then_some(())).await;
+    ada.delete(&path).await.expect(204);
     eventually(async || {
-        let rows = app.rows("SELECT kind FROM deliveries WHERE kind LIKE 'weaver.%' ORDER BY created_at, id").await;
+        let rows = app
+            .rows("SELECT kind FROM deliveries WHERE kind LIKE 'weaver.%' ORDER BY created_at, id")
+            .await;
         let kinds: Vec<&str> = rows.iter().map(|row| row["kind"].as_str().unwrap()).collect();
+        println!("{kinds:?}");
         (kinds == ["weaver.created", "weaver.ready", "weaver.deleted"]).then_some(())
     })
     .await;
@@ -519,12 +579,13 @@ async fn only_system_admins_clean_up() {
     let ada = app.user("ada@example.com").await;
     let made = make(&ada, json!({"lifetime_hours": 1})).await;
     make(&ada, json!({"lifetime_hours": 2})).await;
-    app.clock.advance(std::time::Duration::from_secs(61 * 60));
+    app.clock.advance(std::time::Duration::from_secs(3660));
     ada.post("/api/weavers/cleanup", &json!({})).await.expect(403);
     let admin = app.admin("root@example.com").await;
     let report = admin.post("/api/weavers/cleanup", &json!({})).await.expect(200).json();
     assert_eq!(report, json!({"deleted_count": 1, "deleted_ids": [made["id"]]}));
-    let acts = app.rows("SELECT action FROM audit_log WHERE action LIKE 'weaver.%' ORDER BY at, id").await;
+    let acts =
+        app.rows("SELECT action FROM audit_log WHERE action LIKE 'weaver.%' ORDER BY at, id").await;
     let acts: Vec<&str> = acts.iter().map(|row| row["action"].as_str().unwrap()).collect();
     assert_eq!(acts, ["weaver.create", "weaver.create", "weaver.cleanup"]);
 }

@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-
 use loom_testkit::{Running, chaos, kubernetes::Fault};
 use serde_json::json;
 
@@ -21,8 +20,11 @@ struct Victim {
 impl Victim {
     fn start(world: &World) -> Self {
         tokio::task::block_in_place(|| {
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
             let running = runtime.block_on(async {
                 let app = &world.app;
                 // The first one's own tasks stay where they are; only settings and database are shared.
@@ -39,7 +41,6 @@ impl Victim {
         let _inside = handle.enter();
         drop(self.running);
     }
-
 }
 
 /// Numbers that follow from a seed (splitmix64).
@@ -85,14 +86,16 @@ async fn chaos_in_the_end_pods_are_rows() {
 }
 
 /// Asks for weavers and deletes some, while things go wrong; gives those that were promised and not deleted.
-async fn round(
-    world: &World,
-    victim: &Victim,
-    dice: &mut Dice,
-) -> BTreeSet<String> {
+async fn round(world: &World, victim: &Victim, dice: &mut Dice) -> BTreeSet<String> {
     let cluster = &world.cluster;
     cluster.repeat_events(dice.below(2) == 0);
-    let places = [("create", "secrets"), ("create", "pods"), ("patch", "secrets"), ("delete", "pods"), ("get", "pods")];
+    let places = [
+        ("create", "secrets"),
+        ("create", "pods"),
+        ("patch", "secrets"),
+        ("delete", "pods"),
+        ("get", "pods"),
+    ];
     for _ in 0..dice.below(4) {
         let (verb, resource) = places[usize::try_from(dice.below(5)).unwrap()];
         let fault = match dice.below(4) {
@@ -136,7 +139,10 @@ async fn settle(world: &World, wanted: &BTreeSet<String>, seed: u64) {
     let pods: BTreeSet<String> = wanted.iter().map(|id| pod(id)).collect();
     let names = |kind: &str| -> BTreeSet<String> {
         let objects = world.cluster.objects(kind);
-        objects.iter().map(|object| object["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+        objects
+            .iter()
+            .map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
     };
     let settled = tokio::time::timeout(Duration::from_secs(90), async {
         loop {
@@ -160,7 +166,10 @@ async fn settle(world: &World, wanted: &BTreeSet<String>, seed: u64) {
         "seed {seed}: wanted {pods:?}, pods {:?}, secrets {:?}, rows {:?}",
         names("pods"),
         names("secrets"),
-        world.app.rows("SELECT id, status, ending, trouble FROM weavers WHERE ended_at IS NULL").await
+        world
+            .app
+            .rows("SELECT id, status, ending, trouble FROM weavers WHERE ended_at IS NULL")
+            .await
     );
     let lost = world.app.rows("SELECT id FROM weavers WHERE status IN ('lost', 'failed')").await;
     assert!(lost.is_empty(), "seed {seed}: {lost:?}");

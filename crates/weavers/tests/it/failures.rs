@@ -95,7 +95,8 @@ async fn what_the_cluster_will_never_take_fails_at_once() {
 async fn a_pull_that_stumbles_is_forgiven() {
     let world = World::start().await;
     let stumble = Step::Wait("ErrImagePull", "dial tcp: lookup registry: no such host".to_owned());
-    let script = loom_testkit::kubernetes::Script::new([Step::Schedule, stumble, Step::Hold, Step::Start]);
+    let script =
+        loom_testkit::kubernetes::Script::new([Step::Schedule, stumble, Step::Hold, Step::Start]);
     world.cluster.script("fake/stumbles", script);
     let id = world.weaver("fake/stumbles").await;
     let row = world.row_when(&id, |row| row["trouble"].is_object()).await;

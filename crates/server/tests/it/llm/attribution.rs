@@ -1,10 +1,6 @@
 //! Whose a request is, and what it belongs to.
 
-use loom_core::{
-    Clock,
-    id::new_uuid,
-    id::ThreadId,
-};
+use loom_core::{Clock, id::ThreadId, id::new_uuid};
 use loom_testkit::TestApp;
 use serde_json::{Value, json};
 

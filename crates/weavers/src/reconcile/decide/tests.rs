@@ -70,7 +70,8 @@ fn running() -> Row {
 }
 
 fn pod(status: Value) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": "weaver", "uid": UID}, "status": status})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": "weaver", "uid": UID}, "status": status}))
+        .unwrap()
 }
 
 fn on_a_node(phase: &str, state: Value) -> Pod {
@@ -80,8 +81,10 @@ fn on_a_node(phase: &str, state: Value) -> Pod {
     ]);
     let main = json!({"name": "weaver", "image": "fake/agent", "imageID": "", "ready": true,
         "restartCount": 0, "state": state});
-    let mut pod = pod(json!({"phase": phase, "conditions": conditions, "containerStatuses": [main]}));
-    pod.spec = Some(serde_json::from_value(json!({"containers": [], "nodeName": "node-1"})).unwrap());
+    let mut pod =
+        pod(json!({"phase": phase, "conditions": conditions, "containerStatuses": [main]}));
+    pod.spec =
+        Some(serde_json::from_value(json!({"containers": [], "nodeName": "node-1"})).unwrap());
     pod
 }
 
@@ -170,8 +173,10 @@ fn each_way_to_end_has_its_own_word() {
         pod
     };
     let bare = |phase: &str| pod(json!({"phase": phase}));
-    let clone = pod(json!({"phase": "Failed", "initContainerStatuses": [{"name": "clone", "image": "git", "imageID": "",
-        "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 128}}}]}));
+    let clone = pod(
+        json!({"phase": "Failed", "initContainerStatuses": [{"name": "clone", "image": "git", "imageID": "",
+        "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 128}}}]}),
+    );
     let cases = [
         (exited(0, "Completed"), Status::Succeeded, "exited"),
         (exited(3, "Error"), Status::Failed, "crashed"),
@@ -212,8 +217,15 @@ fn the_agents_container_decides_also_while_the_pod_is_called_running() {
 fn who_took_the_pod_away_is_told_apart() {
     let disrupted = |reason: &str| {
         let mut pod = runs();
-        let it = json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "m"});
-        pod.status.as_mut().unwrap().conditions.as_mut().unwrap().push(serde_json::from_value(it).unwrap());
+        let it =
+            json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "m"});
+        pod.status
+            .as_mut()
+            .unwrap()
+            .conditions
+            .as_mut()
+            .unwrap()
+            .push(serde_json::from_value(it).unwrap());
         going(pod, 40)
     };
     for (pod, code) in [
@@ -230,8 +242,10 @@ fn who_took_the_pod_away_is_told_apart() {
 /// Trouble, and the second at which it is no longer borne.
 #[test]
 fn trouble_is_borne_for_its_time_and_then_the_end() {
-    let unscheduled = pod(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
-        "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient memory, 1 Insufficient cpu."}]}));
+    let unscheduled = pod(
+        json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+        "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient memory, 1 Insufficient cpu."}]}),
+    );
     let unknown = pod(json!({"phase": "Unknown"}));
     let not_found = "docker.io/x: not found";
     let lookup = "dial tcp: lookup registry: no such host";
@@ -241,7 +255,12 @@ fn trouble_is_borne_for_its_time_and_then_the_end() {
         (waiting("ErrImagePull", not_found), "image_pull", 15, Status::Failed),
         (waiting("ErrImagePull", lookup), "image_pull", 120, Status::Failed),
         (waiting("ImagePullBackOff", "Back-off pulling image"), "image_pull", 120, Status::Failed),
-        (waiting("CreateContainerConfigError", "secret \"s\" not found"), "start", 60, Status::Failed),
+        (
+            waiting("CreateContainerConfigError", "secret \"s\" not found"),
+            "start",
+            60,
+            Status::Failed,
+        ),
         (waiting("CreateContainerError", "no"), "start", 60, Status::Failed),
         (waiting("RunContainerError", "no"), "start", 60, Status::Failed),
         (unscheduled, "unschedulable", 600, Status::Failed),
@@ -266,11 +285,16 @@ fn trouble_is_borne_for_its_time_and_then_the_end() {
 
 #[test]
 fn what_the_scheduler_lacks_stands_in_plain_words() {
-    let pod = pod(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+    let pod =
+        pod(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
         "message": "0/3 nodes are available: 1 Insufficient cpu, 3 Insufficient memory."}]}));
     let change = written(&known(), Some(&pod), 1);
     let trouble = change.trouble.flatten().unwrap();
-    assert!(trouble.message.starts_with("no node of the cluster has room for it: not enough cpu, memory"));
+    assert!(
+        trouble
+            .message
+            .starts_with("no node of the cluster has room for it: not enough cpu, memory")
+    );
 }
 
 #[test]
