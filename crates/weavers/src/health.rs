@@ -18,20 +18,20 @@ use crate::{Weavers, cluster::Cluster, model::Network};
 pub const METRICS: &[Metric] = &[
     Metric::gauge(
         "loom_weavers_active",
-        "Weavers that run, told by the server that watches the cluster",
+        "Weavers that run, told by the server that watches the cluster.",
         &[],
     ),
-    Metric::counter("loom_weavers_created_total", "Weavers that were made", &[]),
-    Metric::counter("loom_weavers_deleted_total", "Weavers that are over as it was meant", &[]),
+    Metric::counter("loom_weavers_created_total", "Weavers that were made.", &[]),
+    Metric::counter("loom_weavers_deleted_total", "Weavers that are over as it was meant.", &[]),
     Metric::counter(
         "loom_weavers_failed_total",
-        "Weavers that failed, or that the cluster lost",
+        "Weavers that failed, or that the cluster lost.",
         &[],
     ),
-    Metric::counter("loom_weavers_cleanup_total", "Runs of the clean-up of weavers", &[]),
+    Metric::counter("loom_weavers_cleanup_total", "Runs of the clean-up of weavers.", &[]),
     Metric::counter(
         "loom_weavers_cleanup_deleted_total",
-        "Weavers whose time was over at a clean-up",
+        "Weavers whose time was over at a clean-up.",
         &[],
     ),
 ];
