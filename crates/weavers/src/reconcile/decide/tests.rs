@@ -1,6 +1,6 @@
 //! Each state that a row and a pod can be in together, and what is to be done.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::Pod;
 use loom_core::id::{OrgId, WeaverId};
 use serde_json::{Value, json};
