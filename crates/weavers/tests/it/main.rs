@@ -8,5 +8,7 @@
     reason = "clippy knows tests, but not what only tests call"
 )]
 
+mod enter;
 mod life;
+mod logs;
 mod support;
