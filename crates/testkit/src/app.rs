@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Once};
 use chrono::{DateTime, Utc};
 use loom_core::{
     Clock,
-    id::{OrgId, UserId},
+    id::{OrgId, UserId, WeaverId},
     principal::{OrgRole, Scope, Scopes},
 };
 use loom_server::{
@@ -243,6 +243,26 @@ impl TestApp {
             .fetch_all(self.database.pool())
             .await
             .unwrap()
+    }
+
+    /// The record of a weaver that this user made, and that is over.
+    pub async fn weaver_of(&self, user: &User) -> WeaverId {
+        let id = WeaverId::new(self.clock.now());
+        sqlx::query(
+            "INSERT INTO weavers (id, org_id, owner_id, installation, spec, tags, network, cpu_millis, memory_bytes,
+                ephemeral_bytes, status, pod_name, created_at, ended_at, expires_at, active_at)
+             VALUES ($1, $2, $3, 'none', $4, '{}', 'off', 1, 1, 1, 'deleted', $5, $6, $6, $6, $6)",
+        )
+        .bind(id.0)
+        .bind(user.org.0)
+        .bind(user.id.0)
+        .bind(serde_json::json!({"image": "agent", "lifetime_hours": 1.0}))
+        .bind(format!("weaver-{id}"))
+        .bind(self.clock.now())
+        .execute(self.database.pool())
+        .await
+        .unwrap();
+        id
     }
 
     /// The account of requests to models, oldest first, once `count` of them are written.

@@ -28,6 +28,7 @@ pub mod webhook;
 
 pub use app::{Answer, Caller, Setup, TestApp, User};
 pub use database::TestDatabase;
+pub use loom_server::app::Running;
 
 /// Asks again until there is an answer; gives up, loudly, after half a minute. For what becomes true by
 /// itself behind the API, where there is nothing to wait on.

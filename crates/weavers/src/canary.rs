@@ -51,8 +51,8 @@ pub(crate) async fn run(weavers: Weavers, context: JobContext) -> Result<JobRepo
     };
     weavers.keep_policies().await?;
     let pods = weavers.cluster()?.pods();
-    let tries = [Network::Open, Network::Off]
-        .map(|class| weavers.attempt(&pods, class, &image, &context));
+    let tries =
+        [Network::Open, Network::Off].map(|class| weavers.attempt(&pods, class, &image, &context));
     let [open, off] = tries;
     let (open, off) = futures::future::try_join(open, off).await.map_err(cluster::failed)?;
     let (result, detail) = judge(open, off);
@@ -101,7 +101,8 @@ impl Weavers {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         let mut code = None;
-        while code.is_none() && tokio::time::Instant::now() < end && !context.cancel.is_cancelled() {
+        while code.is_none() && tokio::time::Instant::now() < end && !context.cancel.is_cancelled()
+        {
             tokio::time::sleep(LOOK_EVERY).await;
             let Some(pod) = pods.get_opt(&name).await? else { break };
             let containers = pod.status.and_then(|status| status.container_statuses);

@@ -90,6 +90,7 @@ pub(crate) struct WeaverDraft {
 
 /// What it may use, as Kubernetes writes quantities.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[schema(as = WeaverResources)]
 pub(crate) struct Resources {
     /// Cores, as `2` or `500m`; `2` when absent.
     #[serde(alias = "cpu_limit")]

@@ -77,6 +77,17 @@ impl Weavers {
             .detail(error.to_string());
         }
         let latency = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let found = self.network_check().await.ok().flatten();
+        let (policies, detail, checked_at) = match found {
+            Some(found) => (found.result, found.detail, Some(found.checked_at)),
+            None => ("unknown".to_owned(), "it was not tried".to_owned(), None),
+        };
+        let component = |status| {
+            component(status)
+                .with("network_policies", policies.clone())
+                .inside("network_policies_detail", detail.clone())
+                .inside("network_policies_checked_at", checked_at.map(|at| at.to_rfc3339()))
+        };
         match self.missing(cluster).await {
             Ok(missing) if missing.is_empty() => component(Status::Healthy),
             Ok(missing) => component(Status::Degraded)
@@ -97,10 +108,6 @@ impl Weavers {
         }
         .with("reachable", true)
         .with("cluster_latency_ms", latency)
-        .with("network_policies", self.network_check().await.ok().flatten().map_or_else(
-            || "unknown".to_owned(),
-            |found| found.result,
-        ))
     }
 
     async fn missing(&self, cluster: &Cluster) -> Result<Vec<String>, kube::Error> {
@@ -123,7 +130,7 @@ impl Weavers {
             self.missing(cluster).await
         };
         let found = tokio::time::timeout(LIMIT * 3, look).await;
-        let refused = |text: String| Err(Error::internal(format!("weavers are on, but {text}")));
+        let refused = |text: String| Err(not_set_up(format!("weavers are on, but {text}")));
         let namespace = &cluster.namespace;
         match found {
             Ok(Ok(missing)) if missing.is_empty() => Ok(()),
@@ -154,6 +161,11 @@ impl Weavers {
             }
         }
     }
+}
+
+/// For the operator, at the start.
+pub(crate) fn not_set_up(text: String) -> Error {
+    Error::new(http::StatusCode::SERVICE_UNAVAILABLE, "kubernetes_error", text)
 }
 
 async fn find_namespace(cluster: &Cluster) -> Result<(), kube::Error> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;
 use k8s_openapi::{
     ByteString,
@@ -132,7 +133,15 @@ impl Weavers {
         }
         let mut data: BTreeMap<String, ByteString> = BTreeMap::new();
         for (name, value) in sealed {
-            data.insert(name.clone(), ByteString(value.expose().as_bytes().to_vec()));
+            let value = match name.as_str() {
+                // As git sends it; forges take any user with a token.
+                REPO_TOKEN_KEY => {
+                    let pair = format!("x-access-token:{}", value.expose());
+                    format!("Basic {}", STANDARD.encode(pair)).into_bytes()
+                }
+                _ => value.expose().as_bytes().to_vec(),
+            };
+            data.insert(name.clone(), ByteString(value));
         }
         data.insert(TOKEN_KEY.to_owned(), ByteString(token.expose().as_bytes().to_vec()));
         let labels = BTreeMap::from([

@@ -154,7 +154,7 @@ impl Weavers {
         if !self.config.enabled {
             return Ok(());
         }
-        let cluster = Cluster::new(&self.config).await.map_err(Error::internal)?;
+        let cluster = Cluster::new(&self.config).await.map_err(health::not_set_up)?;
         self.look_before_start(&cluster).await?;
         let _ = self.cluster.set(cluster.clone());
         self.logs.connect(cluster.clone());

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[schema(as = WeaverStatus)]
 pub enum Status {
     Pending,
     Running,
@@ -62,6 +63,7 @@ impl Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, sqlx::Type)]
 #[serde(rename_all = "kebab-case")]
 #[sqlx(type_name = "text", rename_all = "kebab-case")]
+#[schema(as = WeaverNetwork)]
 pub enum Network {
     /// Nothing.
     Off,
@@ -194,6 +196,7 @@ pub(crate) struct Trouble {
 
 /// A step in the life of a weaver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = WeaverEvent)]
 pub struct Event {
     #[serde(serialize_with = "loom_core::clock::millis")]
     pub at: DateTime<Utc>,

@@ -2,6 +2,8 @@
 
 pub(crate) mod seen;
 pub(crate) mod spec;
+#[cfg(test)]
+mod tests;
 
 /// The container in which the agent runs.
 pub(crate) const CONTAINER: &str = "weaver";

@@ -38,6 +38,7 @@ const MOST: usize = 2000;
 
 /// How a weaver now is, for who watches.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = WeaverChange)]
 pub(crate) struct Told {
     pub(crate) id: WeaverId,
     org_id: OrgId,

@@ -32,11 +32,8 @@ impl Weavers {
         }
         let there = self.cluster()?;
         let server = self.server().await?;
-        let policies =
-            network::policies(&self.installation, &server, &self.config.network_except);
-        network::ensure(&there.network_policies(), &policies)
-            .await
-            .map_err(cluster::failed)?;
+        let policies = network::policies(&self.installation, &server, &self.config.network_except);
+        network::ensure(&there.network_policies(), &policies).await.map_err(cluster::failed)?;
         *lock() = Some(Instant::now());
         Ok(())
     }

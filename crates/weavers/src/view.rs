@@ -72,6 +72,7 @@ pub(crate) struct WeaverView {
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = WeaverResourcesView)]
 struct ResourcesView {
     cpu: String,
     memory: String,
@@ -88,6 +89,7 @@ pub(crate) struct WeaverPage {
 
 /// What happened to a weaver, in order.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WeaverTimeline)]
 pub(crate) struct Timeline {
     weaver_id: WeaverId,
     #[schema(inline)]
@@ -96,6 +98,7 @@ pub(crate) struct Timeline {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WeaverStep)]
 struct Step {
     #[serde(flatten)]
     event: Event,

@@ -28,6 +28,7 @@ const PIPE: usize = 64 * 1024;
 const LAST: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize, ToSchema)]
+#[schema(as = WeaverExecRequest)]
 pub(crate) struct ExecRequest {
     /// The program and its arguments; no shell takes part.
     command: Vec<String>,
@@ -40,6 +41,7 @@ pub(crate) struct ExecRequest {
 
 #[derive(Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = WeaverExecEnd)]
 pub(crate) enum How {
     /// It ended, with `exit_code`.
     Exited,
@@ -50,6 +52,7 @@ pub(crate) enum How {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = WeaverExecAnswer)]
 pub(crate) struct ExecAnswer {
     /// Null when it is not known: that is no success.
     exit_code: Option<i32>,

@@ -110,9 +110,7 @@ pub(crate) async fn patch_weaver(
     weavers.deps.audit.done(&principal, &info, "weaver.update", id.to_string(), details).await?;
     if patch.network.is_some_and(|network| network != row.network) && written.pod_uid.is_some() {
         let pods = weavers.cluster()?.pods();
-        network::relabel(&pods, &weavers.installation, &written)
-            .await
-            .map_err(cluster::failed)?;
+        network::relabel(&pods, &weavers.installation, &written).await.map_err(cluster::failed)?;
     }
     weavers.view(written).await.map(Json)
 }
@@ -194,6 +192,7 @@ impl Weavers {
 
 /// What a clean-up has ended.
 #[derive(Serialize, ToSchema)]
+#[schema(as = WeaverCleanup)]
 pub(crate) struct CleanupReport {
     deleted_count: usize,
     deleted_ids: Vec<WeaverId>,

@@ -292,8 +292,10 @@ impl Weavers {
 
 fn settled(row: Row) -> Result<Row> {
     let has_run = row.started_at.is_some();
-    let is_well = matches!(row.status, Status::Running | Status::Succeeded);
-    if is_well || (has_run && row.status == Status::Failed && row.exit_code.is_some()) {
+    // One that was over before anybody looked is still being taken down.
+    let status = row.ending.unwrap_or(row.status);
+    let is_well = matches!(status, Status::Running | Status::Succeeded);
+    if is_well || (has_run && status == Status::Failed && row.exit_code.is_some()) {
         return Ok(row);
     }
     let why = row.reason.clone().unwrap_or_else(|| format!("it is {}", row.status.as_str()));

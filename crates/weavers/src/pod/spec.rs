@@ -17,7 +17,7 @@ use k8s_openapi::{
 use super::{CLONE, CONTAINER, INSTALLATION, WEAVER};
 use crate::{
     Config,
-    identity::{Identity, TOKEN_DIR, TOKEN_KEY, hours_to_millis},
+    identity::{Identity, REPO_TOKEN_KEY, TOKEN_DIR, TOKEN_KEY, hours_to_millis},
     model::Row,
     network,
 };
@@ -72,7 +72,7 @@ pub(crate) fn pod(row: &Row, identity: &Identity, config: &Config) -> Pod {
             containers: vec![agent(row, identity)],
             enable_service_links: Some(false),
             image_pull_secrets: some(pull_secrets.collect()),
-            init_containers: clone(row, config).map(|container| vec![container]),
+            init_containers: clone(row, identity, config).map(|container| vec![container]),
             node_selector: some(pairs(&config.node_selector)),
             restart_policy: Some("Never".to_owned()),
             runtime_class_name: config.runtime_class.clone(),
@@ -121,7 +121,7 @@ fn agent(row: &Row, identity: &Identity) -> Container {
 }
 
 /// `git clone` without a shell, by the image that is configured or by the weaver's own.
-fn clone(row: &Row, config: &Config) -> Option<Container> {
+fn clone(row: &Row, identity: &Identity, config: &Config) -> Option<Container> {
     let repo = row.spec.repo.as_ref()?;
     let mut command = vec!["git", "clone", "--quiet"];
     if let Some(branch) = &row.spec.branch {
@@ -130,22 +130,22 @@ fn clone(row: &Row, config: &Config) -> Option<Container> {
     let directory = directory(row);
     command.extend(["--", repo, &directory]);
     let mut env = vec![value("HOME", HOME), value("GIT_TERMINAL_PROMPT", "0")];
-    if repo.strip_prefix(&config.server_url).is_some_and(|path| path.starts_with('/')) {
+    let given = identity.secret.data.as_ref().is_some_and(|data| data.contains_key(REPO_TOKEN_KEY));
+    if given {
+        // The whole value of the header; for the server of the repository alone.
+        let end = repo.match_indices('/').nth(2).map_or(repo.len(), |(at, _)| at);
+        let server = repo.get(..end).unwrap_or_default();
+        env.extend([
+            from_secret("REPO_AUTHORIZATION", row, REPO_TOKEN_KEY),
+            value("GIT_CONFIG_COUNT", "1"),
+            value("GIT_CONFIG_KEY_0", &format!("http.{server}/.extraHeader")),
+            value("GIT_CONFIG_VALUE_0", "Authorization: $(REPO_AUTHORIZATION)"),
+        ]);
+    } else if repo.strip_prefix(&config.server_url).is_some_and(|path| path.starts_with('/')) {
         // A repository of this server: by the weaver's own token, and shown to no other server.
         let header = format!("http.{}/.extraHeader", config.server_url);
         env.extend([
-            EnvVar {
-                name: "LOOM_TOKEN".to_owned(),
-                value_from: Some(EnvVarSource {
-                    secret_key_ref: Some(SecretKeySelector {
-                        name: row.pod_name.clone(),
-                        key: TOKEN_KEY.to_owned(),
-                        optional: None,
-                    }),
-                    ..EnvVarSource::default()
-                }),
-                ..EnvVar::default()
-            },
+            from_secret("LOOM_TOKEN", row, TOKEN_KEY),
             value("GIT_CONFIG_COUNT", "1"),
             value("GIT_CONFIG_KEY_0", &header),
             value("GIT_CONFIG_VALUE_0", "Authorization: Bearer $(LOOM_TOKEN)"),
@@ -162,6 +162,19 @@ fn clone(row: &Row, config: &Config) -> Option<Container> {
         working_dir: Some(WORKSPACE.to_owned()),
         ..Container::default()
     })
+}
+
+fn from_secret(name: &str, row: &Row, key: &str) -> EnvVar {
+    let selector =
+        SecretKeySelector { name: row.pod_name.clone(), key: key.to_owned(), optional: None };
+    EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(selector),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
 }
 
 /// Where the repository lies, else the workspace. Not the workspace itself: that belongs to root, and git trusts

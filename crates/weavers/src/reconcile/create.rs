@@ -124,7 +124,7 @@ fn refusal(error: &kube::Error, namespace: &str) -> Refusal {
     };
     let said: String = status.message.chars().take(1000).collect();
     let (code, text, is_final) = match status.code {
-        403 if said.contains("exceeded quota") => {
+        403 if said.contains("exceeded quota") || said.contains("unknown for quota") => {
             ("quota", format!("the namespace has no room for it just now: {said}"), false)
         }
         403 if said.contains("violates PodSecurity")

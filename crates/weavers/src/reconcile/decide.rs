@@ -1,5 +1,8 @@
 //! What is to be done about a weaver: from its row, its pod and the time, and nothing else.
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::Pod;
 

@@ -59,7 +59,10 @@ async fn what_runs_is_taken_over_by_the_next_server_and_what_ended_meanwhile_is_
     world.app.running.features.weavers.close().await;
     world.cluster.exit(&pod(&ends), 3);
     let row = world.row_in(&ends, "failed").await;
-    assert_eq!((row["reason_code"].as_str(), row["exit_code"].as_i64()), (Some("crashed"), Some(3)));
+    assert_eq!(
+        (row["reason_code"].as_str(), row["exit_code"].as_i64()),
+        (Some("crashed"), Some(3))
+    );
     let after = world.row(&stays).await;
     assert_eq!((&after["status"], &after["pod_uid"]), (&json!("running"), &before["pod_uid"]));
     let leases = world.app.rows("SELECT term FROM weaver_leases").await;

@@ -8,7 +8,12 @@
     reason = "clippy knows tests, but not what only tests call"
 )]
 
+mod access;
+mod api;
+mod chaos;
 mod enter;
+mod failures;
 mod life;
 mod logs;
+mod real;
 mod support;

@@ -27,19 +27,10 @@ impl World {
         self.weaver_with(json!({"image": image})).await
     }
 
-    pub(crate) async fn weaver_with(&self, body: Value) -> String {
-        let now = self.app.clock.now();
-        let id = loom_core::id::WeaverId::new(now).to_string();
-        let hours = body["lifetime_hours"].as_f64().unwrap_or(4.0);
-        let lease = eventually(async || self.app.rows("SELECT installation FROM weaver_leases").await.pop()).await;
-        let installation = lease["installation"].as_str().unwrap();
-        let (org, user, image) = (self.user.org, self.user.id, body["image"].as_str().unwrap());
-        let spec = json!({"image": image, "lifetime_hours": hours, "scopes": []});
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("INSERT INTO weavers (id, org_id, owner_id, installation, spec, tags, network, cpu_millis, memory_bytes, ephemeral_bytes, status, pod_name, created_at, expires_at, active_at)
-            VALUES ('{id}', '{org}', '{user}', '{installation}', '{spec}', '{{}}', 'internet', 1000, 1073741824, 1073741824, 'pending', 'weaver-{id}', '{now}', '{}', '{now}');
-            INSERT INTO weaver_events (weaver_id, number, at, phase) VALUES ('{id}', 1, '{now}', 'queued');
-            SELECT pg_notify('loom_weavers', 'row {id}')", now + chrono::TimeDelta::milliseconds((hours * 3_600_000.0) as i64)))).execute(self.app.database.pool()).await.unwrap();
-        id
+    pub(crate) async fn weaver_with(&self, mut body: Value) -> String {
+        body["wait"] = json!(false);
+        let weaver = self.user.post("/api/weaver", &body).await.expect(202).json();
+        weaver["id"].as_str().unwrap().to_owned()
     }
 
     /// The row behind it.
@@ -70,7 +61,7 @@ impl World {
     }
 
     pub(crate) async fn delete(&self, id: &str) {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("UPDATE weavers SET ending = 'deleted', status = 'terminating', version = version + 1 WHERE id = '{id}'; SELECT pg_notify('loom_weavers', 'row {id}')"))).execute(self.app.database.pool()).await.unwrap();
+        self.user.delete(&format!("/api/weaver/{id}")).await.expect(204);
     }
 
     /// Nothing is left of it in the cluster.
