@@ -54,7 +54,17 @@ impl Real {
         if !has_controllers(&admin).await {
             // Without its controller a quota knows nothing, and lets nothing in.
             let patch = pods_quota.to_string();
-            let args = ["-n", NAMESPACE, "patch", "resourcequota", "weavers", "--subresource=status", "--type=merge", "-p", &patch];
+            let args = [
+                "-n",
+                NAMESPACE,
+                "patch",
+                "resourcequota",
+                "weavers",
+                "--subresource=status",
+                "--type=merge",
+                "-p",
+                &patch,
+            ];
             kubectl(&admin, &args).await.unwrap();
         }
         let token = eventually(async || {
@@ -63,7 +73,10 @@ impl Real {
         .await;
         let directory = tempfile::tempdir().unwrap();
         let account = directory.path().join("kubeconfig");
-        let own = kubectl(&admin, &["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]).await.unwrap();
+        let own =
+            kubectl(&admin, &["config", "view", "--raw", "--minify", "--flatten", "-o", "json"])
+                .await
+                .unwrap();
         let mut own: Value = serde_json::from_str(&own).unwrap();
         own["users"][0]["user"] = json!({"token": token.trim()});
         std::fs::write(&account, own.to_string()).unwrap();
@@ -88,7 +101,8 @@ impl Real {
             body["image"] = json!(IMAGE);
         }
         if body["resources"].is_null() {
-            body["resources"] = json!({"cpu": "500m", "memory": "128Mi", "ephemeral_storage": "256Mi"});
+            body["resources"] =
+                json!({"cpu": "500m", "memory": "128Mi", "ephemeral_storage": "256Mi"});
         }
         let weaver = self.user.post("/api/weaver", &body).await.expect(202).json();
         weaver["id"].as_str().unwrap().to_owned()
@@ -110,7 +124,8 @@ impl Real {
     async fn running(&self, id: &str) -> Value {
         if !self.runs {
             let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-            let ready = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
+            let ready =
+                |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
             let status = json!({"status": {"phase": "Running", "conditions": [ready("PodScheduled"), ready("Ready")],
                 "containerStatuses": [{"name": "weaver", "image": IMAGE, "imageID": "", "ready": true, "restartCount": 0,
                     "state": {"running": {"startedAt": now}}}]}});
@@ -122,7 +137,8 @@ impl Real {
     async fn play(&self, id: &str, status: &Value) {
         let (name, patch) = (pod(id), status.to_string());
         eventually(async || {
-            let args = ["patch", "pod", &name, "--subresource=status", "--type=merge", "-p", &patch];
+            let args =
+                ["patch", "pod", &name, "--subresource=status", "--type=merge", "-p", &patch];
             self.kubectl(&args).await.ok()
         })
         .await;
@@ -154,7 +170,9 @@ impl Real {
 async fn has_controllers(admin: &PathBuf) -> bool {
     // Its work: an account in each namespace.
     eventually(async || {
-        let found = kubectl(admin, &["-n", "kube-system", "get", "serviceaccounts", "-o", "name"]).await.ok()?;
+        let found = kubectl(admin, &["-n", "kube-system", "get", "serviceaccounts", "-o", "name"])
+            .await
+            .ok()?;
         Some(found.contains("serviceaccount/default"))
     })
     .await
@@ -163,7 +181,9 @@ async fn has_controllers(admin: &PathBuf) -> bool {
 #[tokio::test]
 async fn real_a_weaver_lives_with_the_permissions_that_are_shipped() {
     let Some(real) = Real::start(&[]).await else { return };
-    let id = real.create(json!({"command": ["sleep", "600"], "env": {"API_KEY": "secret-value-1234567890"}})).await;
+    let id = real
+        .create(json!({"command": ["sleep", "600"], "env": {"API_KEY": "secret-value-1234567890"}}))
+        .await;
     real.running(&id).await;
     let pod = real.kubectl(&["get", "pod", &pod(&id), "-o", "json"]).await.unwrap();
     assert!(!pod.contains("secret-value"), "{pod}");
@@ -176,7 +196,10 @@ async fn real_a_weaver_lives_with_the_permissions_that_are_shipped() {
     assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
     assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
     let owner = eventually(async || {
-        let secret = real.kubectl(&["get", "secret", &crate::support::pod(&id), "-o", "json"]).await.unwrap();
+        let secret = real
+            .kubectl(&["get", "secret", &crate::support::pod(&id), "-o", "json"])
+            .await
+            .unwrap();
         let secret: Value = serde_json::from_str(&secret).unwrap();
         let owner = secret["metadata"]["ownerReferences"][0]["uid"].clone();
         owner.is_string().then_some(owner)
@@ -262,7 +285,8 @@ async fn real_pods_really_run_and_each_end_is_told() {
         assert_eq!(weaver["reason_code"], *code, "{body}: {weaver}");
         real.is_gone(id).await;
     }
-    let timeline = real.user.get(&format!("/api/weaver/{}/timeline", ids[1])).await.expect(200).text;
+    let timeline =
+        real.user.get(&format!("/api/weaver/{}/timeline", ids[1])).await.expect(200).text;
     for phase in ["queued", "scheduled", "started", "exit", "ended"] {
         assert!(timeline.contains(phase), "{timeline}");
     }
