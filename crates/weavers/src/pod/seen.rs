@@ -33,6 +33,12 @@ pub(crate) struct Outcome {
     pub(crate) at: Option<DateTime<Utc>>,
 }
 
+impl Outcome {
+    pub(crate) fn is_by_signal(&self) -> bool {
+        self.code == "crashed" && self.exit_code.is_some_and(|code| code > 128)
+    }
+}
+
 /// Something wrong that may still pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Worry {

@@ -60,6 +60,9 @@ impl Weavers {
                 // The watch may be behind: only the cluster itself says that there is none.
                 pod = self.look_up(lead, &row).await?.map(Arc::new);
                 lead.saw(id, pod.clone());
+                if pod.is_none() && row.ending.is_none() {
+                    pod = lead.last_seen(id).filter(|pod| is_known(pod));
+                }
             }
             let now = self.deps.clock.now();
             let mut next = Next::Nothing;

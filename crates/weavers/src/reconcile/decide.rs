@@ -174,10 +174,18 @@ fn observe(row: &Row, pod: &Pod, now: DateTime<Utc>) -> Change {
         }
     }
     change.events = events;
-    if let Some(outcome) = seen::outcome(pod) {
+    let outcome = match (seen::outcome(pod), seen::going(pod)) {
+        // Who was told to go was ended by that, and not by itself.
+        (Some(it), Some(_)) if it.is_by_signal() => {
+            let away = seen::taken_away(pod);
+            Some(seen::Outcome { exit_code: it.exit_code, at: it.at, ..away })
+        }
+        (Some(outcome), _) => Some(outcome),
+        (None, Some(_)) => Some(seen::taken_away(pod)),
+        (None, None) => None,
+    };
+    if let Some(outcome) = outcome {
         finish(&mut change, row, outcome, now);
-    } else if seen::going(pod).is_some() {
-        finish(&mut change, row, seen::taken_away(pod), now);
     } else if seen::is_running(pod) && row.status == Status::Pending {
         change.status = Some(Status::Running);
     }

@@ -49,9 +49,22 @@ pub(crate) struct Lead {
     pub(crate) cluster: Cluster,
     pub(crate) term: i64,
     pods: Mutex<HashMap<WeaverId, Arc<Pod>>>,
+    /// As they were when they were removed: who did it, or how they ended, may stand there only.
+    removed: Mutex<HashMap<WeaverId, Arc<Pod>>>,
 }
 
 impl Lead {
+    /// The last that was seen of a pod that is gone; it is given once.
+    pub(crate) fn last_seen(&self, id: WeaverId) -> Option<Arc<Pod>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+
+    fn was_removed(&self, id: WeaverId, mut pod: Pod) {
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Default::default());
+        pod.metadata.deletion_timestamp.get_or_insert(now);
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(pod));
+    }
+
     pub(crate) fn pod(&self, id: WeaverId) -> Option<Arc<Pod>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
@@ -63,6 +76,12 @@ impl Lead {
             Some(pod) => pods.insert(id, pod),
             None => pods.remove(&id),
         };
+    }
+
+    fn forget_removed(&self, live: &[crate::model::Row]) {
+        let live: HashSet<WeaverId> = live.iter().map(|row| row.id).collect();
+        let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        removed.retain(|id, _| live.contains(id));
     }
 
     fn all(&self) -> HashMap<WeaverId, Arc<Pod>> {
@@ -99,8 +118,12 @@ impl Weavers {
             match term {
                 Ok(Some(term)) => {
                     tracing::debug!(term, "watching the cluster");
-                    let lead =
-                        Arc::new(Lead { cluster: cluster.clone(), term, pods: Mutex::default() });
+                    let lead = Arc::new(Lead {
+                        cluster: cluster.clone(),
+                        term,
+                        pods: Mutex::default(),
+                        removed: Mutex::default(),
+                    });
                     tokio::select! {
                         () = self.closing.cancelled() => {}
                         () = self.prolong(term) => tracing::warn!(term, "no longer watching the cluster"),
@@ -213,6 +236,7 @@ impl Weavers {
                 // One of the same name that came after it stays known.
                 if lead.pod(id).is_none_or(|known| known.metadata.uid == pod.metadata.uid) {
                     lead.saw(id, None);
+                    lead.was_removed(id, slim(pod));
                 }
                 work.queue.insert(id);
             }
@@ -260,6 +284,7 @@ impl Weavers {
             }
         };
         work.next_resync = Some(now + RESYNC);
+        lead.forget_removed(&rows);
         self.count(&rows);
         let pods = lead.all();
         let mut strays: HashSet<WeaverId> = pods.keys().copied().collect();

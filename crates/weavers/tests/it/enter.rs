@@ -105,10 +105,10 @@ async fn what_is_no_command_or_may_not_be_is_refused() {
     world.cluster.back();
 }
 
-struct Terminal(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Terminal(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Terminal {
-    async fn open(app: &TestApp, key: Option<&str>, path: &str) -> Result<Self, Error> {
+    pub(crate) async fn open(app: &TestApp, key: Option<&str>, path: &str) -> Result<Self, Error> {
         let url = format!("ws://{}{path}", app.running.address);
         let mut request = url.into_client_request().unwrap();
         if let Some(key) = key {
@@ -123,11 +123,11 @@ impl Terminal {
         Self::open(&world.app, world.user.key.as_deref(), &path).await.unwrap()
     }
 
-    async fn text(&mut self, text: &Value) {
+    pub(crate) async fn text(&mut self, text: &Value) {
         self.0.send(Message::text(text.to_string())).await.unwrap();
     }
 
-    async fn bytes(&mut self, bytes: &str) {
+    pub(crate) async fn bytes(&mut self, bytes: &str) {
         self.0.send(Message::binary(bytes.as_bytes().to_vec())).await.unwrap();
     }
 
@@ -141,7 +141,7 @@ impl Terminal {
         }
     }
 
-    async fn control(&mut self) -> Value {
+    pub(crate) async fn control(&mut self) -> Value {
         match self.next().await {
             Message::Text(text) => serde_json::from_str(&text).unwrap(),
             other => panic!("{other:?}"),
@@ -155,6 +155,28 @@ impl Terminal {
             match self.next().await {
                 Message::Binary(bytes) => output.push_str(std::str::from_utf8(&bytes).unwrap()),
                 other => panic!("{other:?} after {output:?}"),
+            }
+        }
+    }
+
+    /// Output, until this is in it.
+    pub(crate) async fn output_with(&mut self, wanted: &str) {
+        let mut output = String::new();
+        while !output.contains(wanted) {
+            match self.next().await {
+                Message::Binary(bytes) => output.push_str(&String::from_utf8_lossy(&bytes)),
+                other => panic!("{other:?} after {output:?}"),
+            }
+        }
+    }
+
+    /// The code of its end, whatever it still says.
+    pub(crate) async fn exit(&mut self) -> Value {
+        loop {
+            if let Message::Text(text) = self.next().await {
+                let word: Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(word["type"], "exit", "{word}");
+                return word["code"].clone();
             }
         }
     }

@@ -230,6 +230,7 @@ fn who_took_the_pod_away_is_told_apart() {
     };
     for (pod, code) in [
         (going(runs(), 40), "deleted_by_hand"),
+        (going(exited(137, "Error"), 40), "deleted_by_hand"),
         (disrupted("EvictionByEvictionAPI"), "evicted"),
         (disrupted("PreemptionByScheduler"), "preempted"),
         (disrupted("DeletionByTaintManager"), "node_lost"),
