@@ -15,6 +15,7 @@ mod run;
 mod sessions;
 mod stats;
 mod threads;
+mod weavers;
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -44,6 +45,8 @@ enum Command {
     Sessions(sessions::Options),
     /// Measure events of applications and pings of jobs
     Events(events::Options),
+    /// Measure many weavers at rest, and their creation
+    Weavers(weavers::Options),
     /// The mock upstream alone; prints its address
     Mock {
         #[arg(long, default_value_t = 0)]
@@ -68,6 +71,7 @@ async fn main() -> Result<()> {
         Command::Threads(options) => threads::run(&options).await,
         Command::Sessions(options) => sessions::run(&options).await,
         Command::Events(options) => events::run(&options).await,
+        Command::Weavers(options) => weavers::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {
             forwarder::serve(listen(port).await?, &upstream).await

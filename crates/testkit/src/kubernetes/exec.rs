@@ -46,7 +46,7 @@ pub(super) fn open(
             let mut session = Session { socket, machine, ask };
             let status = match session.ask.command.clone() {
                 Some(command) => session.command(&command).await,
-                None => session.terminal().await,
+                None => session.terminal(true).await,
             };
             if let Some(status) = status {
                 session.send(STATUS, status.to_string().as_bytes()).await;
@@ -121,7 +121,8 @@ impl Session {
     ///
     /// - `echo …`, `err …` (to standard error), `cat` (until its input ends)
     /// - `exit N`; `flood N` says so many bytes; `yes` says `y` for ever; `sleep` does nothing for ever
-    /// - `lost …` says something, and how it ended is never heard; `missing` cannot be started
+    /// - `lost …` says something, and how it ended is never heard; `sh` is a
+    ///   terminal; any other cannot be started
     async fn command(&mut self, command: &[String]) -> Option<Value> {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         match words.as_slice() {
@@ -163,6 +164,7 @@ impl Session {
                 while !matches!(self.input().await, Input::Gone) {}
                 None
             }
+            ["sh"] => Box::pin(self.terminal(false)).await,
             ["lost", rest @ ..] => {
                 self.send(STDOUT, format!("{}\n", rest.join(" ")).as_bytes()).await;
                 None
@@ -176,8 +178,9 @@ impl Session {
         }
     }
 
-    /// A terminal: it echoes; `exit N` on a line ends the container; a change of size is said.
-    async fn terminal(&mut self) -> Option<Value> {
+    /// A terminal: it echoes; `exit N` on a line ends the container, or a shell beside it; a change of size
+    /// is said.
+    async fn terminal(&mut self, own: bool) -> Option<Value> {
         let mut over = self.machine.over.subscribe();
         let mut line = String::new();
         loop {
@@ -193,6 +196,9 @@ impl Session {
                         while let Some((first, rest)) = line.split_once('\n') {
                             if let Some(code) = first.strip_prefix("exit ") {
                                 let code = code.trim().parse().unwrap_or(1);
+                                if !own {
+                                    return Some(status(code));
+                                }
                                 self.machine.order(Order::Step(Step::Exit(code)));
                             }
                             line = rest.to_owned();

@@ -52,7 +52,12 @@ async fn a_watcher_sees_the_life_of_a_pod_over_cut_streams_and_forgotten_version
     let wanted = watcher::Config::default().labels("app=weaver").page_size(1);
     let mut events = watcher(pods.clone(), wanted).default_backoff().applied_objects().boxed();
     let mut next = async || {
-        let pod = events.next().await.unwrap().unwrap();
+        // A version that is forgotten is an error, after which it lists anew.
+        let pod = loop {
+            if let Ok(pod) = events.next().await.unwrap() {
+                break pod;
+            }
+        };
         (pod.metadata.name.unwrap(), pod.status.unwrap().phase.unwrap())
     };
     assert_eq!(next().await, ("before".to_owned(), "Pending".to_owned()));

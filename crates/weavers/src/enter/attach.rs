@@ -42,8 +42,8 @@ const SENDING: Duration = Duration::from_secs(30);
 /// Whether it still may.
 const RECHECK: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(30);
-/// How it ended comes after its output; waited for so long.
-const STATUS: Duration = Duration::from_secs(5);
+/// How it ended comes after its output, the rest of the output after that; waited for so long.
+const LAST: Duration = Duration::from_secs(3);
 
 /// Attach a terminal to a weaver
 ///
@@ -300,6 +300,14 @@ impl Visit {
         let (mut stdout, mut stderr) = (process.stdout(), process.stderr());
         let mut sizes = process.terminal_size();
         let status = process.take_status();
+        let mut status = std::pin::pin!(async {
+            match status {
+                Some(status) => status.await,
+                None => None,
+            }
+        });
+        // A connection that broke leaves its outputs open for ever.
+        let (mut ended, mut last) = (None, None);
         let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
         let idle = self.weavers.config.attach_idle;
         let mut quiet_since = Instant::now();
@@ -312,6 +320,11 @@ impl Visit {
         while stdout.is_some() || stderr.is_some() {
             let mut happened = true;
             tokio::select! {
+                now = &mut status, if last.is_none() => {
+                    ended = now;
+                    last = Some(Instant::now() + LAST);
+                }
+                () = sleep_until(last.unwrap_or(quiet_since + idle)), if last.is_some() => break,
                 () = self.weavers.leaving.cancelled() => return Some(Close::Shutdown),
                 more = read(&mut stdout, &mut out) => match more {
                     Some(bytes) => {
@@ -381,10 +394,9 @@ impl Visit {
                 }
             }
         }
-        let ended = match status {
-            Some(status) => timeout(STATUS, status).await.ok().flatten(),
-            None => None,
-        };
+        if last.is_none() {
+            ended = timeout(LAST, status).await.ok().flatten();
+        }
         let exit = match outcome(ended) {
             Outcome::Exited(code) => wire::exit(Some(code)),
             Outcome::Unknown => wire::exit(None),

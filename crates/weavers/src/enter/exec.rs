@@ -24,8 +24,8 @@ const LONGEST: u64 = 600;
 const OUTPUT: usize = 1024 * 1024;
 /// Between the cluster and us.
 const PIPE: usize = 64 * 1024;
-/// How a process ended comes after its output; waited for so long.
-const STATUS: Duration = Duration::from_secs(5);
+/// How a process ended comes after its output, the rest of the output after that; waited for so long.
+const LAST: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = WeaverExecRequest)]
@@ -146,13 +146,22 @@ async fn run(
                 let _ = stdin.shutdown().await;
             }
         };
-        let all = async { tokio::join!(write, out.read(stdout), err.read(stderr)) };
-        timeout(longest, async {
-            all.await;
+        let output = async { tokio::join!(out.read(stdout), err.read(stderr)) };
+        let status = async {
             match status {
-                Some(status) => timeout(STATUS, status).await.ok().flatten(),
+                Some(status) => status.await,
                 None => None,
             }
+        };
+        timeout(longest, async {
+            let (mut output, mut status) = (std::pin::pin!(output), std::pin::pin!(status));
+            let ended = tokio::select! {
+                ((), ended) = async { tokio::join!(write, &mut status) } => ended,
+                _ = &mut output => return timeout(LAST, status).await.ok().flatten(),
+            };
+            // A connection that broke leaves its outputs open for ever.
+            let _ = timeout(LAST, output).await;
+            ended
         })
         .await
     };

@@ -11,7 +11,9 @@
 mod access;
 mod api;
 mod chaos;
+mod enter;
 mod failures;
 mod life;
+mod logs;
 mod real;
 mod support;

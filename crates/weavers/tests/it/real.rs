@@ -8,7 +8,7 @@ use loom_testkit::{Setup, TestApp, User, eventually};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::support::pod;
+use crate::{enter::Terminal, support::pod};
 
 const NAMESPACE: &str = "loom-weavers";
 const IMAGE: &str = "localhost/weaver:test";
@@ -290,5 +290,52 @@ async fn real_pods_really_run_and_each_end_is_told() {
     for phase in ["queued", "scheduled", "started", "exit", "ended"] {
         assert!(timeline.contains(phase), "{timeline}");
     }
+    real.app.stop().await;
+}
+
+#[tokio::test]
+async fn real_what_it_says_is_kept_and_commands_and_terminals_run_in_it() {
+    let Some(real) = Real::start(&[]).await else { return };
+    if !real.runs {
+        eprintln!("no node is ready: nothing was run");
+        return;
+    }
+    let script = "for i in $(seq 1 200); do echo line $i; done; echo last >&2; read -r word; echo got $word; exit 4";
+    let id = real.create(json!({"command": ["sh", "-c", script]})).await;
+    real.running(&id).await;
+    let exec = async |body: Value| {
+        real.user.post(&format!("/api/weaver/{id}/exec"), &body).await.expect(200).json()
+    };
+    let seven = exec(json!({"command": ["sh", "-c", "echo out; echo err >&2; exit 7"]})).await;
+    assert_eq!(
+        (&seven["exit_code"], &seven["stdout"], &seven["stderr"]),
+        (&json!(7), &json!("out\n"), &json!("err\n"))
+    );
+    let flood = exec(json!({"command": ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"]})).await;
+    assert_eq!((&flood["exit_code"], &flood["truncated"]), (&json!(0), &json!(true)));
+    let slow = exec(json!({"command": ["sleep", "100"], "timeout_secs": 1})).await;
+    assert_eq!((&slow["exit_code"], &slow["outcome"]), (&Value::Null, &json!("timed_out")));
+
+    let path = format!("/api/weaver/{id}/attach");
+    let key = real.user.key.as_deref();
+    let mut shell = Terminal::open(&real.app, key, &format!("{path}?command=sh")).await.unwrap();
+    assert_eq!(shell.control().await["tty"], true);
+    shell.text(&json!({"type": "resize", "cols": 123, "rows": 45})).await;
+    // The size is set beside what is typed.
+    shell.bytes("until stty size | grep -q 123; do sleep 0.1; done; stty size; exit 9\n").await;
+    shell.output_with("45 123\r\n").await;
+    assert_eq!(shell.exit().await, json!(9));
+
+    let mut own = Terminal::open(&real.app, key, &path).await.unwrap();
+    assert_eq!(own.control().await["status"], "attached");
+    own.bytes("hello\n").await;
+    own.output_with("got hello\n").await;
+    let weaver = real.when(&id, |weaver| weaver["ended_at"].is_string()).await;
+    assert_eq!((&weaver["status"], &weaver["exit_code"]), (&json!("failed"), &json!(4)));
+    real.is_gone(&id).await;
+    let log = real.user.get(&format!("/api/weaver/{id}/logs?tail=1000")).await.expect(200).text;
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("id: ")).collect();
+    assert_eq!(lines.len(), 202, "{log}");
+    assert!(log.contains("line 1\"") && log.contains("got hello"), "{log}");
     real.app.stop().await;
 }
