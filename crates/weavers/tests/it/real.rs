@@ -136,12 +136,17 @@ impl Real {
 
     async fn play(&self, id: &str, status: &Value) {
         let (name, patch) = (pod(id), status.to_string());
-        eventually(async || {
-            let args =
-                ["patch", "pod", &name, "--subresource=status", "--type=merge", "-p", &patch];
-            self.kubectl(&args).await.ok()
-        })
-        .await;
+        let args = ["patch", "pod", &name, "--subresource=status", "--type=merge", "-p", &patch];
+        let mut last = String::new();
+        for _ in 0..100 {
+            match self.kubectl(&args).await {
+                Ok(_) => return,
+                Err(error) => last = error,
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let weaver = self.user.get(&format!("/api/weaver/{id}")).await.text;
+        panic!("{last}: {weaver}");
     }
 
     async fn is_gone(&self, id: &str) {
@@ -311,7 +316,8 @@ async fn real_what_it_says_is_kept_and_commands_and_terminals_run_in_it() {
         (&seven["exit_code"], &seven["stdout"], &seven["stderr"]),
         (&json!(7), &json!("out\n"), &json!("err\n"))
     );
-    let flood = exec(json!({"command": ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"]})).await;
+    let flood =
+        exec(json!({"command": ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"]})).await;
     assert_eq!((&flood["exit_code"], &flood["truncated"]), (&json!(0), &json!(true)));
     let slow = exec(json!({"command": ["sleep", "100"], "timeout_secs": 1})).await;
     assert_eq!((&slow["exit_code"], &slow["outcome"]), (&Value::Null, &json!("timed_out")));
