@@ -311,7 +311,8 @@ async fn real_what_it_says_is_kept_and_commands_and_terminals_run_in_it() {
         (&seven["exit_code"], &seven["stdout"], &seven["stderr"]),
         (&json!(7), &json!("out\n"), &json!("err\n"))
     );
-    let flood = exec(json!({"command": ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"]})).await;
+    let flood =
+        exec(json!({"command": ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"]})).await;
     assert_eq!((&flood["exit_code"], &flood["truncated"]), (&json!(0), &json!(true)));
     let slow = exec(json!({"command": ["sleep", "100"], "timeout_secs": 1})).await;
     assert_eq!((&slow["exit_code"], &slow["outcome"]), (&Value::Null, &json!("timed_out")));
