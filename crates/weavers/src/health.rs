@@ -13,25 +13,25 @@ use loom_core::{
     telemetry::Metric,
 };
 
-use crate::{Weavers, cluster::Cluster};
+use crate::{Weavers, cluster::Cluster, model::Network};
 
 pub const METRICS: &[Metric] = &[
     Metric::gauge(
         "loom_weavers_active",
-        "Weavers that run, told by the server that watches the cluster",
+        "Weavers that run, told by the server that watches the cluster.",
         &[],
     ),
-    Metric::counter("loom_weavers_created_total", "Weavers that were made", &[]),
-    Metric::counter("loom_weavers_deleted_total", "Weavers that are over as it was meant", &[]),
+    Metric::counter("loom_weavers_created_total", "Weavers that were made.", &[]),
+    Metric::counter("loom_weavers_deleted_total", "Weavers that are over as it was meant.", &[]),
     Metric::counter(
         "loom_weavers_failed_total",
-        "Weavers that failed, or that the cluster lost",
+        "Weavers that failed, or that the cluster lost.",
         &[],
     ),
-    Metric::counter("loom_weavers_cleanup_total", "Runs of the clean-up of weavers", &[]),
+    Metric::counter("loom_weavers_cleanup_total", "Runs of the clean-up of weavers.", &[]),
     Metric::counter(
         "loom_weavers_cleanup_deleted_total",
-        "Weavers whose time was over at a clean-up",
+        "Weavers whose time was over at a clean-up.",
         &[],
     ),
 ];
@@ -88,7 +88,17 @@ impl Weavers {
                 .inside("network_policies_detail", detail.clone())
                 .inside("network_policies_checked_at", checked_at.map(|at| at.to_rfc3339()))
         };
+        let is_void = policies == "not_enforced" && self.config.network != Network::Open;
         match self.missing(cluster).await {
+            Ok(missing) if missing.is_empty() && is_void => {
+                component(Status::Degraded)
+                    .error("the cluster does not enforce network policies")
+                    .code(
+                        "KUBERNETES_NETWORK_OPEN",
+                        "Weavers of every class reach whatever the cluster lets them: give the cluster a network plugin \
+                         with policies, or set LOOM_SERVER_WEAVER_NETWORK=open to say that it is meant.",
+                    )
+            }
             Ok(missing) if missing.is_empty() => component(Status::Healthy),
             Ok(missing) => component(Status::Degraded)
                 .error("a permission in the cluster is missing")

@@ -54,9 +54,9 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
-    /// The last that was seen of a pod that is gone; it is given once.
+    /// The last that was seen of a pod that is gone.
     pub(crate) fn last_seen(&self, id: WeaverId) -> Option<Arc<Pod>> {
-        self.removed.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     fn was_removed(&self, id: WeaverId, mut pod: Pod) {
@@ -69,8 +69,13 @@ impl Lead {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// What a request has shown, ahead of the watch.
+    /// What a request has shown, which the watch may be behind of, or ahead: a pod that the watch saw go stays
+    /// gone.
     pub(crate) fn saw(&self, id: WeaverId, pod: Option<Arc<Pod>>) {
+        let removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        let pod = pod.filter(|pod| {
+            removed.get(&id).is_none_or(|removed| removed.metadata.uid != pod.metadata.uid)
+        });
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         match pod {
             Some(pod) => pods.insert(id, pod),
@@ -235,8 +240,8 @@ impl Weavers {
                 let Some(id) = seen::weaver_of(&pod) else { return };
                 // One of the same name that came after it stays known.
                 if lead.pod(id).is_none_or(|known| known.metadata.uid == pod.metadata.uid) {
-                    lead.saw(id, None);
                     lead.was_removed(id, slim(pod));
+                    lead.saw(id, None);
                 }
                 work.queue.insert(id);
             }

@@ -598,3 +598,44 @@ async fn a_server_without_weavers_says_so() {
     assert_eq!(answer.code(), "feature_disabled");
     assert_eq!(ada.get("/api/weavers").await.expect(200).json()["weavers"], json!([]));
 }
+
+#[tokio::test]
+async fn the_canary_tells_whether_the_cluster_enforces_policies_and_leaves_nothing() {
+    let cluster = FakeKubernetes::start();
+    let setup = Setup::default().weavers(&cluster).set("LOOM_SERVER_WEAVER_CANARY_IMAGE", IMAGE);
+    let app = setup.manual_clock().start().await;
+    let component = async || {
+        // An answer is kept for a second.
+        app.clock.advance(std::time::Duration::from_secs(2));
+        let health = app.anonymous().get("/health").await.json();
+        health["components"]["kubernetes"].clone()
+    };
+    for (off, said, status) in
+        [(1, "enforced", "healthy"), (0, "not_enforced", "degraded"), (4, "enforced", "healthy")]
+    {
+        let run = app.running.features.jobs.run_now("weaver-network-canary");
+        let watch = async {
+            for (class, code) in [("open", 0), ("off", off)] {
+                let name = eventually(async || {
+                    let pods = cluster.pods();
+                    let named = |pod: &Value| {
+                        let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+                        name.starts_with(&format!("loom-canary-{class}-")).then_some(name)
+                    };
+                    pods.iter().find_map(named)
+                })
+                .await;
+                cluster.pod_in(&name, "Running").await;
+                cluster.exit(&name, code);
+            }
+        };
+        let (done, ()) = tokio::join!(run, watch);
+        done.unwrap();
+        assert!(cluster.pods().is_empty());
+        let kubernetes = eventually(async || {
+            Some(component().await).filter(|now| now["network_policies"] == said)
+        })
+        .await;
+        assert_eq!(kubernetes["status"], status, "{kubernetes}");
+    }
+}
