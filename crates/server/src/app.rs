@@ -381,6 +381,7 @@ pub fn routes(
     let (llm, llm_document) = features.llm.routes().split_for_parts();
     // Files of gigabytes, and none of them compressed on the way.
     let (uploads, uploads_document) = features.crashes.upload_routes().split_for_parts();
+    let (waiting, waiting_document) = features.weavers.waiting_routes().split_for_parts();
     let native = OpenApiRouter::with_openapi(meta::openapi())
         .merge(health.routes())
         .merge(meta::metrics_routes(Gauges::new(features, health, database)))
@@ -401,6 +402,7 @@ pub fn routes(
     let (native, mut document) = native.split_for_parts();
     document.merge(llm_document);
     document.merge(uploads_document);
+    document.merge(waiting_document);
     let (session_capture, capture_document) = features.sessions.capture_routes().split_for_parts();
     document.merge(capture_document);
     let native = native
@@ -416,6 +418,7 @@ pub fn routes(
     let router = native
         .merge(llm)
         .merge(uploads)
+        .merge(waiting)
         .merge(features.scm.git_routes())
         .fallback(layers::no_such_route)
         .method_not_allowed_fallback(layers::wrong_method)

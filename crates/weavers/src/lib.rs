@@ -191,7 +191,7 @@ impl Weavers {
             match store::lease::leave(&self.deps.pool, &self.installation, &self.holder).await {
                 Ok(()) => self.announcer.say(reconcile::FREE.to_owned()),
                 Err(error) => {
-                    tracing::debug!(%error, "the next to watch the cluster waits for our lease")
+                    tracing::debug!(%error, "the next to watch the cluster waits for our lease");
                 }
             }
         }
@@ -202,9 +202,17 @@ impl Weavers {
         jobs::all(self)
     }
 
-    pub fn routes(&self) -> OpenApiRouter {
+    /// What waits for the cluster for as long as its caller says: with limits of its own.
+    pub fn waiting_routes(&self) -> OpenApiRouter {
         OpenApiRouter::new()
             .routes(routes!(http::create::create_weaver))
+            .routes(routes!(enter::exec::exec))
+            .route_layer(middleware::from_fn(principal::required))
+            .with_state(self.clone())
+    }
+
+    pub fn routes(&self) -> OpenApiRouter {
+        OpenApiRouter::new()
             .routes(routes!(http::read::list_weavers))
             .routes(routes!(http::watch::watch_weavers))
             .routes(routes!(http::change::clean_up_weavers))
@@ -215,7 +223,6 @@ impl Weavers {
             ))
             .routes(routes!(http::read::get_timeline))
             .merge(logs::routes())
-            .routes(routes!(enter::exec::exec))
             .route_layer(middleware::from_fn(principal::required))
             // Who cannot send a credential with the handshake sends it as the first message.
             .routes(routes!(enter::attach::attach))

@@ -105,6 +105,23 @@ async fn what_is_no_command_or_may_not_be_is_refused() {
     world.cluster.back();
 }
 
+#[tokio::test]
+async fn what_waits_for_the_cluster_may_take_longer_than_other_requests() {
+    let world = World::with(|setup| {
+        setup
+            .set("LOOM_SERVER_REQUEST_TIMEOUT_SECS", "1")
+            .set("LOOM_SERVER_WEAVER_READY_TIMEOUT_SECS", "2")
+    })
+    .await;
+    let id = running(&world).await;
+    let sleep = json!({"command": ["sleep"], "timeout_secs": 2});
+    let sleep = exec(&world.user, &id, &sleep).await.expect(200).json();
+    assert_eq!(sleep["outcome"], "timed_out");
+    let slow =
+        world.user.post("/api/weaver", &json!({"image": "fake/slow-pull"})).await.expect(504);
+    assert_eq!(slow.code(), "weaver_timeout");
+}
+
 pub(crate) struct Terminal(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Terminal {
