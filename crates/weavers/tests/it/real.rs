@@ -48,9 +48,11 @@ impl Real {
             conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True")
         };
         let runs = nodes["items"].as_array().unwrap().iter().any(is_ready);
-        let pods_quota = json!({"status": {"hard": {"pods": "80", "secrets": "200", "requests.cpu": "64",
-            "requests.memory": "128Gi", "requests.ephemeral-storage": "256Gi", "limits.memory": "1280Gi",
-            "services": "0", "persistentvolumeclaims": "0"}}});
+        let none = json!({"pods": "0", "secrets": "0", "requests.cpu": "0", "requests.memory": "0",
+            "requests.ephemeral-storage": "0", "limits.memory": "0", "services": "0", "persistentvolumeclaims": "0"});
+        let pods_quota = json!({"status": {"used": none, "hard": {"pods": "80", "secrets": "200",
+            "requests.cpu": "64", "requests.memory": "128Gi", "requests.ephemeral-storage": "256Gi",
+            "limits.memory": "1280Gi", "services": "0", "persistentvolumeclaims": "0"}}});
         if !has_controllers(&admin).await {
             // Without its controller a quota knows nothing, and lets nothing in.
             let patch = pods_quota.to_string();
