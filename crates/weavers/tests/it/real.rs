@@ -136,12 +136,17 @@ impl Real {
 
     async fn play(&self, id: &str, status: &Value) {
         let (name, patch) = (pod(id), status.to_string());
-        eventually(async || {
-            let args =
-                ["patch", "pod", &name, "--subresource=status", "--type=merge", "-p", &patch];
-            self.kubectl(&args).await.ok()
-        })
-        .await;
+        let args = ["patch", "pod", &name, "--subresource=status", "--type=merge", "-p", &patch];
+        let mut last = String::new();
+        for _ in 0..100 {
+            match self.kubectl(&args).await {
+                Ok(_) => return,
+                Err(error) => last = error,
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let weaver = self.user.get(&format!("/api/weaver/{id}")).await.text;
+        panic!("{last}: {weaver}");
     }
 
     async fn is_gone(&self, id: &str) {
