@@ -161,12 +161,12 @@ fn the_rules_find_what_breaks_them() {
         |pod| pod["spec"]["containers"][0]["securityContext"]["privileged"] = json!(true),
         |pod| {
             pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] =
-                json!(true)
+                json!(true);
         },
         |pod| pod["spec"]["initContainers"][0]["securityContext"]["capabilities"] = json!({}),
         |pod| {
             pod["spec"]["containers"][0]["securityContext"]["capabilities"]["add"] =
-                json!(["SYS_ADMIN"])
+                json!(["SYS_ADMIN"]);
         },
         |pod| pod["spec"]["securityContext"]["runAsNonRoot"] = json!(null),
         |pod| pod["spec"]["containers"][0]["securityContext"]["runAsUser"] = json!(0),

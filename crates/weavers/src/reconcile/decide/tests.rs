@@ -1,5 +1,7 @@
 //! Each state that a row and a pod can be in together, and what is to be done.
 
+#![allow(clippy::needless_pass_by_value, reason = "tests read better with literals")]
+
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::Pod;
 use loom_core::id::{OrgId, WeaverId};
