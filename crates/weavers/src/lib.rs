@@ -191,7 +191,7 @@ impl Weavers {
             match store::lease::leave(&self.deps.pool, &self.installation, &self.holder).await {
                 Ok(()) => self.announcer.say(reconcile::FREE.to_owned()),
                 Err(error) => {
-                    tracing::debug!(%error, "the next to watch the cluster waits for our lease")
+                    tracing::debug!(%error, "the next to watch the cluster waits for our lease");
                 }
             }
         }

@@ -41,16 +41,8 @@ const NOT_PUBLIC_V4: &[&str] = &[
     "224.0.0.0/4",
     "240.0.0.0/4",
 ];
-const NOT_PUBLIC_V6: &[&str] = &[
-    "::/128",
-    "::1/128",
-    "::ffff:0:0/96",
-    "64:ff9b::/96",
-    "64:ff9b:1::/48",
-    "fc00::/7",
-    "fe80::/10",
-    "ff00::/8",
-];
+const NOT_PUBLIC_V6: &[&str] =
+    &["::/128", "::1/128", "64:ff9b::/96", "64:ff9b:1::/48", "fc00::/7", "fe80::/10", "ff00::/8"];
 
 /// How this server is reached from a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

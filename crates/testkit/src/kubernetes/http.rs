@@ -182,9 +182,10 @@ fn no_such_path() -> Refusal {
 }
 
 fn refused(refusal: Refusal) -> Response {
+    let Refusal { status, reason, message } = refusal;
     let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": refusal.message, "reason": refusal.reason, "code": refusal.status.as_u16()});
-    (refusal.status, axum::Json(body)).into_response()
+        "message": message, "reason": reason, "code": status.as_u16()});
+    (status, axum::Json(body)).into_response()
 }
 
 /// The head never comes: the connection ends.
@@ -438,7 +439,7 @@ impl Call {
     fn create_applied(&self, key: Key) -> Answer<Response> {
         let mut body = self.body.clone();
         body["metadata"]["name"] = json!(key.name);
-        let call = Call {
+        let call = Self {
             shared: Arc::clone(&self.shared),
             target: Target {
                 name: None,

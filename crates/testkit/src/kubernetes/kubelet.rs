@@ -112,7 +112,7 @@ impl Kubelet {
             };
             match order {
                 Some(Order::GoOn) => holds = false,
-                Some(Order::Step(step)) => self.step(step),
+                Some(Order::Step(step)) => self.step(&step),
                 Some(Order::Delete) => return self.take_down(orders).await,
                 None => match steps.pop_front() {
                     Some(Step::Hold) => holds = true,
@@ -120,7 +120,7 @@ impl Kubelet {
                         () = tokio::time::sleep(pause) => {}
                         Some(order) = orders.recv() => match order {
                             Order::Delete => return self.take_down(orders).await,
-                            Order::Step(step) => self.step(step),
+                            Order::Step(step) => self.step(&step),
                             Order::GoOn => {}
                         },
                     },
@@ -129,7 +129,7 @@ impl Kubelet {
                         if !pace.is_zero() {
                             tokio::time::sleep(pace).await;
                         }
-                        self.step(step);
+                        self.step(&step);
                     }
                     None => return,
                 },
@@ -143,7 +143,7 @@ impl Kubelet {
             while let Some(order) = orders.recv().await {
                 match order {
                     Order::GoOn => break,
-                    Order::Step(step) => self.step(step),
+                    Order::Step(step) => self.step(&step),
                     Order::Delete => {}
                 }
             }
@@ -152,19 +152,19 @@ impl Kubelet {
             pod["status"]["containerStatuses"][0]["state"].get("running").is_some()
         });
         if runs {
-            self.step(Step::Exit(if self.stubborn { 137 } else { 143 }));
+            self.step(&Step::Exit(if self.stubborn { 137 } else { 143 }));
         }
         self.shared.remove(&self.machine.key);
     }
 
-    fn step(&self, step: Step) {
+    fn step(&self, step: &Step) {
         let now = self.shared.stamp();
-        let ended = match &step {
+        let ended = match step {
             Step::Exit(code) => Some(*code),
             Step::Oom | Step::Deadline | Step::Evict(_) => Some(137),
             _ => None,
         };
-        match &step {
+        match step {
             Step::Say(line) => {
                 self.machine.log(&self.machine.main).say(self.shared.now(), line);
                 return;
@@ -178,7 +178,7 @@ impl Kubelet {
             }
             _ => {}
         }
-        let changed = self.shared.change(&self.machine.key, |pod| apply(pod, &step, &now));
+        let changed = self.shared.change(&self.machine.key, |pod| apply(pod, step, &now));
         if let (Ok(_), Some(code)) = (changed, ended) {
             self.machine.end(code);
         }

@@ -14,7 +14,6 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use loom_core::Clock;
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, sync::watch};
-use uuid::Uuid;
 
 use super::{
     faults::{Fault, Recorded},
@@ -200,7 +199,7 @@ impl Shared {
         if !key.namespace.is_empty() {
             metadata["namespace"] = json!(key.namespace);
         }
-        metadata["uid"] = json!(Uuid::now_v7().to_string());
+        metadata["uid"] = json!(loom_core::id::new_uuid(self.now()).to_string());
         metadata["creationTimestamp"] = json!(self.stamp());
         metadata["generation"] = json!(1);
         Ok(self.write(&mut state, key, Some(body)).expect("it is written"))

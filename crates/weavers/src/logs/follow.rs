@@ -133,7 +133,7 @@ impl Reader {
             match self.rest_of_known(container).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    tracing::debug!(%error, weaver = %self.id, "its log could not be read to its end")
+                    tracing::debug!(%error, weaver = %self.id, "its log could not be read to its end");
                 }
             }
             self.forget();

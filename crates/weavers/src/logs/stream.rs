@@ -147,8 +147,9 @@ impl Reading {
                 }
                 let mut data =
                     json!({"line": number, "container": line.container, "text": line.text});
-                if self.wanted.timestamps {
-                    data["at"] = json!(line.at.to_rfc3339_opts(SecondsFormat::AutoSi, true));
+                if let (true, Some(data)) = (self.wanted.timestamps, data.as_object_mut()) {
+                    let at = line.at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+                    data.insert("at".to_owned(), json!(at));
                 }
                 let piece = format!("event: line\nid: {number}\ndata: {data}\n\n");
                 self.ready.push_back(Bytes::from(piece));

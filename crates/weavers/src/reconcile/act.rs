@@ -196,9 +196,10 @@ impl Weavers {
             Err(kube::Error::Api(status)) if status.code == 409 => None,
             deleted => gone(deleted).map_err(failed)?,
         };
-        let going = deleted
-            .and_then(|deleted| deleted.left())
-            .filter(|pod| pod.metadata.deletion_timestamp.is_some() && grace > 0);
+        let going = deleted.and_then(|deleted| {
+            let is_going = |pod: &Pod| pod.metadata.deletion_timestamp.is_some() && grace > 0;
+            deleted.left().filter(is_going)
+        });
         // What is to be known next is whether it is still there.
         lead.saw(id, going.map(Arc::new));
         Ok(())
@@ -257,7 +258,7 @@ impl Weavers {
     /// Has the one who watches the cluster see to a weaver, now. To be called after the commit.
     pub(crate) fn look_at(&self, id: WeaverId) {
         self.inbox.put(id);
-        self.announcer.say(format!("{}{id}", ROW));
+        self.announcer.say(format!("{ROW}{id}"));
     }
 
     /// A pod without a weaver: one that is over leaves none, and one that nobody knows is watched for a while.

@@ -42,7 +42,15 @@ pub(super) async fn ask<T>(
 
 impl Weavers {
     pub(super) async fn create_pod(&self, lead: &Lead, row: &Row) -> Result<Made> {
-        let identity = self.identity(row).await?;
+        let identity = match self.identity(row).await {
+            // Without the policies of the network there is no pod: that is to be seen.
+            Err(error) if error.code() == "kubernetes_error" => {
+                let text = error.detail().to_owned();
+                let code = "kubernetes_unavailable";
+                return Ok(Made::Refused(Refusal { code, text, is_final: false }));
+            }
+            identity => identity?,
+        };
         match self.try_create(lead, row, &identity).await {
             Ok(pod) if is_of(&pod, row) => Ok(Made::Pod(Box::new(pod))),
             Ok(_) => Ok(Made::Refused(Refusal {

@@ -146,7 +146,7 @@ impl Weavers {
                         return;
                     }
                 }
-                std::future::pending().await
+                std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = self.closing.cancelled() => {}

@@ -117,7 +117,8 @@ async fn what_waits_for_the_cluster_may_take_longer_than_other_requests() {
     let sleep = json!({"command": ["sleep"], "timeout_secs": 2});
     let sleep = exec(&world.user, &id, &sleep).await.expect(200).json();
     assert_eq!(sleep["outcome"], "timed_out");
-    let slow = world.user.post("/api/weaver", &json!({"image": "fake/slow-pull"})).await.expect(504);
+    let slow =
+        world.user.post("/api/weaver", &json!({"image": "fake/slow-pull"})).await.expect(504);
     assert_eq!(slow.code(), "weaver_timeout");
 }
 

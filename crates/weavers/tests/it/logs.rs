@@ -65,7 +65,7 @@ impl Follower {
         }
     }
 
-    async fn to_end(&mut self) {
+    async fn read_to_end(&mut self) {
         while let Some(piece) = self.stream.next().await {
             self.text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
         }
@@ -182,7 +182,7 @@ async fn who_follows_sees_each_line_goes_on_after_a_break_and_is_told_the_end() 
     let mut again = Follower::start(&world.user, &id, Some(2)).await;
     again.until("third").await;
     world.cluster.exit(&pod(&id), 4);
-    again.to_end().await;
+    again.read_to_end().await;
     assert_eq!(lines(&again.text), ["third"]);
     let events = events(&again.text);
     assert_eq!(events[0].1, Some(3));

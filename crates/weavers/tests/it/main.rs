@@ -5,6 +5,9 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    clippy::print_stderr,
     reason = "clippy knows tests, but not what only tests call"
 )]
 

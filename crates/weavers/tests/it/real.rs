@@ -48,9 +48,11 @@ impl Real {
             conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True")
         };
         let runs = nodes["items"].as_array().unwrap().iter().any(is_ready);
-        let pods_quota = json!({"status": {"hard": {"pods": "80", "secrets": "200", "requests.cpu": "64",
-            "requests.memory": "128Gi", "requests.ephemeral-storage": "256Gi", "limits.memory": "1280Gi",
-            "services": "0", "persistentvolumeclaims": "0"}}});
+        let none = json!({"pods": "0", "secrets": "0", "requests.cpu": "0", "requests.memory": "0",
+            "requests.ephemeral-storage": "0", "limits.memory": "0", "services": "0", "persistentvolumeclaims": "0"});
+        let pods_quota = json!({"status": {"used": none, "hard": {"pods": "80", "secrets": "200",
+            "requests.cpu": "64", "requests.memory": "128Gi", "requests.ephemeral-storage": "256Gi",
+            "limits.memory": "1280Gi", "services": "0", "persistentvolumeclaims": "0"}}});
         if !has_controllers(&admin).await {
             // Without its controller a quota knows nothing, and lets nothing in.
             let patch = pods_quota.to_string();
@@ -136,12 +138,17 @@ impl Real {
 
     async fn play(&self, id: &str, status: &Value) {
         let (name, patch) = (pod(id), status.to_string());
-        eventually(async || {
-            let args =
-                ["patch", "pod", &name, "--subresource=status", "--type=merge", "-p", &patch];
-            self.kubectl(&args).await.ok()
-        })
-        .await;
+        let args = ["patch", "pod", &name, "--subresource=status", "--type=merge", "-p", &patch];
+        let mut last = String::new();
+        for _ in 0..100 {
+            match self.kubectl(&args).await {
+                Ok(_) => return,
+                Err(error) => last = error,
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let weaver = self.user.get(&format!("/api/weaver/{id}")).await.text;
+        panic!("{last}: {weaver}");
     }
 
     async fn is_gone(&self, id: &str) {
@@ -311,7 +318,8 @@ async fn real_what_it_says_is_kept_and_commands_and_terminals_run_in_it() {
         (&seven["exit_code"], &seven["stdout"], &seven["stderr"]),
         (&json!(7), &json!("out\n"), &json!("err\n"))
     );
-    let flood = exec(json!({"command": ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"]})).await;
+    let flood =
+        exec(json!({"command": ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"]})).await;
     assert_eq!((&flood["exit_code"], &flood["truncated"]), (&json!(0), &json!(true)));
     let slow = exec(json!({"command": ["sleep", "100"], "timeout_secs": 1})).await;
     assert_eq!((&slow["exit_code"], &slow["outcome"]), (&Value::Null, &json!("timed_out")));
