@@ -1,6 +1,6 @@
 # Thin: each target is one command, the scripts are in .ci/. Anything else is plain cargo.
 
-.PHONY: help run test bench chaos queries ci
+.PHONY: help run test test-kubernetes bench chaos queries ci
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -11,6 +11,10 @@ run: ## Install what is missing, build, and start the server (PROFILE=release: o
 
 test: ## Install what is missing and run all tests (ARGS: for `cargo nextest run`)
 	@.ci/test $(ARGS)
+
+test-kubernetes: ## The tests of weavers against the cluster of LOOM_TEST_KUBECONFIG, one of tests
+	@test -n "$$LOOM_TEST_KUBECONFIG" || { echo "LOOM_TEST_KUBECONFIG names no kubeconfig of an admin" >&2; exit 1; }
+	@.ci/test --test-threads 1 -E 'package(loom-weavers) & test(real_)' $(ARGS)
 
 bench: ## Build optimised, and measure (ARGS: for `loom-bench run`; BENCH=logs: what logging costs)
 	@cargo build --release --locked --package loom-server --package loom-bench

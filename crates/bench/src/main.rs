@@ -18,6 +18,7 @@ mod sessions;
 mod stats;
 mod symbols;
 mod threads;
+mod weavers;
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -53,6 +54,8 @@ enum Command {
     Issues(issues::Options),
     /// Measure symbolication: a file for the first time, and frames when it is known
     Symbols(symbols::Options),
+    /// Measure many weavers at rest, and their creation
+    Weavers(weavers::Options),
     /// The mock upstream alone; prints its address
     Mock {
         #[arg(long, default_value_t = 0)]
@@ -80,6 +83,7 @@ async fn main() -> Result<()> {
         Command::Events(options) => events::run(&options).await,
         Command::Issues(options) => issues::run(&options).await,
         Command::Symbols(options) => symbols::run(&options).await,
+        Command::Weavers(options) => weavers::run(&options).await,
         Command::Mock { port } => mock::serve(listen(port).await?).await,
         Command::Forwarder { upstream, port } => {
             forwarder::serve(listen(port).await?, &upstream).await

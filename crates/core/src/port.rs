@@ -4,7 +4,7 @@
 pub mod ingest;
 pub mod project;
 
-use std::{future::Future, pin::Pin};
+use std::{collections::HashMap, future::Future, pin::Pin};
 
 use chrono::{DateTime, Utc};
 use http::request::Parts;
@@ -149,4 +149,38 @@ pub trait WeaverTokens: Send + Sync {
 
     /// Ends every token of a weaver, on all replicas.
     fn revoke(&self, org: OrgId, weaver: WeaverId) -> BoxFuture<'_, Result<()>>;
+}
+
+/// What never changes of a weaver.
+#[derive(Clone, Copy, Debug)]
+pub struct WeaverFacts {
+    /// None when a service key made it.
+    pub owner: Option<UserId>,
+    /// Billionths of a US dollar that it may spend on models in its whole life.
+    pub budget_nanousd: Option<i64>,
+}
+
+/// Whose account a request to a model may be put on. Implemented by `weavers`, used by `llm-proxy`.
+pub trait WeaverDirectory: Send + Sync {
+    /// The weaver of this organisation, if there is or was one.
+    fn weaver(&self, org: OrgId, id: WeaverId) -> BoxFuture<'_, Result<Option<WeaverFacts>>>;
+}
+
+/// What was spent on models.
+#[derive(Clone, Copy, Debug)]
+pub struct Spent {
+    /// Billionths of a US dollar.
+    pub nanousd: i64,
+    /// When the last request began.
+    pub last_at: DateTime<Utc>,
+}
+
+/// What was spent on models. Implemented by `llm-proxy`, used by `weavers`.
+pub trait Spend: Send + Sync {
+    /// Of these weavers; who has asked nothing is absent.
+    fn of_weavers<'a>(
+        &'a self,
+        org: OrgId,
+        weavers: &'a [WeaverId],
+    ) -> BoxFuture<'a, Result<HashMap<WeaverId, Spent>>>;
 }

@@ -216,6 +216,7 @@ impl LlmProxy {
     /// # Errors
     /// 400 for an attribution header that is none, 429 for what a limit has no room for.
     pub(crate) async fn open_account(&self, request: &Opening<'_>) -> Result<Meter> {
+        self.limits.check_weaver(request.principal, request.headers).await?;
         let mut meter = self.ledger.open(request)?;
         if let Err(error) = meter.admit(&self.limits).await {
             meter.fail(error.status(), error.code());
@@ -237,7 +238,10 @@ pub(crate) struct Opening<'a> {
     pub(crate) need: Need,
 }
 
-fn attribution<T: std::str::FromStr>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>> {
+pub(crate) fn attribution<T: std::str::FromStr>(
+    headers: &HeaderMap,
+    name: &'static str,
+) -> Result<Option<T>> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     value.to_str().ok().and_then(|text| text.trim().parse().ok()).map(Some).ok_or_else(|| {
         loom_core::Error::malformed("invalid_request", format!("`{name}` does not hold such an id"))

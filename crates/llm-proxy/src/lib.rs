@@ -31,6 +31,7 @@ mod relay;
 mod request_log;
 mod scan;
 mod silence;
+mod spend;
 mod store;
 mod stream_options;
 mod trace;
@@ -46,7 +47,7 @@ use std::sync::Arc;
 use loom_core::{
     Clock, Error, Result,
     health::Check,
-    port::{Audit, KeyBudgets, OrgDirectory},
+    port::{Audit, KeyBudgets, OrgDirectory, WeaverDirectory},
 };
 use loom_db::{Hub, Subscription};
 use loom_notify::Notify;
@@ -74,6 +75,7 @@ pub struct Deps {
     pub audit: Arc<dyn Audit>,
     pub orgs: Arc<dyn OrgDirectory>,
     pub key_budgets: Arc<dyn KeyBudgets>,
+    pub weavers: Arc<dyn WeaverDirectory>,
     /// This server's name among the replicas.
     pub replica: String,
     /// Ends all running streams.
@@ -122,14 +124,26 @@ impl std::ops::Deref for LlmProxy {
 impl LlmProxy {
     /// Starts the account. Stored credentials are not known before [`LlmProxy::start`].
     pub fn new(deps: Deps, config: &Config) -> Result<Self> {
-        let Deps { pool, clock, vault, hub, notify, audit, orgs, key_budgets, replica, stop } =
-            deps;
+        let Deps {
+            pool,
+            clock,
+            vault,
+            hub,
+            notify,
+            audit,
+            orgs,
+            key_budgets,
+            weavers,
+            replica,
+            stop,
+        } = deps;
         let prices: Arc<price::Overrides> = Arc::default();
         let limits = limits::Limits::new(
             pool.clone(),
             clock.clone(),
             replica,
             key_budgets,
+            weavers,
             Arc::clone(&prices),
         );
         let keeper = pool::Keeper::new(pool.clone(), clock.clone(), Arc::clone(&vault), notify);

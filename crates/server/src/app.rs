@@ -24,6 +24,7 @@ use loom_scm::Scm;
 use loom_sessions::Sessions;
 use loom_threads::Threads;
 use loom_vault::Vault;
+use loom_weavers::Weavers;
 use sqlx::PgPool;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,7 @@ const CHANNELS: &[&str] = &[
     loom_crashes::CHANNEL,
     loom_crons::CHANNEL,
     loom_sessions::CHANNEL,
+    loom_weavers::CHANNEL,
 ];
 
 /// The features on one database.
@@ -66,6 +68,7 @@ pub struct Features {
     pub crashes: Crashes,
     pub crons: Crons,
     pub sessions: Sessions,
+    pub weavers: Weavers,
     pub ingest: Ingest,
     pub scm: Scm,
     pub docs: Docs,
@@ -96,6 +99,7 @@ impl Features {
         features.sessions.start();
         features.crashes.start();
         features.crons.start();
+        features.weavers.start().await?;
         Ok(features)
     }
 
@@ -144,6 +148,7 @@ impl Features {
             audit: auth.audit(),
             orgs: Arc::new(auth.clone()),
             key_budgets: Arc::new(auth.clone()),
+            weavers: Arc::new(loom_weavers::Directory::new(pool.clone())),
             replica: loom_logs::replica_name(),
             stop: stop_streams.clone(),
         };
@@ -181,7 +186,7 @@ impl Features {
             pool: pool.clone(),
             clock: clock.clone(),
             hub: hub.clone(),
-            vault,
+            vault: Arc::clone(&vault),
             notify: notify.clone(),
             audit: auth.audit(),
             orgs: Arc::new(auth.clone()),
@@ -222,6 +227,21 @@ impl Features {
             stop: stop_streams.clone(),
         };
         let ingest = Ingest::new(ingest, config.ingest.clone());
+        let weavers = loom_weavers::Deps {
+            pool: pool.clone(),
+            clock: clock.clone(),
+            hub: hub.clone(),
+            vault,
+            notify: notify.clone(),
+            audit: auth.audit(),
+            orgs: Arc::new(auth.clone()),
+            who: Arc::new(ByKeys(auth.clone())),
+            tokens: Arc::new(auth.clone()),
+            spend: Arc::new(llm.clone()),
+            replica: loom_logs::replica_name(),
+            stop: stop_streams.clone(),
+        };
+        let weavers = Weavers::new(weavers, config.weavers.clone())?;
         let scm = Scm::new(
             pool.clone(),
             clock.clone(),
@@ -237,6 +257,7 @@ impl Features {
             crashes.jobs(),
             crons.jobs(),
             sessions.jobs(),
+            weavers.jobs(),
             ingest.jobs(),
             scm.jobs(),
             vec![delivery_cleanup(&notify)],
@@ -259,6 +280,7 @@ impl Features {
             crashes,
             crons,
             sessions,
+            weavers,
             ingest,
             scm,
             docs: Docs::new(),
@@ -285,6 +307,7 @@ impl Features {
             self.crashes.health(),
             self.crons.health(),
             self.sessions.health(),
+            self.weavers.health(),
             self.ingest.health(),
             self.auth.health(),
             self.jobs.health_through(database.probes()),
@@ -317,6 +340,7 @@ impl Features {
         self.crons.close().await;
         self.crashes.close().await;
         self.sessions.close().await;
+        self.weavers.close().await;
         // After the jobs, which may have something to say.
         self.notify.close(grace).await;
         self.logs.close().await;
@@ -363,6 +387,7 @@ pub fn routes(
     let (llm, llm_document) = features.llm.routes().split_for_parts();
     // Files of gigabytes, and none of them compressed on the way.
     let (uploads, uploads_document) = features.crashes.upload_routes().split_for_parts();
+    let (waiting, waiting_document) = features.weavers.waiting_routes().split_for_parts();
     let native = OpenApiRouter::with_openapi(meta::openapi())
         .merge(health.routes())
         .merge(meta::metrics_routes(Gauges::new(features, health, database)))
@@ -372,6 +397,7 @@ pub fn routes(
         .merge(features.ingest.native_routes())
         .merge(features.crons.routes())
         .merge(features.sessions.routes())
+        .merge(features.weavers.routes())
         .merge(features.scm.routes(features.jobs.clone()))
         .merge(features.docs.routes())
         .merge(features.notify.routes(features.auth.audit()))
@@ -384,6 +410,7 @@ pub fn routes(
     document.merge(live_document);
     document.merge(llm_document);
     document.merge(uploads_document);
+    document.merge(waiting_document);
     let (session_capture, capture_document) = features.sessions.capture_routes().split_for_parts();
     document.merge(capture_document);
     let native = native
@@ -401,6 +428,7 @@ pub fn routes(
     let router = native
         .merge(llm)
         .merge(uploads)
+        .merge(waiting)
         .merge(features.scm.git_routes())
         .fallback(layers::no_such_route)
         .method_not_allowed_fallback(layers::wrong_method)
@@ -504,6 +532,7 @@ impl Running {
         self.features.crashes.end_streams();
         self.features.crons.end_streams();
         self.features.sessions.end_streams();
+        self.features.weavers.end_streams();
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop ended badly");

@@ -40,6 +40,7 @@ pub struct Config {
     pub crashes: loom_crashes::Config,
     pub crons: loom_crons::Config,
     pub sessions: loom_sessions::Config,
+    pub weavers: loom_weavers::Config,
     pub jobs: loom_jobs::Config,
     pub logs: loom_logs::Config,
     /// Every secret of the environment, to be masked wherever it turns up.
@@ -55,6 +56,9 @@ impl Config {
             self.threads.base_url.clone_from(&self.http.base_url);
             self.crashes.base_url.clone_from(&self.http.base_url);
             self.crons.base_url.clone_from(&self.http.base_url);
+            if self.weavers.server_url == "http://localhost:0" {
+                self.weavers.server_url.clone_from(&self.http.base_url);
+            }
         }
         self
     }
@@ -161,6 +165,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let crashes = loom_crashes::Config::load(env, &data_dir, &http.base_url);
     let crons = loom_crons::Config::load(env, &http.base_url);
     let sessions = loom_sessions::Config::load(env);
+    let weavers = loom_weavers::Config::load(env, &http.base_url);
     let jobs = loom_jobs::Config::load(env);
     let logs = loom_logs::Config::load(env);
     auth.mail = notify.smtp.is_some() || !production;
@@ -198,6 +203,7 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
             crashes,
             crons,
             sessions,
+            weavers,
             jobs,
             logs,
             secrets: env.secrets().to_vec(),

@@ -75,6 +75,7 @@ pub fn metrics() -> impl Iterator<Item = Metric> {
         loom_scm::health::METRICS,
         loom_threads::METRICS,
         loom_sessions::METRICS,
+        loom_weavers::METRICS,
         loom_crashes::SYMBOLICATION_METRICS,
     ]
     .into_iter()

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Once};
 use chrono::{DateTime, Utc};
 use loom_core::{
     Clock,
-    id::{OrgId, UserId},
+    id::{OrgId, UserId, WeaverId},
     principal::{OrgRole, Scope, Scopes},
 };
 use loom_server::{
@@ -16,7 +16,7 @@ use loom_server::{
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::Value;
 
-use crate::{TestDatabase, llm::MockLlm};
+use crate::{TestDatabase, kubernetes::FakeKubernetes, llm::MockLlm};
 
 /// What the mock upstream takes as its key; it must appear nowhere else.
 pub const UPSTREAM_KEY: &str = "sk-upstream-2b7c94e1d0aa4f5f";
@@ -28,6 +28,7 @@ pub struct Setup {
     demo: bool,
     logs: bool,
     clock: Option<Clock>,
+    cluster: Option<std::sync::Arc<crate::kubernetes::Shared>>,
 }
 
 impl Setup {
@@ -49,6 +50,14 @@ impl Setup {
     pub fn logs(mut self) -> Self {
         self.logs = true;
         self
+    }
+
+    /// With weavers, in this cluster, which then has the server's clock.
+    #[must_use]
+    pub fn weavers(mut self, cluster: &FakeKubernetes) -> Self {
+        self.cluster = Some(std::sync::Arc::clone(&cluster.shared));
+        self.set("LOOM_SERVER_WEAVER_ENABLED", "true")
+            .set("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig().display().to_string())
     }
 
     /// A clock that the test moves by hand (`app.clock.advance`).
@@ -119,6 +128,9 @@ impl TestApp {
             loom_server::logging::start(&loaded.config.log, Stream::Out);
         }
         let clock = setup.clock.clone().unwrap_or_else(Clock::system);
+        if let Some(cluster) = &setup.cluster {
+            cluster.set_clock(clock.clone());
+        }
         let running = app::start(&loaded.config, clock.clone()).await.unwrap();
         if setup.clock.is_some() {
             // Who moves the time by days says when a job runs: `run_now` does.
@@ -231,6 +243,26 @@ impl TestApp {
             .fetch_all(self.database.pool())
             .await
             .unwrap()
+    }
+
+    /// The record of a weaver that this user made, and that is over.
+    pub async fn weaver_of(&self, user: &User) -> WeaverId {
+        let id = WeaverId::new(self.clock.now());
+        sqlx::query(
+            "INSERT INTO weavers (id, org_id, owner_id, installation, spec, tags, network, cpu_millis, memory_bytes,
+                ephemeral_bytes, status, pod_name, created_at, ended_at, expires_at, active_at)
+             VALUES ($1, $2, $3, 'none', $4, '{}', 'off', 1, 1, 1, 'deleted', $5, $6, $6, $6, $6)",
+        )
+        .bind(id.0)
+        .bind(user.org.0)
+        .bind(user.id.0)
+        .bind(serde_json::json!({"image": "agent", "lifetime_hours": 1.0}))
+        .bind(format!("weaver-{id}"))
+        .bind(self.clock.now())
+        .execute(self.database.pool())
+        .await
+        .unwrap();
+        id
     }
 
     /// The account of requests to models, oldest first, once `count` of them are written.

@@ -1,5 +1,5 @@
 //! Test support: databases, a running server, a scriptable LLM upstream, a mail server, a receiver of
-//! webhooks, chaos.
+//! webhooks, a cluster, chaos.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,7 @@ pub mod chromium;
 pub mod database;
 pub mod google;
 pub mod idp;
+pub mod kubernetes;
 pub mod llm;
 pub mod sdk;
 pub mod smtp;
@@ -27,6 +28,7 @@ pub mod webhook;
 
 pub use app::{Answer, Caller, Setup, TestApp, User};
 pub use database::TestDatabase;
+pub use loom_server::app::Running;
 
 /// Asks again until there is an answer; gives up, loudly, after half a minute. For what becomes true by
 /// itself behind the API, where there is nothing to wait on.

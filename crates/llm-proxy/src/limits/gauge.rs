@@ -40,6 +40,10 @@ pub(crate) enum Kind {
     #[serde(skip)]
     #[schema(ignore)]
     KeyBudget,
+    /// The budget that a weaver was made with, nor this.
+    #[serde(skip)]
+    #[schema(ignore)]
+    WeaverBudget,
 }
 
 impl Kind {
@@ -51,6 +55,7 @@ impl Kind {
             Self::Weaver => "weaver",
             Self::Model => "model",
             Self::KeyBudget => "key_budget",
+            Self::WeaverBudget => "weaver_budget",
         }
     }
 
@@ -70,11 +75,13 @@ pub(crate) enum Measure {
     /// Billionths of a dollar.
     Day,
     Month,
+    /// The same, for as long as the subject is there.
+    Life,
 }
 
 impl Measure {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Requests, Self::Tokens, Self::Concurrent, Self::Day, Self::Month];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Requests, Self::Tokens, Self::Concurrent, Self::Day, Self::Month, Self::Life];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -83,6 +90,7 @@ impl Measure {
             Self::Concurrent => "concurrent",
             Self::Day => "day",
             Self::Month => "month",
+            Self::Life => "life",
         }
     }
 
@@ -91,7 +99,7 @@ impl Measure {
     }
 
     pub(crate) fn is_budget(self) -> bool {
-        matches!(self, Self::Day | Self::Month)
+        matches!(self, Self::Day | Self::Month | Self::Life)
     }
 
     /// The beginning of the window that `at` is in.
@@ -100,7 +108,7 @@ impl Measure {
         match self {
             Self::Day => midnight,
             Self::Month => midnight.with_day(1).unwrap_or(midnight),
-            Self::Requests | Self::Tokens | Self::Concurrent => DateTime::UNIX_EPOCH,
+            Self::Requests | Self::Tokens | Self::Concurrent | Self::Life => DateTime::UNIX_EPOCH,
         }
     }
 
@@ -109,6 +117,8 @@ impl Measure {
         let start = self.window(at);
         match self {
             Self::Month => start.checked_add_months(Months::new(1)).unwrap_or(start),
+            // It does not end: waiting is of no use for as long as somebody would.
+            Self::Life => at + TimeDelta::days(1),
             _ => start + TimeDelta::days(1),
         }
     }
@@ -304,7 +314,7 @@ impl Gauge {
                 TimeDelta::milliseconds(share_of(60_000, lacking, cap.max(1)).max(1))
             }
             Measure::Concurrent => TimeDelta::seconds(1),
-            Measure::Day | Measure::Month => self.key.measure.window_end(now) - now,
+            Measure::Day | Measure::Month | Measure::Life => self.key.measure.window_end(now) - now,
         }
     }
 }

@@ -130,7 +130,7 @@ fn whose(key: &Key) -> String {
         Kind::Organisation => "this organisation".to_owned(),
         Kind::User => "this user".to_owned(),
         Kind::ApiKey | Kind::KeyBudget => "this API key".to_owned(),
-        Kind::Weaver => "this weaver".to_owned(),
+        Kind::Weaver | Kind::WeaverBudget => "this weaver".to_owned(),
         Kind::Model => format!("the models `{}`", key.subject),
     }
 }
@@ -146,6 +146,7 @@ pub(crate) fn refused(gauge: &Gauge, need: i64, now: DateTime<Utc>) -> Error {
         Measure::Concurrent => format!("{cap} requests at the same time of {whose}"),
         Measure::Day => format!("{} US dollars per day of {whose}", usd(cap)),
         Measure::Month => format!("{} US dollars per month of {whose}", usd(cap)),
+        Measure::Life => format!("{} US dollars of {whose}", usd(cap)),
     };
     let advice = match key.measure {
         Measure::Requests | Measure::Concurrent => "try again later".to_owned(),
@@ -157,6 +158,7 @@ pub(crate) fn refused(gauge: &Gauge, need: i64, now: DateTime<Utc>) -> Error {
             usd(need),
             (now + wait).to_rfc3339_opts(SecondsFormat::Secs, true)
         ),
+        Measure::Life => "it is spent, and the weaver ends".to_owned(),
     };
     let (code, limit) = if key.measure.is_budget() {
         ("quota_exceeded", format!("the budget of {limit} has not enough left: {advice}"))
@@ -244,6 +246,7 @@ impl Default for Measures {
             Kind::Weaver,
             Kind::Model,
             Kind::KeyBudget,
+            Kind::WeaverBudget,
         ];
         let refused = kinds.into_iter().flat_map(|kind| {
             Measure::ALL.into_iter().map(move |measure| {

@@ -9,6 +9,7 @@ mod lease;
 mod model;
 mod reservation;
 mod store;
+mod weavers;
 
 use std::{
     collections::HashMap,
@@ -22,8 +23,8 @@ use std::{
 use chrono::{DateTime, Utc};
 use loom_core::{
     Clock, Result,
-    id::{ApiKeyId, OrgId, new_uuid},
-    port::KeyBudgets,
+    id::{ApiKeyId, OrgId, WeaverId, new_uuid},
+    port::{KeyBudgets, WeaverDirectory},
 };
 use loom_db::{Hub, Signal, Subscription};
 use sqlx::PgPool;
@@ -69,6 +70,8 @@ pub(crate) struct Inner {
     key_budgets: Arc<dyn KeyBudgets>,
     prices: Arc<Overrides>,
     keys: RwLock<KnownKeys>,
+    directory: Arc<dyn WeaverDirectory>,
+    weavers: RwLock<HashMap<(Uuid, Uuid), weavers::Known>>,
     /// Until when the shares are ours, in microseconds since 1970.
     lease_until: AtomicI64,
     /// It is not known what we hold: the last word from the database was lost.
@@ -110,6 +113,7 @@ impl Limits {
         clock: Clock,
         name: String,
         key_budgets: Arc<dyn KeyBudgets>,
+        directory: Arc<dyn WeaverDirectory>,
         prices: Arc<Overrides>,
     ) -> Self {
         let id = new_uuid(clock.now());
@@ -127,6 +131,8 @@ impl Limits {
             gauges: Mutex::default(),
             key_budgets,
             keys: RwLock::default(),
+            directory,
+            weavers: RwLock::default(),
             lease_until: AtomicI64::new(0),
             doubtful: AtomicBool::new(false),
             // Until the database says otherwise, not alone.
@@ -207,7 +213,7 @@ impl Limits {
             .collect();
         let mut gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
         gauges.retain(|key, _| {
-            key.kind == Kind::KeyBudget
+            matches!(key.kind, Kind::KeyBudget | Kind::WeaverBudget)
                 || org.is_some_and(|org| org != key.org)
                 || kept.contains(key)
         });
@@ -286,6 +292,10 @@ impl Limits {
         if let Some(key) = row.api_key_id {
             gauges.extend(self.budget_of(key).await?);
         }
+        if let Some(weaver) = row.weaver_id {
+            let known = self.weaver(OrgId(row.org_id), WeaverId(weaver)).await?;
+            gauges.extend(known.and_then(|known| known.budget));
+        }
         Ok((gauges, strict))
     }
 
@@ -313,6 +323,9 @@ impl Limits {
                     add(&key_budget(key));
                 }
             }
+            if let Some(key) = row.weaver_id.and_then(|id| self.weaver_charged(row.org_id, id)) {
+                add(&key);
+            }
         }
         let charge = |((key, window), nanousd)| Charge { key, window, nanousd };
         sums.into_iter().map(charge).collect()
@@ -320,7 +333,7 @@ impl Limits {
 
     /// Stores rows, and in the same transaction adds what they cost to the budgets.
     pub(crate) async fn store(&self, pool: &PgPool, rows: &[Row]) -> Result<(), sqlx::Error> {
-        if self.charges(rows).is_empty() {
+        if self.charges(rows).is_empty() && rows.iter().all(|row| row.weaver_id.is_none()) {
             return crate::store::insert_requests(pool, rows).await;
         }
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
@@ -331,6 +344,7 @@ impl Limits {
         let rows: Vec<Row> = rows.iter().filter(|row| !stored.contains(&row.id)).cloned().collect();
         if !rows.is_empty() {
             crate::store::insert_requests(&mut *tx, &rows).await?;
+            crate::spend::add(&mut tx, &rows).await?;
             store::charge(&mut tx, self.id, &self.charges(&rows)).await?;
         }
         tx.commit().await

@@ -125,6 +125,7 @@ impl Caps {
             Measure::Concurrent => self.concurrent,
             Measure::Day => self.usd_per_day.map(nanousd),
             Measure::Month => self.usd_per_month.map(nanousd),
+            Measure::Life => None,
         }
     }
 }
@@ -139,7 +140,7 @@ pub(crate) fn subject(kind: Kind, subject: &str) -> Result<String> {
             "subject",
             "is the name of a model, or a pattern as `claude-opus-*`, of up to 200 bytes",
         )),
-        Kind::User | Kind::ApiKey | Kind::Weaver | Kind::KeyBudget => subject
+        Kind::User | Kind::ApiKey | Kind::Weaver | Kind::KeyBudget | Kind::WeaverBudget => subject
             .parse::<uuid::Uuid>()
             .map(|id| id.to_string())
             .map_err(|_| Error::invalid("subject", "is an id")),
@@ -156,7 +157,7 @@ pub(crate) fn concerns(kind: Kind, subject: &str, row: &Row) -> bool {
         Kind::Organisation => true,
         Kind::User => is(row.user_id),
         Kind::ApiKey | Kind::KeyBudget => is(row.api_key_id),
-        Kind::Weaver => is(row.weaver_id),
+        Kind::Weaver | Kind::WeaverBudget => is(row.weaver_id),
         Kind::Model => {
             let model = bare(&row.provider, &row.model);
             matches(subject, model)

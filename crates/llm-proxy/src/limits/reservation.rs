@@ -96,11 +96,15 @@ impl Limits {
         let amount = |measure: Measure| match measure {
             Measure::Requests | Measure::Concurrent => 1,
             Measure::Tokens => tokens,
-            Measure::Day | Measure::Month => money,
+            Measure::Day | Measure::Month | Measure::Life => money,
         };
         let mut needs = Vec::with_capacity(gauges.len());
         for gauge in gauges {
-            let amount = amount(gauge.key.measure);
+            let mut amount = amount(gauge.key.measure);
+            if gauge.key.measure == Measure::Life && amount > 0 {
+                // The last of it is spent too, by a request that may cost more: nothing comes after.
+                amount = amount.min(gauge.remaining(now).max(1));
+            }
             // What costs nothing that is known is not held by a budget, not even by one that is used up.
             if amount == 0 && gauge.key.measure != Measure::Requests {
                 continue;
@@ -257,7 +261,7 @@ impl Reservation {
                 Measure::Requests => entry.amount,
                 Measure::Tokens => tokens,
                 Measure::Concurrent => 0,
-                Measure::Day | Measure::Month => money,
+                Measure::Day | Measure::Month | Measure::Life => money,
             };
             gauge.settle(entry, used);
         }

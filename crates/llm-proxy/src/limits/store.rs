@@ -250,6 +250,9 @@ pub(crate) async fn open_window(
     if there {
         return Ok(());
     }
+    if key.kind == Kind::WeaverBudget {
+        return open_life(pool, key, start).await;
+    }
     let id = key.subject.parse::<Uuid>().ok();
     let pattern = model::like(&key.subject);
     let mut tx = loom_db::begin(pool).await?;
@@ -277,6 +280,28 @@ pub(crate) async fn open_window(
         end,
         id,
         pattern
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Opens the budget of a weaver. It is kept until long after the longest life.
+async fn open_life(pool: &PgPool, key: &Key, start: DateTime<Utc>) -> Result<()> {
+    let mut tx = loom_db::begin(pool).await?;
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", WINDOWS).execute(&mut *tx).await?;
+    sqlx::query!(
+        "INSERT INTO llm_limit_uses (org_id, kind, subject, measure, window_start, full_at, used)
+         VALUES ($1, $2, $3, $4, $5, $5, coalesce(
+            (SELECT nanousd FROM llm_weaver_costs WHERE org_id = $1 AND weaver_id = $6), 0))
+         ON CONFLICT DO NOTHING",
+        key.org,
+        key.kind.name(),
+        &*key.subject,
+        key.measure.name(),
+        start,
+        key.subject.parse::<Uuid>().unwrap_or_default()
     )
     .execute(&mut *tx)
     .await?;
@@ -449,11 +474,20 @@ pub(crate) async fn forget_windows(pool: &PgPool, now: DateTime<Utc>) -> Result<
         "DELETE FROM llm_limit_uses u
           WHERE (u.measure = 'day' AND u.window_start < $1::timestamptz - interval '3 days')
              OR (u.measure = 'month' AND u.window_start < $1::timestamptz - interval '3 months')
-             OR (u.kind <> 'key_budget' AND NOT EXISTS (SELECT FROM llm_limits l
+             OR (u.kind = 'weaver_budget' AND EXISTS (SELECT FROM llm_weaver_costs c
+                  WHERE c.org_id = u.org_id AND c.weaver_id::text = u.subject
+                    AND c.last_at < $1::timestamptz - interval '90 days'))
+             OR (u.kind NOT IN ('key_budget', 'weaver_budget') AND NOT EXISTS (SELECT FROM llm_limits l
                   WHERE l.org_id = u.org_id AND l.kind = u.kind AND l.subject = u.subject))",
         now
     )
     .execute(pool)
     .await?;
-    Ok(done.rows_affected())
+    let costs = sqlx::query!(
+        "DELETE FROM llm_weaver_costs WHERE last_at < $1::timestamptz - interval '91 days'",
+        now
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() + costs.rows_affected())
 }

@@ -106,6 +106,7 @@ impl LlmProxy {
         let Some(provider) = self.providers.named(&found.provider) else { return Ok(None) };
         let context = context(call, &question.digest);
         let kept = Kept::from_bytes(self.vault.unseal_bytes(&context, &found.sealed_reply)?)?;
+        self.limits.check_weaver(&call.principal, &call.headers).await?;
         let mut meter = self.ledger.open(&Opening {
             principal: &call.principal,
             info: &call.info,

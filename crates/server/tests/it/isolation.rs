@@ -32,6 +32,7 @@ struct World {
     /// A request to a model of hers that was captured.
     captured: String,
     checkin: String,
+    weaver: String,
     ping_key: String,
     /// What she asked of a model, and a price of her own: ids.
     llm_request: String,
@@ -177,8 +178,15 @@ impl World {
         let run = ada.post("/api/crons/monitors/plans/checkins", &run).await.expect(201).json();
         let key =
             ada.post("/api/crons/ping-keys", &json!({"name": TITLE})).await.expect(201).json();
+        let weaver = app.weaver_of(&ada).await;
+        sqlx::query("UPDATE weavers SET tags = jsonb_build_object('task', $1::text)")
+            .bind(TITLE)
+            .execute(app.database.pool())
+            .await
+            .unwrap();
         let mut keys = keys.into_iter();
         Self {
+            weaver: weaver.to_string(),
             crash_artifact,
             app_project,
             app_alert,
@@ -216,7 +224,7 @@ impl World {
         let new = json!({"name": "robot", "kind": "service", "scopes": [
             "llm:use", "threads:read", "threads:write", "repos:read", "repos:write", "admin:read", "admin:write",
             "crashes:read", "crashes:write", "sessions:read", "sessions:write",
-            "crons:read", "crons:write"
+            "crons:read", "crons:write", "weavers:read", "weavers:write"
         ]});
         let path = format!("/api/orgs/{}/api-keys", bob.org);
         let key = text(&bob.post(&path, &new).await.expect(201).json()["secret"]);
@@ -269,6 +277,7 @@ impl World {
             ("cron_environments", "org_id"),
             ("cron_checkins", "org_id"),
             ("cron_ping_keys", "org_id"),
+            ("weavers", "org_id"),
         ] {
             // When a key was used last changes by itself.
             let query = format!(
@@ -309,6 +318,7 @@ impl World {
         telling.extend([TAG, &self.llm_request, &self.llm_price].map(str::to_owned));
         telling.extend([&self.crash_artifact, "engine-room.sym"].map(str::to_owned));
         telling.push(self.app_alert.clone());
+        telling.push(self.weaver.clone());
         telling.extend([TITLE, LOGIN, &self.session, &self.identity].map(str::to_owned));
         telling.extend(self.crash_project.first().cloned());
         telling.extend(
@@ -387,6 +397,13 @@ async fn cron_case(world: &World, stranger: &Stranger, method: Method, path: &st
     let refused =
         stranger.what == "a service key" && path.ends_with("/alerts") && answer.status == 403;
     world.assert_silent(&if refused { answer } else { answer.expect(404) });
+}
+
+/// Her weaver is not there.
+async fn weaver_case(world: &World, stranger: &Stranger, method: Method, path: &str, body: Value) {
+    let path = format!("/api/weaver/{}{path}", world.weaver);
+    let request = stranger.caller.request(method, &path).json(&body);
+    world.assert_silent(&stranger.caller.send(request).await.expect(404));
 }
 
 /// Nothing of hers is in what a stranger reads of all.
@@ -617,6 +634,44 @@ const CASES: &[(&str, Case)] = &[
     }),
     ("DELETE /api/crons/ping-keys/{id}", |world, stranger| {
         Box::pin(cron_case(world, stranger, Method::DELETE, "/ping-keys/{key}", json!({})))
+    }),
+    ("GET /api/weaver/{id}", |world, stranger| {
+        Box::pin(weaver_case(world, stranger, Method::GET, "", json!({})))
+    }),
+    ("PATCH /api/weaver/{id}", |world, stranger| {
+        Box::pin(weaver_case(world, stranger, Method::PATCH, "", json!({"tags": {"mine": "now"}})))
+    }),
+    ("DELETE /api/weaver/{id}", |world, stranger| {
+        Box::pin(weaver_case(world, stranger, Method::DELETE, "", json!({})))
+    }),
+    ("GET /api/weaver/{id}/timeline", |world, stranger| {
+        Box::pin(weaver_case(world, stranger, Method::GET, "/timeline", json!({})))
+    }),
+    ("GET /api/weaver/{id}/logs", |world, stranger| {
+        Box::pin(weaver_case(world, stranger, Method::GET, "/logs", json!({})))
+    }),
+    ("GET /api/weaver/{id}/attach", |world, stranger| {
+        Box::pin(weaver_case(world, stranger, Method::GET, "/attach", json!({})))
+    }),
+    ("POST /api/weaver/{id}/exec", |world, stranger| {
+        Box::pin(weaver_case(world, stranger, Method::POST, "/exec", json!({"command": ["id"]})))
+    }),
+    ("GET /api/weavers/stream", |world, stranger| {
+        Box::pin(async move {
+            let path = format!("/api/weavers/stream?weaver={}", world.weaver);
+            world.assert_silent(&stranger.caller.get(&path).await.expect(404));
+        })
+    }),
+    ("GET /api/weavers", |world, stranger| {
+        Box::pin(cron_list_case(world, stranger, "/api/weavers"))
+    }),
+    ("POST /api/weaver", |world, stranger| {
+        Box::pin(async move {
+            for org in world.orgs() {
+                let new = json!({"image": "agent", "org_id": org});
+                world.assert_silent(&stranger.caller.post("/api/weaver", &new).await.expect(404));
+            }
+        })
     }),
     ("GET /api/crons/stream", |world, stranger| {
         Box::pin(cron_case(world, stranger, Method::GET, "/stream?monitor=plans", json!({})))
@@ -1661,6 +1716,7 @@ const CASES: &[(&str, Case)] = &[
 
 /// What has nothing of an organisation behind it, and why.
 const EXEMPT: &[(&str, &str)] = &[
+    ("POST /api/weavers/cleanup", "ends what is out of time in the installation, by its admins"),
     ("POST /api/crons/preview", "works out a schedule that is sent; reads nothing stored"),
     (
         "GET /api/crons/badge/{file}",

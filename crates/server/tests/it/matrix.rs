@@ -63,6 +63,18 @@ const ROWS: &[Row] = &[
     ("GET /docs/{path}", PUBLIC, None),
     ("POST /auth/tokens/report", PUBLIC, Some(r#"{"token": "nothing"}"#)),
     ("GET /auth/me", ALL, None),
+    // Weavers.
+    ("POST /api/weaver", ALL, Some(r#"{"image": "agent"}"#)),
+    ("GET /api/weavers", ALL, None),
+    ("GET /api/weavers/stream", ALL, None),
+    ("POST /api/weavers/cleanup", SYSTEM, Some("{}")),
+    ("GET /api/weaver/{id}", ALL, None),
+    ("PATCH /api/weaver/{id}", ALL, Some("{}")),
+    ("DELETE /api/weaver/{id}", ALL, None),
+    ("GET /api/weaver/{id}/timeline", ALL, None),
+    ("GET /api/weaver/{id}/logs", ALL, None),
+    ("POST /api/weaver/{id}/exec", ALL, Some(r#"{"command": ["id"]}"#)),
+    ("GET /api/weaver/{id}/attach", ALL, None),
     // Cron monitoring.
     (
         "POST /api/crons/preview",
@@ -469,6 +481,8 @@ async fn every_documented_operation_lets_through_whom_its_row_says() {
         let path = path.replace("/logs/stream", "/logs/stream?level=loud");
         let path = path.replace("/api/live", "/api/live?of=nothing");
         let path = path.replace("/crash/stream", "/crash/stream?event=nothing");
+        let one = format!("/weavers/stream?weaver={NOBODY}");
+        let path = path.replace("/weavers/stream", &one);
         let path = path.replace("/threads/events", "/threads/events?after=1&after=2");
         let path = path.replace("/crons/stream", "/crons/stream?monitor=none");
         // Of those who can be asked for it, one that is configured.

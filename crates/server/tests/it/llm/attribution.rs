@@ -1,10 +1,6 @@
 //! Whose a request is, and what it belongs to.
 
-use loom_core::{
-    Clock,
-    id::new_uuid,
-    id::{ThreadId, WeaverId},
-};
+use loom_core::{Clock, id::ThreadId, id::new_uuid};
 use loom_testkit::TestApp;
 use serde_json::{Value, json};
 
@@ -49,7 +45,7 @@ async fn a_chosen_organisation_pays() {
 async fn thread_weaver_and_tags_are_taken_from_headers() {
     let app = TestApp::start().await;
     let user = app.user("a@example.com").await;
-    let (thread, weaver) = (ThreadId(uuid()), WeaverId(uuid()));
+    let (thread, weaver) = (ThreadId(uuid()), app.weaver_of(&user).await);
     let caller = user
         .with("x-loom-thread-id", &thread.to_string())
         .with("x-loom-weaver-id", &weaver.0.to_string())

@@ -15,7 +15,7 @@ async fn requests_are_found_by_whatever_is_known_of_them() {
     let app = TestApp::start().await;
     let user = app.user("a@example.com").await;
     let thread = format!("T-{}", loom_core::id::new_uuid(app.clock.now()));
-    let weaver = loom_core::id::new_uuid(app.clock.now()).to_string();
+    let weaver = app.weaver_of(&user).await.to_string();
     let named = user.with("x-loom-thread-id", &thread).with("x-loom-tags", "a,b");
     let first = ask(&named, Op::Messages, SONNET).await.expect(200);
     stream(&user.with("x-loom-weaver-id", &weaver), Op::Chat, GPT).await;

@@ -2,7 +2,7 @@
 
 use loom_core::{
     Clock,
-    id::{ThreadId, WeaverId, new_uuid},
+    id::{ThreadId, new_uuid},
     principal::OrgRole,
 };
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use super::{Wire, hi, with_user};
 async fn user_organisation_key_thread_weaver_and_tags_are_in_the_row() {
     let (app, user) = with_user().await;
     let now = Clock::system().now();
-    let (thread, weaver) = (ThreadId(new_uuid(now)), WeaverId(new_uuid(now)));
+    let (thread, weaver) = (ThreadId(new_uuid(now)), app.weaver_of(&user).await);
     let caller = user
         .with("x-loom-thread-id", &thread.to_string())
         .with("x-loom-weaver-id", &weaver.0.to_string())
