@@ -149,8 +149,13 @@ impl Engine {
             url = self.link(monitor),
         );
         let data = data(monitor, open, None);
-        if !self.send(db, monitor, FAILING, &line(&subject), &text, &data).await? {
-            return store::incidents::tell_later(db, open.id, Some(now + NO_ROOM)).await;
+        if !self.send(db, monitor, FAILING, &line(&subject), &text, &data, open.told == 0).await? {
+            let later = Some(now + NO_ROOM);
+            // Programs were told; the mail comes when there is room, as of what is still so.
+            return match &monitor.alerts.webhook {
+                Some(_) if open.told == 0 => store::incidents::told(db, open.id, now, later).await,
+                _ => store::incidents::tell_later(db, open.id, later).await,
+            };
         }
         let again =
             monitor.alerts.reminder_minutes.map(|minutes| TimeDelta::minutes(minutes.into()));
@@ -173,7 +178,7 @@ impl Engine {
             self.link(monitor),
         );
         let data = data(monitor, open, Some(now));
-        self.send(db, monitor, RECOVERED, &line(&subject), &text, &data).await.map(|_| ())
+        self.send(db, monitor, RECOVERED, &line(&subject), &text, &data, true).await.map(|_| ())
     }
 
     fn link(&self, monitor: &Monitor) -> String {
@@ -181,7 +186,8 @@ impl Engine {
     }
 
     /// By every way that is set. What one of them does not take must not undo what the alert is about. False:
-    /// there is no room for its mails, and nothing was sent.
+    /// there is no room for its mails; its webhook is called all the same when it has not been yet (`is_first`).
+    #[expect(clippy::too_many_arguments, reason = "what is told, and whether it was before")]
     async fn send(
         &self,
         db: &mut PgConnection,
@@ -190,6 +196,7 @@ impl Engine {
         subject: &str,
         text: &str,
         data: &Value,
+        is_first: bool,
     ) -> Result<bool> {
         let passing = |sent: Result<()>| match sent {
             Err(error) if error.status().is_server_error() => Err(error),
@@ -200,6 +207,7 @@ impl Engine {
             Ok(()) => Ok(()),
         };
         let addresses = &monitor.alerts.emails;
+        let mut has_room = true;
         let mut all = db.begin().await?;
         for to in loom_notify::recipients(self.orgs.as_ref(), monitor.org, addresses).await? {
             let mail = Mail {
@@ -215,14 +223,21 @@ impl Engine {
                 Err(error)
                     if error.retry_after_secs().is_some() && !error.status().is_server_error() =>
                 {
-                    tracing::warn!(kind, monitor = %monitor.id, %error, "an alert is told of later");
-                    all.rollback().await?;
-                    return Ok(false);
+                    tracing::warn!(kind, monitor = %monitor.id, %error, "an alert is mailed later");
+                    has_room = false;
+                    break;
                 }
                 queued => passing(queued.map(|_| ()))?,
             }
         }
-        all.commit().await?;
+        if has_room {
+            all.commit().await?;
+        } else {
+            all.rollback().await?;
+            if !is_first || monitor.alerts.webhook.is_none() {
+                return Ok(false);
+            }
+        }
         if let Some(receiver) = &monitor.alerts.webhook {
             let what = (kind, subject);
             let call = Call::Event(data);
@@ -230,7 +245,7 @@ impl Engine {
             passing(called.map(|_| ()))?;
         }
         passing(self.notify.webhook(db, Some(monitor.org), kind, data).await.map(|_| ()))?;
-        Ok(true)
+        Ok(has_room)
     }
 
     /// Hands incidents over to the projects that want them as issues. At least once, under one id: the

@@ -252,10 +252,12 @@ fn code_of(status: ExitStatus) -> u8 {
 /// Writes a file that nobody else can read: the URL is a secret.
 fn keep(queue: &Path, name: &str, url: &str) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(queue)?;
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(queue.join(name))?;
+    // Whole or not there: another run that sends what waits takes away what it cannot read.
+    let unfinished = queue.join(format!("{name}.part"));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     file.write_all(url.as_bytes())?;
     file.sync_all()?;
+    fs::rename(&unfinished, queue.join(name))?;
     let all = waiting(queue);
     for old in all.iter().take(all.len().saturating_sub(MOST_WAITING)) {
         let _ = fs::remove_file(old);

@@ -51,6 +51,7 @@ pub(crate) fn routes(streams: Router) -> OpenApiRouter {
 #[utoipa::path(get, path = "/api/live", tag = "server", 
     params(
         ("of" = Vec<String>, Query, description = "Path and query of a stream of this server, as `/api/crons/stream`; up to 16 times"),
+        ("org" = Option<String>, Query, description = "The organisation of all of them, for who cannot send the header `x-loom-org`"),
         ("last_event_id" = Option<String>, Query, description = "The id of the last event that was seen, for who cannot send the header `Last-Event-ID`"),
     ), security(("api_key" = []), ("session" = [])),
     responses((status = 200, description = "The events", content_type = "text/event-stream"),
@@ -60,7 +61,8 @@ async fn watch_many(
     RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response> {
-    let (wanted, asked_after) = wanted(query.as_deref().unwrap_or_default())?;
+    let Wanted { streams: wanted, after: asked_after, org } =
+        wanted(query.as_deref().unwrap_or_default())?;
     let last = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
     let last = last.map(str::to_owned).or(asked_after);
     let mut ids: BTreeMap<String, String> =
@@ -73,6 +75,12 @@ async fn watch_many(
         *asked.uri_mut() = uri;
         asked.headers_mut().clone_from(request.headers());
         asked.headers_mut().remove("last-event-id");
+        // Whether they still may is asked with this request: of the same organisation.
+        if let Some(org) = &org
+            && !asked.headers().contains_key("x-loom-org")
+        {
+            asked.headers_mut().insert("x-loom-org", org.clone());
+        }
         asked.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
         if let Some(id) = ids.get(&of).and_then(|id| HeaderValue::from_str(id).ok()) {
             asked.headers_mut().insert("last-event-id", id);
@@ -87,7 +95,13 @@ async fn watch_many(
     let pieces = stream::unfold((all, ids), |(mut all, mut ids)| async move {
         let (of, told) = all.next().await?;
         let piece = match told {
-            Told::Comment => Bytes::from_static(b": keep-alive\n\n"),
+            Told::Comment { id } => {
+                // How far it is, of a stream that had nothing to tell: said with the next event.
+                if let Some(id) = id {
+                    ids.insert(of.to_string(), id);
+                }
+                Bytes::from_static(b": keep-alive\n\n")
+            }
             Told::Event { event, data, id } => {
                 if let Some(id) = id {
                     ids.insert(of.to_string(), id);
@@ -103,20 +117,39 @@ async fn watch_many(
     Ok(sse::raw_response(pieces))
 }
 
-/// Path and query of each stream, and after which event.
-fn wanted(query: &str) -> Result<(Vec<(String, Uri)>, Option<String>)> {
+/// What is asked for.
+struct Wanted {
+    /// Path and query of each stream.
+    streams: Vec<(String, Uri)>,
+    /// After which event.
+    after: Option<String>,
+    /// Of which organisation, when the address says it.
+    org: Option<HeaderValue>,
+}
+
+fn wanted(query: &str) -> Result<Wanted> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
     let mut wanted: Vec<(String, Uri)> = Vec::new();
-    let mut after = None;
+    let (mut after, mut org) = (None, None);
     for (name, of) in pairs {
         if name == "last_event_id" {
             after = Some(of);
             continue;
         }
+        if name == "org" {
+            let named = HeaderValue::from_str(&of)
+                .map_err(|_| Error::invalid("org", "is an id or a slug"))?;
+            org = org.or(Some(named));
+            continue;
+        }
         if name != "of" {
             return Err(Error::invalid(name, "is no parameter of this route"));
         }
-        let path = of.split('?').next().unwrap_or_default();
+        let (path, parameters) = of.split_once('?').unwrap_or((of.as_str(), ""));
+        if parameters.split('&').any(|pair| pair.starts_with("org=")) {
+            // Who asks was found out before: of one organisation.
+            return Err(Error::invalid("of", "names no organisation; `org` does, for all of them"));
+        }
         let is_stream = path.starts_with("/api/")
             && path != "/api/live"
             && ["/stream", "/events", "/logs"].iter().any(|end| path.ends_with(end));
@@ -129,7 +162,7 @@ fn wanted(query: &str) -> Result<(Vec<(String, Uri)>, Option<String>)> {
         }
     }
     match wanted.len() {
-        1..=MOST => Ok((wanted, after)),
+        1..=MOST => Ok(Wanted { streams: wanted, after, org }),
         0 => {
             Err(Error::invalid("of", "names the streams that are wanted, as of=/api/crons/stream"))
         }
@@ -138,7 +171,7 @@ fn wanted(query: &str) -> Result<(Vec<(String, Uri)>, Option<String>)> {
 }
 
 enum Told {
-    Comment,
+    Comment { id: Option<String> },
     Event { event: String, data: String, id: Option<String> },
 }
 
@@ -221,6 +254,6 @@ fn read(block: &[u8]) -> Told {
     }
     match data {
         Some(data) => Told::Event { event, data, id },
-        None => Told::Comment,
+        None => Told::Comment { id },
     }
 }

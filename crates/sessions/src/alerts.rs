@@ -25,6 +25,8 @@ use crate::{
 /// What webhooks hear.
 pub(crate) const EVENT: &str = "app_session.alert";
 const BATCH: i64 = 500;
+/// Releases before a release that are looked at for one to compare with.
+const LOOKED_BACK: i64 = 10;
 
 /// What a rule found out about a release.
 struct Finding {
@@ -143,9 +145,12 @@ impl Sessions {
         let versions = [release.to_owned()];
         let here = read::totals(pool, filter, Which::Versions(&versions)).await?;
         let Some(here) = here.first() else { return Ok(None) };
-        let which = Which::Before(here.first_started, &here.release);
+        let after = (here.first_started, here.release.clone());
+        let which = Which::Page { after: Some(&after), limit: LOOKED_BACK };
         let before = read::totals(pool, filter, which).await?;
-        let Some(before) = before.first() else { return Ok(None) };
+        // One that hardly anybody had says nothing, and hides nothing: the last that many had.
+        let enough = before.iter().find(|one| one.counts.total() >= i64::from(rule.min_sessions));
+        let Some(before) = enough.or(before.first()) else { return Ok(None) };
         // Of the same time, if it is still in use; else as a whole.
         let in_window = counts
             .get(&before.release)
@@ -210,6 +215,11 @@ impl Sessions {
                 // One address that cannot be written to keeps nobody else in the dark.
                 if error.status().is_server_error() {
                     return Err(error);
+                }
+                // Nothing is remembered of it: the next look tells when there is room.
+                if error.retry_after_secs().is_some() && rule.webhook_id.is_none() {
+                    tracing::warn!(alert = %rule.id, %error, "an alert on sessions is told of later");
+                    return Ok(());
                 }
                 tracing::warn!(alert = %rule.id, %error, "an alert on sessions cannot be mailed");
             }

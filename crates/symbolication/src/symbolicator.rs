@@ -37,11 +37,14 @@ const KEPT: std::time::Duration = std::time::Duration::from_hours(1);
 #[derive(Clone)]
 pub struct Symbolicator(pub(crate) Arc<Inner>);
 
+/// A file by its digest, and the object in it by its debug id.
+type RulesKey = ([u8; 32], Option<String>);
+
 pub(crate) struct Inner {
     lookup: Lookup,
     pub(crate) derived: Derived,
     /// How stacks are unwound, read into memory; of a fat file each object has its own.
-    rules: Cache<([u8; 32], Option<String>), Option<Arc<Rules>>>,
+    rules: Cache<RulesKey, Option<Arc<Rules>>>,
     /// Minidumps that are walked at the same time.
     pub(crate) walks: tokio::sync::Semaphore,
     scripts: Cache<[u8; 32], Result<Text, Malformed>>,
@@ -90,7 +93,7 @@ impl Symbolicator {
             .build();
         let rules = Cache::builder()
             .max_capacity(unwind::MAX_KEPT)
-            .weigher(|_: &([u8; 32], Option<String>), rules: &Option<Arc<Rules>>| {
+            .weigher(|_: &RulesKey, rules: &Option<Arc<Rules>>| {
                 rules.as_ref().map_or(256, |rules| rules.weight)
             })
             .time_to_live(KEPT)

@@ -77,7 +77,8 @@ impl Setup {
     }
 
     pub async fn start_on(self, database: TestDatabase) -> TestApp {
-        TestApp::on(self, database).await
+        // Large, and in the future of every test.
+        Box::pin(TestApp::on(self, database)).await
     }
 }
 

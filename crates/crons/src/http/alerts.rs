@@ -62,7 +62,25 @@ impl AlertsView {
     }
 }
 
+/// Scheme and host: with Slack, and others like it, the rest is all that is needed to write there.
+fn host_of(url: &str) -> String {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let rest = url.get(host..).unwrap_or_default();
+    let end = rest.find(['/', '?', '#']).map_or(url.len(), |at| host + at);
+    let host = url.get(..end).unwrap_or_default();
+    // Nor who signs in there.
+    match (host.find("://"), host.rfind('@')) {
+        (Some(scheme), Some(at)) => {
+            let (scheme, host) = (host.get(..scheme + 3), host.get(at + 1..));
+            format!("{}{}", scheme.unwrap_or_default(), host.unwrap_or_default())
+        }
+        _ => host.to_owned(),
+    }
+}
+
 /// Read whom a monitor's alerts go to
+///
+/// Of the webhook only the host, unless you may change it.
 #[utoipa::path(
     get,
     path = "/api/crons/monitors/{slug}/alerts",
@@ -85,7 +103,11 @@ pub(crate) async fn get_alerts(
     reads(&principal)?;
     let mut db = crons.deps.pool.acquire().await?;
     let monitor = find(&mut db, &principal, &slug).await?;
-    Ok(Json(AlertsView::of(&monitor.alerts, None)))
+    let mut view = AlertsView::of(&monitor.alerts, None);
+    if authorize(&principal, Action::ManageOrg(Scope::CronsWrite)).is_err() {
+        view.webhook_url = view.webhook_url.as_deref().map(host_of);
+    }
+    Ok(Json(view))
 }
 
 /// Set whom a monitor's alerts go to

@@ -161,7 +161,9 @@ pub(crate) async fn close(
 ) -> Result<Option<Open>> {
     let row = sqlx::query_as!(
         OpenRow,
-        "UPDATE cron_incidents SET closed_at = $2, tell_at = NULL WHERE id = $1 AND closed_at IS NULL
+        "UPDATE cron_incidents SET closed_at = $2, tell_at = NULL,
+                event_id = CASE WHEN told > 0 THEN event_id END
+          WHERE id = $1 AND closed_at IS NULL
          RETURNING id, monitor_id, environment, status, reason, checkin_id, began_at, opened_at, told",
         id.0,
         now
@@ -211,7 +213,7 @@ pub(crate) async fn lock_due(
     Ok(rows.into_iter().map(Open::from).collect())
 }
 
-/// Those whose event the project has not yet, with the event's id; the oldest first.
+/// Those that were told of and whose event the project has not yet, with the event's id; the oldest first.
 pub(crate) async fn without_event(
     db: &mut PgConnection,
     limit: i64,
@@ -219,7 +221,8 @@ pub(crate) async fn without_event(
     let rows = sqlx::query!(
         r#"SELECT id, monitor_id, environment, status, reason, checkin_id, began_at, opened_at, told,
                   event_id AS "event_id!"
-             FROM cron_incidents WHERE event_id IS NOT NULL AND event_sent_at IS NULL
+             FROM cron_incidents
+            WHERE event_id IS NOT NULL AND event_sent_at IS NULL AND told_at IS NOT NULL
             ORDER BY opened_at LIMIT $1"#,
         limit
     )

@@ -21,7 +21,9 @@ async fn two_servers_that_look_at_once_find_each_run_once_and_tell_it_once() {
     // Past the scheduler, which lets only one run at a time.
     let (here, there) = (&app.running.features.crons, &other.features.crons);
     // Of our own jobs, those that ran while the servers started are waited for, too.
-    let own = format!("SELECT 1 FROM cron_checkins WHERE status = 'missed' AND org_id = '{INTERNAL_ORG}'");
+    let own = format!(
+        "SELECT 1 FROM cron_checkins WHERE status = 'missed' AND org_id = '{INTERNAL_ORG}'"
+    );
     let before = app.rows(&own).await.len();
     let (a, b) = tokio::join!(here.sweep(), there.sweep());
     let own = app.rows(&own).await.len() - before;

@@ -160,6 +160,13 @@ async fn a_query_or_cursor_that_we_did_not_give_out_is_a_400_and_a_limit_out_of_
         }
         ada.get(&format!("{path}?limit=200&further=1")).await.expect(200);
     }
+    for path in [
+        "/api/crash/projects/a%00b/issues",
+        "/api/crons/monitors/a%00",
+        "/api/crons/badge/a%00.svg",
+    ] {
+        ada.get(path).await.expect(404);
+    }
     for query in ["workspace=%00", "tag=a%00", "branch=%00", "repo=%00"] {
         let answer = ada.get(&format!("/api/threads?{query}")).await.expect(400);
         assert_eq!(answer.code(), "invalid_query");

@@ -19,7 +19,7 @@ async fn next_of(events: &mut Events, of: &str, kind: &str) -> (Event, Value) {
 }
 
 async fn thread(caller: &Caller) -> String {
-    let id = format!("T-{}", uuid::Uuid::now_v7());
+    let id = format!("T-{}", uuid::Uuid::from_u128(rand::random()));
     caller.put(&format!("/api/threads/{id}"), &json!({"messages": []})).await.expect(201);
     id
 }
@@ -76,6 +76,7 @@ async fn what_is_no_stream_and_more_than_sixteen_are_refused() {
         "of=https://example.com/stream".to_owned(),
         "of=/v1/stream".to_owned(),
         "of=/api/crons/stream&other=1".to_owned(),
+        "of=/api/crons/stream?org=acme".to_owned(),
         many.join("&"),
     ] {
         let refused = ada.get(&format!("/api/live?{query}")).await.expect(422);

@@ -16,7 +16,10 @@ use loom_core::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{sync::broadcast, time::timeout};
+use tokio::{
+    sync::broadcast,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     Sessions,
@@ -132,8 +135,10 @@ impl Watch {
             self.begun = true;
             return Ok("event: ready\ndata: {}\n\n".to_owned());
         }
+        // What is heard of other projects is no sign of life here.
+        let until = Instant::now() + KEEP_ALIVE;
         loop {
-            let next = timeout(KEEP_ALIVE, self.heard.recv());
+            let next = timeout_at(until, self.heard.recv());
             let mut piece = String::new();
             match self.leash.unless_ended(next).await? {
                 Ok(Ok(Heard::Told(told))) => self.write(&told, &mut piece),

@@ -68,6 +68,10 @@ async fn an_issue_is_assigned_to_members_only() {
     let to = |who: Value| json!({ "assigned_to": who });
     let refused = world.ada.post(&path, &to(json!("bob@example.com"))).await.expect(422).json();
     assert_eq!(refused["errors"][0]["path"], "assigned_to");
+    // A name that is misspelt does not mean nobody.
+    for body in [json!({}), json!({ "assignedto": "me" })] {
+        world.ada.post(&path, &body).await.expect(422);
+    }
     world.app.join(bob.id, world.ada.org, OrgRole::Member).await;
     for who in [json!("Bob@example.com"), json!(bob.id)] {
         let issue = world.ada.post(&path, &to(who)).await.expect(200).json();

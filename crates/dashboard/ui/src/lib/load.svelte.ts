@@ -50,11 +50,13 @@ export function load<T>(ask: () => Promise<T>): Loaded<T> {
   };
 }
 
-/** Calls once, soon after the last of many reasons to. */
+/** Calls once, soon after the first of many reasons to: what goes on all the time keeps nothing back. */
 export function soon(act: () => void, wait = 300): () => void {
   let timer: ReturnType<typeof setTimeout> | undefined;
   return () => {
-    clearTimeout(timer);
-    timer = setTimeout(act, wait);
+    timer ??= setTimeout(() => {
+      timer = undefined;
+      act();
+    }, wait);
   };
 }
