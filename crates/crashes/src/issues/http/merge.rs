@@ -91,7 +91,7 @@ pub(crate) async fn merge_crash_issues(
     ids.sort_unstable();
     ids.dedup();
     // Locked in one order, and read again: none of them may have been merged meanwhile.
-    let locked = store::lock_all(&mut tx, org, project.id, &ids).await?;
+    let locked = store::lock_family(&mut tx, org, project.id, &ids).await?;
     if let Some(into) = locked.iter().find_map(|issue| issue.merged_into) {
         return Err(merged(into));
     }
@@ -171,7 +171,7 @@ pub(crate) async fn unmerge_crash_issue(
     let mut ids: Vec<Uuid> = all.iter().map(|(_, owner)| *owner).chain([from.id.0]).collect();
     ids.sort_unstable();
     ids.dedup();
-    let locked = store::lock_all(&mut tx, org, project.id, &ids).await?;
+    let locked = store::lock_family(&mut tx, org, project.id, &ids).await?;
     // Once more: somebody may have been faster.
     let all = store::merge::foreign_hashes(&mut tx, place, from.id, &hashes, &owners).await?;
     let mut of: BTreeMap<Uuid, Vec<Vec<u8>>> = BTreeMap::new();

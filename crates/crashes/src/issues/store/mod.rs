@@ -86,6 +86,27 @@ pub(crate) async fn lock_all(
     Ok(sql.build_query_as().fetch_all(db).await?)
 }
 
+/// The same, with those locked that were merged into them, which a merge takes along: all in one order.
+pub(crate) async fn lock_family(
+    db: &mut PgConnection,
+    org: OrgId,
+    project: ProjectId,
+    ids: &[Uuid],
+) -> Result<Vec<Issue>> {
+    let mut family = sqlx::query_scalar!(
+        "SELECT id FROM crash_issues WHERE org_id = $1 AND project_id = $2 AND merged_into = ANY($3)",
+        org.0,
+        project.0,
+        ids
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    family.extend_from_slice(ids);
+    let mut locked = lock_all(db, org, project, &family).await?;
+    locked.retain(|issue| ids.contains(&issue.id.0));
+    Ok(locked)
+}
+
 /// `PROJ-123`, in any case of letters.
 fn number_of(project: &ProjectHead, path: &str) -> Option<i64> {
     let (prefix, number) = path.rsplit_once('-')?;
