@@ -1,7 +1,10 @@
 //! Many streams over one connection.
 
+use std::time::Duration;
+
 use loom_testkit::{Caller, TestApp};
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use crate::log_events::{Event, Events};
 
@@ -9,8 +12,10 @@ const THREADS: &str = "/api/threads/events";
 
 /// The next event of this stream of this kind, and its data.
 async fn next_of(events: &mut Events, of: &str, kind: &str) -> (Event, Value) {
+    let end = Instant::now() + Duration::from_secs(30);
     loop {
-        let event = events.next().await.expect("the connection stays");
+        let event = timeout_at(end, events.next()).await.expect("it comes within half a minute");
+        let event = event.expect("the connection stays");
         if event.data["of"] == of && event.data["event"] == kind {
             let data = serde_json::from_str(event.data["data"].as_str().unwrap()).unwrap();
             return (event, data);
@@ -20,7 +25,13 @@ async fn next_of(events: &mut Events, of: &str, kind: &str) -> (Event, Value) {
 
 async fn thread(caller: &Caller) -> String {
     let id = format!("T-{}", uuid::Uuid::from_u128(rand::random()));
-    caller.put(&format!("/api/threads/{id}"), &json!({"messages": []})).await.expect(201);
+    caller
+        .put(
+            &format!("/api/threads/{id}"),
+            &json!({"messages": [{"role": "user", "content": "Hello"}]}),
+        )
+        .await
+        .expect(201);
     id
 }
 
@@ -33,7 +44,7 @@ async fn several_streams_come_over_one_connection_and_each_goes_on_where_it_was(
     next_of(&mut events, "/api/crons/stream", "init").await;
     next_of(&mut events, THREADS, "ready").await;
     let first = thread(&ada).await;
-    let (seen, data) = next_of(&mut events, THREADS, "thread").await;
+    let (seen, data) = next_of(&mut events, THREADS, "message").await;
     assert_eq!(data["thread_id"], first);
     drop(events);
     let second = thread(&ada).await;
@@ -44,7 +55,7 @@ async fn several_streams_come_over_one_connection_and_each_goes_on_where_it_was(
     );
     for (path, after) in [(&path, Some(&*seen.id)), (&asked, None)] {
         let mut events = Events::at(&ada, path, after).await;
-        let (_, data) = next_of(&mut events, THREADS, "thread").await;
+        let (_, data) = next_of(&mut events, THREADS, "message").await;
         assert_eq!(data["thread_id"], second, "what was seen is not told again");
     }
     app.stop().await;
@@ -59,7 +70,7 @@ async fn a_stream_that_is_refused_says_so_and_the_others_go_on() {
     let (_, problem) = next_of(&mut events, "/api/admin/logs/stream", "refused").await;
     assert_eq!(problem["status"], 403);
     let made = thread(&ada).await;
-    let (_, data) = next_of(&mut events, THREADS, "thread").await;
+    let (_, data) = next_of(&mut events, THREADS, "message").await;
     assert_eq!(data["thread_id"], made);
     app.stop().await;
 }
