@@ -62,6 +62,8 @@ impl LlmProxy {
                 && store::enable(&self.pool, row.id, self.clock.now()).await?
             {
                 tracing::info!(credential = row.name, "the provider takes this credential again");
+                // Here at once; the others hear of it.
+                self.read_credential(row.id).await?;
                 recovered += 1;
             }
         }
