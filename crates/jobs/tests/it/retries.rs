@@ -167,8 +167,16 @@ async fn another_replica_takes_up_the_slot_of_one_that_went_away() {
     lose(&database, &clock).await;
     let _second = tick_one(&two).await;
     lose(&database, &clock).await;
-    let (c, d) = tokio::join!(tick(&three), tick(&four));
-    assert_eq!((c + d, runs.load(Ordering::SeqCst)), (1, 1));
+    // Two that look at the same moment may each find the job in the other's hands; then they look again.
+    let mut began = 0;
+    for _ in 0..10 {
+        let (c, d) = tokio::join!(tick(&three), tick(&four));
+        began += c + d;
+        if began > 0 {
+            break;
+        }
+    }
+    assert_eq!((began, runs.load(Ordering::SeqCst)), (1, 1));
     lose(&database, &clock).await;
     assert_eq!(tick(&three).await + tick(&four).await, 0);
     let history = history(database.pool(), "sweep").await;
