@@ -21,6 +21,11 @@ pub const METRICS: &[Metric] = &[
         "Weavers that run, told by the server that watches the cluster.",
         &[],
     ),
+    Metric::gauge(
+        "loom_weaver_watchers",
+        "Streams of weavers and of their logs that are open.",
+        &[],
+    ),
     Metric::counter("loom_weavers_created_total", "Weavers that were made.", &[]),
     Metric::counter("loom_weavers_deleted_total", "Weavers that are over as it was meant.", &[]),
     Metric::counter(

@@ -91,7 +91,7 @@ pub struct Inner {
     announcer: Announcer,
     /// Ends the streams.
     leaving: CancellationToken,
-    seats: stream::Seats,
+    seats: loom_core::sse::Seats,
     /// Commands and terminals that run.
     inside: enter::Places,
     kept: upkeep::Kept,
@@ -132,7 +132,7 @@ impl Weavers {
             installation,
             announcer,
             leaving,
-            seats: stream::Seats::default(),
+            seats: loom_core::sse::Seats::new(stream::PLACES),
             inside: enter::Places::default(),
             kept: upkeep::Kept::default(),
             closing: CancellationToken::new(),

@@ -1,20 +1,13 @@
 //! What those who watch are told, on whichever server they do.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
 use futures::{Stream, stream};
 use loom_core::{
-    Error, Result,
     id::{OrgId, UserId, WeaverId},
-    sse::{KEEP_ALIVE, Leash},
+    sse::{KEEP_ALIVE, Leash, Places, Seat},
     text,
 };
 use loom_db::{READ_AGAIN, Signal, Subscription};
@@ -33,8 +26,6 @@ use crate::{
 pub(crate) const WORD: &str = "stream ";
 /// Of a reason; a NOTIFY holds no more than 8,000 bytes.
 const REASON: usize = 2000;
-/// Streams of one server.
-const MOST: usize = 2000;
 
 /// How a weaver now is, for who watches.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -82,35 +73,14 @@ impl Weavers {
     }
 }
 
-/// How many watch this server; a seat is given back when dropped.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Seats(Arc<AtomicUsize>);
-
-pub(crate) struct Seat(Seats);
-
-impl Seats {
-    /// # Errors
-    /// 429 when there are too many.
-    pub(crate) fn sit(&self) -> Result<Seat> {
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(self.clone());
-        if before >= MOST {
-            return Err(Error::new(
-                http::StatusCode::TOO_MANY_REQUESTS,
-                "too_many_watchers",
-                "too many streams of weavers are open on this server; try again later",
-            )
-            .retry_after(std::time::Duration::from_secs(30)));
-        }
-        Ok(seat)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// Who watches, weavers or their logs.
+pub(crate) const PLACES: Places = Places {
+    streams: "streams of weavers",
+    gauge: "loom_weaver_watchers",
+    most: 2000,
+    most_of_one: 50,
+    instead: "",
+};
 
 struct Watch {
     access: Access,

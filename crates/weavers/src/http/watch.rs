@@ -60,7 +60,7 @@ pub(crate) async fn watch_weavers(
     parts: Parts,
 ) -> Result<Response> {
     let access = access::reads(&principal)?;
-    let seat = weavers.seats.sit()?;
+    let seat = weavers.seats.sit(principal.holder())?;
     // In this order: what happens in between is told.
     let said = weavers.deps.hub.subscribe(CHANNEL);
     if let Some(id) = query.weaver {

@@ -98,7 +98,7 @@ pub(crate) async fn get_logs(
         timestamps: query.timestamps,
         follow: query.follow,
     };
-    let seat = weavers.seats.sit()?;
+    let seat = weavers.seats.sit(principal.holder())?;
     let recheck = recheck(&weavers, reads, parts);
     let leash = Leash::new(weavers.leaving.clone(), recheck, RECHECK, LONGEST);
     Ok(sse::raw_response(stream::events(weavers.logs.clone(), wanted, leash, seat)))

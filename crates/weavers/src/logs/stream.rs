@@ -20,7 +20,7 @@ use super::{
     Logs,
     store::{self, Standing},
 };
-use crate::stream::Seat;
+use loom_core::sse::Seat;
 
 /// Who reads on a server that does not follow looks again after so long.
 const LOOK: Duration = Duration::from_secs(1);

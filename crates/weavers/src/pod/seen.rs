@@ -48,6 +48,11 @@ pub(crate) struct Worry {
     pub(crate) grace: Option<Duration>,
 }
 
+/// The value of the label by which policies of the network find it.
+pub(crate) fn network(pod: &Pod) -> Option<&str> {
+    pod.metadata.labels.as_ref()?.get(crate::network::LABEL).map(String::as_str)
+}
+
 pub(crate) fn weaver_of(pod: &Pod) -> Option<WeaverId> {
     pod.metadata.labels.as_ref()?.get(WEAVER)?.parse().ok()
 }

@@ -17,6 +17,7 @@ use crate::{
     Weavers,
     cluster::failed,
     model::{Change, Event, Row, Status, Trouble},
+    network,
     pod::{CONTAINER, seen},
     store,
     tell::Kind,
@@ -129,6 +130,11 @@ impl Weavers {
             }
             Action::End(status) => {
                 self.end(lead, row, status, now).await?;
+                Ok(Then::On)
+            }
+            Action::Relabel => {
+                let pods = self.cluster()?.pods();
+                network::relabel(&pods, &self.installation, row).await.map_err(failed)?;
                 Ok(Then::On)
             }
             Action::Warn => {

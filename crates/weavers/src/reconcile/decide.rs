@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
     model::{Change, Event, Row, Status, Trouble},
+    network,
     pod::seen,
 };
 
@@ -30,6 +31,8 @@ pub(crate) enum Action {
     DeleteNow { uid: String },
     /// It is over: no pod is there, and its token ends.
     End(Status),
+    /// It is under the policies of another network class than its row names.
+    Relabel,
     /// Its maker is told that it ends soon.
     Warn,
     /// There is nothing to do before then, unless something happens.
@@ -56,6 +59,10 @@ pub(crate) fn decide(row: &Row, pod: Option<&Pod>, now: DateTime<Utc>) -> Vec<Ac
         return vec![Action::Write(Box::new(change))];
     }
     let mut actions = Vec::new();
+    // Changed in the row, and the cluster has not heard; or somebody took it away.
+    if seen::network(pod) != Some(&*network::label(row.network, &row.installation)) {
+        actions.push(Action::Relabel);
+    }
     if row.warned_at.is_none() && now >= warn_at(row) {
         actions.push(Action::Warn);
     }

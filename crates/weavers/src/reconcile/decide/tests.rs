@@ -8,7 +8,10 @@ use loom_core::id::{OrgId, WeaverId};
 use serde_json::{Value, json};
 
 use super::{Action, decide};
-use crate::model::{Change, Network, Row, Spec, Status, Trouble, pod_name};
+use crate::{
+    model::{Change, Network, Row, Spec, Status, Trouble, pod_name},
+    network,
+};
 
 const UID: &str = "6d5c1d5a-0000-4000-8000-000000000001";
 
@@ -72,8 +75,10 @@ fn running() -> Row {
 }
 
 fn pod(status: Value) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": "weaver", "uid": UID}, "status": status}))
-        .unwrap()
+    let row = row();
+    let labels = json!({network::LABEL: network::label(row.network, &row.installation)});
+    let metadata = json!({"name": "weaver", "uid": UID, "labels": labels});
+    serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
 }
 
 fn on_a_node(phase: &str, state: Value) -> Pod {
@@ -334,6 +339,17 @@ fn a_pod_that_the_cluster_does_not_take_is_tried_for_ten_minutes() {
     let row = Row { trouble: Some(trouble), ..row() };
     assert_eq!(decide(&row, None, at(604)), [Action::CreatePod]);
     assert_eq!(end_of(&written(&row, None, 605)), (Some(Status::Failed), "quota"));
+}
+
+#[test]
+fn a_pod_under_the_policies_of_another_class_is_put_under_those_that_its_row_names() {
+    let pod = runs();
+    assert!(!decide(&running(), Some(&pod), at(60)).contains(&Action::Relabel));
+    let off = Row { network: Network::Off, ..running() };
+    assert!(decide(&off, Some(&pod), at(60)).contains(&Action::Relabel));
+    let mut bare = pod;
+    bare.metadata.labels = None;
+    assert!(decide(&running(), Some(&bare), at(60)).contains(&Action::Relabel));
 }
 
 #[test]
