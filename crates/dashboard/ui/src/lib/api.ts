@@ -17,6 +17,22 @@ export class Problem extends Error {
   }
 }
 
+/** The organisation that is looked at, by id, where somebody has several; none is their first. */
+export const organisation = { id: localStorage.getItem('loom.org') };
+
+export function chooseOrganisation(id: string | null) {
+  organisation.id = id;
+  if (id) localStorage.setItem('loom.org', id);
+  else localStorage.removeItem('loom.org');
+}
+
+const inOrganisation: Middleware = {
+  onRequest({ request }) {
+    if (organisation.id) request.headers.set('x-loom-org', organisation.id);
+    return request;
+  },
+};
+
 const problems: Middleware = {
   async onResponse({ response }) {
     if (response.ok) return undefined;
@@ -35,7 +51,13 @@ const problems: Middleware = {
 };
 
 export const api = createClient<paths>({ baseUrl: location.origin });
-api.use(problems);
+api.use(inOrganisation, problems);
+
+/** For addresses that a link, an image or a socket asks for, which cannot send a header. */
+export function addressOf(path: string): string {
+  if (!organisation.id) return path;
+  return `${path}${path.includes('?') ? '&' : '?'}org=${encodeURIComponent(organisation.id)}`;
+}
 
 /** Signs in, and comes back here. */
 export function signIn() {

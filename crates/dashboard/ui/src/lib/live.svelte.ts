@@ -1,6 +1,8 @@
 // What happens on the server, over one connection for the whole tab: pages say which streams they want, and
 // the connection is made anew when that changes. Each stream goes on where it was.
 
+import { addressOf } from './api';
+
 export interface Told {
   of: string;
   event: string;
@@ -50,7 +52,7 @@ function open() {
   }
   live.state = live.state === 'offline' ? 'offline' : 'connecting';
   const after = lastId ? `&last_event_id=${encodeURIComponent(lastId)}` : '';
-  const opened = new EventSource(`/api/live?${wanted}${after}`);
+  const opened = new EventSource(addressOf(`/api/live?${wanted}${after}`));
   source = opened;
   opened.onopen = () => {
     live.state = 'open';

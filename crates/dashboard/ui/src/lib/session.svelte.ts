@@ -1,14 +1,26 @@
-// Who is signed in.
-import { api, data, type Schemas } from './api';
+// Who is signed in, and for which of their organisations.
+import { api, chooseOrganisation, data, organisation, Problem, type Schemas } from './api';
 
 export const session = $state<{ me: Schemas['Me'] | null }>({ me: null });
 
 export async function loadSession() {
-  session.me = await data(api.GET('/auth/me'));
+  try {
+    session.me = await data(api.GET('/auth/me'));
+  } catch (error) {
+    // The one that was chosen on this browser may be gone, or another person's.
+    if (!(error instanceof Problem) || !organisation.id || error.status === 401 || error.status === 0) throw error;
+    chooseOrganisation(null);
+    session.me = await data(api.GET('/auth/me'));
+  }
 }
 
 /** May whoever is signed in see what concerns the whole installation? */
 export function seesInstallation(): boolean {
   const user = session.me?.user;
   return user?.is_system_admin === true || user?.is_auditor === true;
+}
+
+/** May they change what belongs to the organisation? */
+export function administers(): boolean {
+  return session.me?.role === 'owner' || session.me?.role === 'admin';
 }
