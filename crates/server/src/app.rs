@@ -51,6 +51,7 @@ const LAST_EXPORT: Duration = Duration::from_secs(5);
 const CHANNELS: &[&str] = &[
     loom_auth::REVOKED,
     loom_jobs::CHANNEL,
+    loom_jobs::RUNS_CHANNEL,
     loom_notify::CHANNEL,
     loom_llm_proxy::CHANNEL,
     loom_threads::CHANNEL,
@@ -273,6 +274,7 @@ impl Features {
         };
         let jobs = JobScheduler::new(deps, all_jobs)?;
         jobs.report_to(Arc::new(crons.clone()));
+        jobs.announce();
         Ok(Self {
             auth,
             llm,
@@ -401,7 +403,9 @@ pub fn routes(
         .merge(features.scm.routes(features.jobs.clone()))
         .merge(features.docs.routes())
         .merge(features.notify.routes(features.auth.audit()))
-        .merge(features.jobs.routes(features.auth.audit()))
+        .merge(
+            features.jobs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))),
+        )
         .merge(
             features.logs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))),
         );
@@ -533,6 +537,7 @@ impl Running {
         self.features.crons.end_streams();
         self.features.sessions.end_streams();
         self.features.weavers.end_streams();
+        self.features.jobs.end_streams();
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop ended badly");
