@@ -35,6 +35,8 @@ const KEPT: TimeDelta = TimeDelta::seconds(30);
 /// So long a health check waits for the mail server; after it, the answer before counts.
 const PATIENCE: Duration = Duration::from_millis(300);
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
+/// For somebody who waits for the answer.
+const ASKED: Duration = Duration::from_secs(10);
 /// A database that hangs is told as such, below the limit of the whole check.
 const DATABASE_WITHIN: Duration = Duration::from_millis(900);
 /// What is due is begun at once; after this long nobody does.
@@ -141,11 +143,11 @@ impl Notify {
         if !self.mailer.has_smtp() {
             return None;
         }
-        Some(match timeout(PROBE_LIMIT, self.mailer.probe()).await {
+        Some(match timeout(ASKED, self.mailer.probe()).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err("it ended the connection".to_owned()),
             Ok(Err(error)) => Err(chain(&error)),
-            Err(_) => Err(format!("no answer within {} s", PROBE_LIMIT.as_secs())),
+            Err(_) => Err(format!("no answer within {} s", ASKED.as_secs())),
         })
     }
 
