@@ -123,6 +123,16 @@ impl Features {
         )
     }
 
+    /// The features on a database, or on none, without anything that they do by themselves: for who only
+    /// looks.
+    ///
+    /// # Errors
+    /// When a part cannot be built at all.
+    pub fn at_rest(database: &Database, config: &Config, vault: Vault) -> anyhow::Result<Self> {
+        let (pool, clock) = (database.pool().clone(), Clock::system());
+        Self::new(pool, config, clock, vault, CancellationToken::new(), Hub::silent(CHANNELS))
+    }
+
     fn new(
         pool: PgPool,
         config: &Config,

@@ -34,6 +34,24 @@ pub enum Command {
     /// Look at the configuration. Needs nothing
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at everything that the server needs, and say what to do. Needs nothing; the server may run or not
+    Doctor {
+        /// Also send a mail, to this address
+        #[arg(long, value_name = "ADDRESS")]
+        send_test_mail: Option<String>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Back everything up into a new directory. The server may run meanwhile. Needs the database
+    Backup {
+        directory: PathBuf,
+        /// Leave the master key out, where the data directory has it. A restore asks for it
+        #[arg(long)]
+        without_key: bool,
+    },
+    /// Put a backup back to where nothing is. Needs an empty database and data directory
+    Restore { directory: PathBuf },
     /// Print the OpenAPI document. Needs nothing
     Openapi,
     /// Ask a running server whether it is ready; the exit code says so. Needs the server

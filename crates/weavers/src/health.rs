@@ -60,6 +60,27 @@ impl Weavers {
         .within(LIMIT)
     }
 
+    /// The same, on a server that was not started: looks at the cluster and begins nothing.
+    pub async fn inspect(&self) -> Component {
+        if !self.config.enabled {
+            return Component::new(Status::Disabled);
+        }
+        match Cluster::new(&self.config).await {
+            Ok(cluster) => {
+                let _ = self.cluster.set(cluster);
+                self.component().await
+            }
+            Err(error) => Component::new(Status::Unhealthy)
+                .error("there is no way to the cluster")
+                .code(
+                    "KUBERNETES_UNREACHABLE",
+                    "Run the server in the cluster, or name a kubeconfig that leads to it in \
+                 LOOM_SERVER_WEAVER_KUBECONFIG.",
+                )
+                .detail(error),
+        }
+    }
+
     async fn component(&self) -> Component {
         let Ok(cluster) = self.cluster() else { return Component::new(Status::Disabled) };
         let component =
