@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 mod console;
 mod cron_exec;
+mod demo_data;
 mod doctor;
 pub mod health;
 mod layers;
