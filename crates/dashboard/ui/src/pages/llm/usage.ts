@@ -59,7 +59,8 @@ export function series(all: Report, split: Report, by: By, measured: Measured, n
     const values: (number | null)[] = at.map(() => rest);
     for (const group of groups) {
       const position = index.get(new Date(group.at ?? 0).getTime());
-      if (position !== undefined) values[position] = of(group);
+      // A model that two providers serve is two groups.
+      if (position !== undefined) values[position] = rest === null ? of(group) : (values[position] ?? 0) + (of(group) ?? 0);
     }
     return values;
   };
