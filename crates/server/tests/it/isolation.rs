@@ -1768,6 +1768,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /auth/device/poll", "only with the device code; see sign_in/device.rs"),
     ("POST /auth/device/complete", "acts as the one who is signed in; see sign_in/device.rs"),
     ("GET /auth/ws-token", "stands for the credential of this request; see sign_in/sessions.rs"),
+    ("PATCH /api/account", "of a user, who names nothing but themselves"),
     ("POST /api/account/identities/{provider}/connect", "of a user; see sign_in/account.rs"),
     ("GET /api/admin/users", "the users of the installation, for its admins; see auth_admin.rs"),
     ("GET /api/admin/users/{id}", "as /api/admin/users"),

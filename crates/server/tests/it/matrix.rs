@@ -128,6 +128,7 @@ const ROWS: &[Row] = &[
     ("GET /api/self-monitoring/cli-config", ALL, None),
     ("GET /api/sessions", USERS, None),
     ("DELETE /api/sessions/{id}", USERS, None),
+    ("PATCH /api/account", USERS, Some(r#"{"name": "two\nlines"}"#)),
     ("GET /api/account/identities", USERS, None),
     ("DELETE /api/account/identities/{id}", USERS, None),
     // Organisations.
