@@ -38,12 +38,14 @@ mod log_events;
 mod logs;
 mod logs_exits;
 mod logs_replicas;
+mod manifests;
 mod matrix;
 mod metrics;
 mod native;
 mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod replicas;
 mod session_chaos;
 mod sign_in;
 mod thread_search;
