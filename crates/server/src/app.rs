@@ -1,6 +1,10 @@
 //! The whole server, from top to bottom: database, kernel, features, routes, jobs, serving, draining.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use anyhow::Context;
 use axum::{Router, http::request::Parts, middleware};
@@ -36,7 +40,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    accept,
+    accept::{self, Ending},
     config::{Config, Cors, Http},
     health::{self, Health},
     layers::{self, Outermost},
@@ -475,10 +479,11 @@ pub struct Running {
     pub features: Features,
     pub health: Health,
     database: Database,
-    stop: CancellationToken,
+    ending: Ending,
+    /// Between not being ready and the end.
+    delay: Duration,
     serving: JoinHandle<()>,
     exporter: Option<Exporter>,
-    grace: Duration,
 }
 
 /// Opens the database, starts the features and listens.
@@ -518,18 +523,12 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     if config.self_monitoring {
         features.report_own_errors(config.production);
     }
-    let stop = CancellationToken::new();
-    tokio::spawn(meta::keep_up(metrics, stop.clone()));
-    let serving = tokio::spawn(accept::serve(
-        listener,
-        router,
-        http.max_connections,
-        stop.clone(),
-        http.shutdown_grace,
-        stop_streams,
-    ));
-    let grace = http.shutdown_grace;
-    Ok(Running { address, features, health, database, stop, serving, exporter, grace })
+    let ending = Ending { stop_streams, grace: http.shutdown_grace, ..Ending::default() };
+    tokio::spawn(meta::keep_up(metrics, ending.stop.clone()));
+    let serving =
+        tokio::spawn(accept::serve(listener, router, http.max_connections, ending.clone()));
+    let delay = http.shutdown_delay;
+    Ok(Running { address, features, health, database, ending, delay, serving, exporter })
 }
 
 impl Running {
@@ -537,10 +536,18 @@ impl Running {
         &self.database
     }
 
-    /// Not ready, no new connections, running requests to their end, background work stopped, everything
-    /// written, database closed: in this order.
+    /// Not ready, no new connections, streams told to come again elsewhere, running requests to their end,
+    /// background work stopped, everything written, database closed: in this order.
     pub async fn shut_down(self) {
         self.health.drain();
+        self.ending.leaving.store(true, Ordering::Relaxed);
+        if !self.delay.is_zero() {
+            tracing::info!(seconds = self.delay.as_secs(), "not ready any more; still answering");
+            tokio::time::sleep(self.delay).await;
+        }
+        self.ending.stop.cancel();
+        // Who is sent away now does not come back to this server.
+        self.ending.closed.cancelled().await;
         self.features.logs.end_streams();
         self.features.threads.end_streams();
         self.features.crashes.end_streams();
@@ -548,13 +555,12 @@ impl Running {
         self.features.sessions.end_streams();
         self.features.weavers.end_streams();
         self.features.jobs.end_streams();
-        self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop ended badly");
         }
-        self.features.close(self.grace).await;
+        self.features.close(self.ending.grace).await;
         if let Some(exporter) = self.exporter {
-            exporter.close(self.grace.clamp(Duration::from_secs(1), LAST_EXPORT)).await;
+            exporter.close(self.ending.grace.clamp(Duration::from_secs(1), LAST_EXPORT)).await;
         }
         self.database.close().await;
     }

@@ -5,12 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 use loom_core::{id::CredentialId, principal::Scope};
 
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LOOM_GIT_SHA"), ")");
+
 /// A self-hosted server for teams that run coding agents: LLM proxy, threads, and what belongs to them.
 ///
 /// Settings come from the environment, then from `.env` in the working directory; `.env.example` lists
 /// them. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
 #[derive(Debug, Parser)]
-#[command(name = "loom-server", version, max_term_width = 100)]
+#[command(name = "loom-server", version = VERSION, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,

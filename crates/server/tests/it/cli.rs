@@ -5,6 +5,7 @@ use std::{
     process::Stdio,
 };
 
+use loom_server::health;
 use loom_testkit::{TestApp, TestDatabase};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -323,6 +324,8 @@ async fn every_command_has_a_help_and_wrong_usage_exits_with_2() {
     }
     let version = cli.run(&["--version"]).await.exits(0);
     assert!(version.out.contains(env!("CARGO_PKG_VERSION")), "{version:?}");
+    let revision = health::version().git_sha;
+    assert!(version.out.trim_end().ends_with(&format!("({revision})")), "{version:?}");
     for wrong in [
         &["dance"][..],
         &["config"],

@@ -41,12 +41,14 @@ mod log_events;
 mod logs;
 mod logs_exits;
 mod logs_replicas;
+mod manifests;
 mod matrix;
 mod metrics;
 mod native;
 mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod replicas;
 mod session_chaos;
 mod settings_page;
 mod sign_in;
