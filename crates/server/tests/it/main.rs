@@ -44,6 +44,7 @@ mod native;
 mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod service_manager;
 mod session_chaos;
 mod sign_in;
 mod thread_search;
