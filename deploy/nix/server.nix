@@ -12,6 +12,8 @@ let
   known = import ./settings.nix { inherit lib; };
   http = cfg.settings.http;
   port = if http.port == null then 8080 else http.port;
+  host = if http.host == null then "0.0.0.0" else http.host;
+  listenHost = if lib.hasInfix ":" host then "[${host}]" else host;
   grace = if http.shutdownGraceSecs == null then 30 else http.shutdownGraceSecs;
   user = "loom";
   database = "postgres://${user}@localhost/${user}?host=/run/postgresql";
@@ -133,13 +135,25 @@ in
     };
     users.groups.${user} = { };
 
+    # systemd listens, also on a low port, and connections wait there while one server is replaced by the next.
+    systemd.sockets.loom-server = {
+      description = "Loom";
+      wantedBy = [ "sockets.target" ];
+      listenStreams = [ "${listenHost}:${toString port}" ];
+      socketConfig.Backlog = 4096;
+    };
+
     systemd.services.loom-server = {
       description = "Loom";
       documentation = [ "${if http.baseUrl == null then "http://localhost:${toString port}" else http.baseUrl}/docs" ];
       wantedBy = [ "multi-user.target" ];
-      wants = [ "network-online.target" ];
-      after = [ "network-online.target" ] ++ lib.optional cfg.database.createLocally "postgresql.target";
-      requires = lib.optional cfg.database.createLocally "postgresql.target";
+      # It waits for a database that is restarted, and need not be restarted with it.
+      wants = [ "network-online.target" ] ++ lib.optional cfg.database.createLocally "postgresql.target";
+      after = [ "network-online.target" "loom-server.socket" ] ++ lib.optional cfg.database.createLocally "postgresql.target";
+      requires = [ "loom-server.socket" ];
+      # A new release takes the place of the old, and the socket stays: nobody is refused meanwhile.
+      stopIfChanged = false;
+      notSocketActivated = true;
       # It is tried for ever: what is wrong outside may be mended outside.
       startLimitIntervalSec = 0;
 
@@ -157,7 +171,7 @@ in
         Group = user;
         WorkingDirectory = "/var/lib/loom";
         StateDirectory = "loom";
-        StateDirectoryMode = "0750";
+        StateDirectoryMode = "0700";
         LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") cfg.secrets;
 
         Restart = "on-failure";
@@ -172,10 +186,9 @@ in
         WatchdogSec = 60;
         LimitNOFILE = 65536;
 
-        UMask = "0027";
+        UMask = "0077";
         NoNewPrivileges = true;
-        CapabilityBoundingSet = if port < 1024 && port > 0 then [ "CAP_NET_BIND_SERVICE" ] else [ "" ];
-        AmbientCapabilities = lib.optional (port < 1024 && port > 0) "CAP_NET_BIND_SERVICE";
+        CapabilityBoundingSet = [ "" ];
         ProtectSystem = "strict";
         ProtectHome = true;
         ProtectProc = "invisible";
@@ -187,7 +200,7 @@ in
         ProtectKernelTunables = true;
         PrivateDevices = true;
         PrivateTmp = true;
-        PrivateUsers = !(port < 1024 && port > 0);
+        PrivateUsers = true;
         PrivateMounts = true;
         RemoveIPC = true;
         LockPersonality = true;

@@ -20,7 +20,7 @@ in
       imports = [ self.nixosModules.default ];
       virtualisation.memorySize = 2048;
       virtualisation.diskSize = 4096;
-      environment.systemPackages = [ pkgs.git pkgs.jq ];
+      environment.systemPackages = [ pkgs.curl pkgs.git pkgs.jq ];
 
       services.loom-server = {
         enable = true;
@@ -51,7 +51,11 @@ in
       };
 
       specialisation = {
-        good.configuration.environment.etc."which".text = "good";
+        good.configuration = {
+          environment.etc."which".text = "good";
+          # Another unit, so that the server is replaced.
+          services.loom-server.settings.log.logLevel = "debug";
+        };
         bad.configuration = {
           environment.etc."which".text = "bad";
           systemd.services.loom-server.serviceConfig.ExecStart = lib.mkForce "${pkgs.coreutils}/bin/false";
@@ -106,10 +110,15 @@ in
         "git config --global user.email a@example.com && git config --global user.name a && git init -q --bare /srv/loom.git && git init -q /root/work && git -C /root/work remote add origin /srv/loom.git"
     )
 
-    with subtest("a push is deployed"):
+    with subtest("a push is deployed, and nobody is refused meanwhile"):
+        machine.succeed(
+            "systemd-run --unit=asks -E PATH=\"$PATH\" bash -c 'while sleep 0.05; do curl -sf -m 60 http://127.0.0.1:8080/health/live || echo refused >>/tmp/refused; done'"
+        )
         good = push("good")
         until("deployed", good)
         assert machine.succeed("cat /etc/which") == "good"
+        machine.succeed("systemctl stop asks")
+        machine.fail("test -e /tmp/refused")
 
     with subtest("a release that does not start is rolled back and remembered"):
         bad = push("bad")

@@ -1,10 +1,12 @@
 //! Tells systemd, or whoever started us with `NOTIFY_SOCKET`, that the server is ready, alive and going down
-//! (sd_notify(3)). Nobody is told when there is no such socket.
+//! (sd_notify(3)), and takes the socket that it listens on for us (sd_listen_fds(3)). Without a manager there is
+//! nobody to tell, and nothing to take.
 
 use std::{
     env,
     ffi::OsStr,
     io,
+    net::TcpListener,
     os::unix::{
         ffi::OsStrExt,
         net::{SocketAddr, UnixDatagram},
@@ -73,6 +75,19 @@ impl ServiceManager {
             tell(socket, "STOPPING=1\nSTATUS=going down");
         }
     }
+}
+
+/// The socket of who started us, if it listens for us: while one server is replaced by the next, connections wait
+/// there instead of being refused.
+///
+/// # Errors
+/// When what was given is no TCP socket that listens.
+pub(crate) fn listener() -> io::Result<Option<TcpListener>> {
+    let listener = listenfd::ListenFd::from_env().take_tcp_listener(0)?;
+    if let Some(listener) = &listener {
+        listener.set_nonblocking(true)?;
+    }
+    Ok(listener)
 }
 
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {

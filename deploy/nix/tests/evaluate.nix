@@ -84,6 +84,8 @@ let
   elsewhere = { secrets.DATABASE_URL = "/run/secrets/database"; };
   with' = settings: (machine { services.loom-server = { enable = true; inherit settings; } // elsewhere; }).systemd.services.loom-server;
 
+  socketOf = settings: (machine { services.loom-server = { enable = true; inherit settings; } // elsewhere; }).systemd.sockets.loom-server;
+
   settings = import ../settings.nix { inherit lib; };
 
   expectations = {
@@ -144,8 +146,12 @@ let
       unit.environment.LOOM_SERVER_PORT == "80"
       && lib.hasPrefix "0.5" unit.environment.LOOM_SERVER_SESSIONS_SAMPLE_RATE
       && unit.environment.LOOM_SERVER_SELF_MONITORING == "false"
-      && unit.environment.LOOM_SERVER_OIDC_NAME == "50%%"
-      && unit.serviceConfig.AmbientCapabilities == [ "CAP_NET_BIND_SERVICE" ];
+      && unit.environment.LOOM_SERVER_OIDC_NAME == "50%%";
+    "systemd listens for it, and goes on when it is replaced" =
+      example.systemd.sockets.loom-server.listenStreams == [ "127.0.0.1:8080" ]
+      && (socketOf { http.host = "::"; http.port = 80; }).listenStreams == [ "[::]:80" ]
+      && !unit.stopIfChanged
+      && unit.notSocketActivated;
     "a setting of the wrong type is refused" = !(builtins.tryEval (with' { http.port = "eighty"; }).environment.LOOM_SERVER_PORT).success;
     "without a database there is no server" = builtins.length (wrong { }) == 1;
     "a secret in the environment is refused" = builtins.length (wrong (elsewhere // { environment.LOOM_SERVER_MASTER_KEY = "x"; })) == 1;

@@ -1,11 +1,23 @@
 //! What a service manager hears of a server that it started: a real process, and a real socket that listens.
 
-use std::{os::unix::net::UnixDatagram as StdDatagram, path::Path, time::Duration};
+use std::{
+    net::TcpListener as StdListener,
+    os::{fd::OwnedFd, unix::net::UnixDatagram as StdDatagram},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
 use loom_core::{Clock, id::new_uuid};
 use loom_testkit::chaos::Process;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio::{
-    net::{TcpListener, UnixDatagram},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UnixDatagram},
+    process::{Child, Command},
     time::timeout,
 };
 
@@ -120,4 +132,58 @@ async fn a_server_that_nobody_listens_to_starts_all_the_same() {
     .await;
     process.wait_ready(&format!("{url}/health/ready"), PATIENCE).await.unwrap();
     assert_eq!(process.terminate(PATIENCE).await.unwrap().code(), Some(0));
+}
+
+/// Starts a server that is handed `listener`, as systemd does with that of a socket unit.
+fn spawn_listening(listener: &StdListener, socket: &str, database: &str, dir: &Path) -> Child {
+    let listener = OwnedFd::from(listener.try_clone().unwrap());
+    Command::new("sh")
+        .args(["-c", "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" serve", BINARY])
+        .current_dir(dir)
+        .stdin(Stdio::from(listener))
+        .stdout(Stdio::null())
+        .env("DATABASE_URL", database)
+        .env("LOOM_SERVER_DATA_DIR", dir)
+        // Of another process: it is not asked for.
+        .env("LOOM_SERVER_PORT", "1")
+        .env("NOTIFY_SOCKET", socket)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_request_that_comes_while_no_server_is_there_is_answered_by_the_next() {
+    let database = empty_database().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, name) = at_path(dir.path());
+    // The manager's, which listens from before the first server to after the last.
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let url = database.url().expose();
+    let ask = async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET /health/ready HTTP/1.1\r\nhost: loom\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        stream
+    };
+    let answered = async |mut stream: TcpStream| {
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+
+    let before = ask().await;
+    let mut first = spawn_listening(&listener, &name, url, dir.path());
+    heard(&socket, "READY=1").await;
+    answered(before).await;
+    kill(Pid::from_raw(first.id().unwrap().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(timeout(PATIENCE, first.wait()).await.unwrap().unwrap().code(), Some(0));
+    heard(&socket, "STOPPING=1").await;
+
+    let between = ask().await;
+    let _second = spawn_listening(&listener, &name, url, dir.path());
+    answered(between).await;
 }
