@@ -1,7 +1,5 @@
 //! The routes of health: for anybody, for probes, for admins.
 
-use std::sync::atomic::Ordering;
-
 use axum::{
     Router,
     extract::State,
@@ -59,16 +57,8 @@ async fn get_live() -> StatusCode {
 #[utoipa::path(get, path = "/health/ready", tag = "health", security(()),
     responses((status = 200, body = Version), (status = 503, body = Problem, content_type = "application/problem+json")))]
 async fn get_ready(State(health): State<Health>) -> Result<Json<Version>, Error> {
-    if health.0.draining.load(Ordering::SeqCst) {
-        return Err(Error::unavailable("the server is going down"));
-    }
-    match health.component("database").await {
-        Some(database) if database.status == Status::Unhealthy => {
-            let what = database.error.unwrap_or_else(|| "the database is not well".to_owned());
-            Err(Error::unavailable(what))
-        }
-        _ => Ok(Json(version())),
-    }
+    health.ready().await?;
+    Ok(Json(version()))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
