@@ -58,14 +58,17 @@ async fn get_live() -> StatusCode {
 /// Ready for requests: the schema is right, the database answers, and it is not going down
 #[utoipa::path(get, path = "/health/ready", tag = "health", security(()),
     responses((status = 200, body = Version), (status = 503, body = Problem, content_type = "application/problem+json")))]
-async fn get_ready(State(health): State<Health>) -> Result<Json<Version>, Error> {
+async fn get_ready(State(health): State<Health>) -> Result<Json<Version>, Response> {
     if health.0.draining.load(Ordering::SeqCst) {
-        return Err(Error::unavailable("the server is going down"));
+        let mut answer = Error::unavailable("the server is going down").into_response();
+        // It is asked for as long as it goes down: nothing that the log has to cry about.
+        answer.extensions_mut().remove::<Error>();
+        return Err(answer);
     }
     match health.component("database").await {
         Some(database) if database.status == Status::Unhealthy => {
             let what = database.error.unwrap_or_else(|| "the database is not well".to_owned());
-            Err(Error::unavailable(what))
+            Err(Error::unavailable(what).into_response())
         }
         _ => Ok(Json(version())),
     }
