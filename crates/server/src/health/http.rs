@@ -56,9 +56,18 @@ async fn get_live() -> StatusCode {
 /// Ready for requests: the schema is right, the database answers, and it is not going down
 #[utoipa::path(get, path = "/health/ready", tag = "health", security(()),
     responses((status = 200, body = Version), (status = 503, body = Problem, content_type = "application/problem+json")))]
-async fn get_ready(State(health): State<Health>) -> Result<Json<Version>, Error> {
-    health.ready().await?;
-    Ok(Json(version()))
+async fn get_ready(State(health): State<Health>) -> Result<Json<Version>, Response> {
+    match health.ready().await {
+        Ok(()) => Ok(Json(version())),
+        Err(error) => {
+            let mut answer = error.into_response();
+            if health.is_draining() {
+                // It is asked for as long as it goes down: nothing that the log has to cry about.
+                answer.extensions_mut().remove::<Error>();
+            }
+            Err(answer)
+        }
+    }
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

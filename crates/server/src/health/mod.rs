@@ -149,12 +149,16 @@ impl Health {
         self.0.draining.store(true, Ordering::SeqCst);
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
     /// Is the server ready for requests: the schema is right, the database answers, and it is not going down?
     ///
     /// # Errors
     /// 503, and why it is not.
     pub async fn ready(&self) -> Result<(), Error> {
-        if self.0.draining.load(Ordering::SeqCst) {
+        if self.is_draining() {
             return Err(Error::unavailable("the server is going down"));
         }
         match self.component("database").await {
