@@ -238,6 +238,26 @@ async fn an_open_transaction_that_is_too_old_is_told_with_its_pid() {
     world.turns("database", "").await;
 }
 
+/// A build of an archive has the revision from a variable, and git has nothing to say there.
+#[tokio::test]
+async fn the_revision_is_that_of_the_checkout() {
+    let git = std::process::Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    let head = git.ok().filter(|said| said.status.success()).map(|said| said.stdout);
+    let app = TestApp::start().await;
+    for path in ["/health", "/health/ready"] {
+        let said = app.anonymous().get(path).await.expect(200).json();
+        let version = said.get("version").filter(|version| version.is_object()).unwrap_or(&said);
+        let sha = version["git_sha"].as_str().unwrap();
+        assert!(!sha.is_empty(), "{said}");
+        if let Some(head) = &head {
+            assert_eq!(sha, String::from_utf8_lossy(head).trim(), "{path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_schema_that_is_not_that_of_this_server_is_told() {
     let world = World::new(Setup::default()).await;
