@@ -418,9 +418,7 @@ pub fn routes(
         .merge(features.scm.routes(features.jobs.clone()))
         .merge(features.docs.routes())
         .merge(features.notify.routes(features.auth.audit()))
-        .merge(
-            features.jobs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))),
-        )
+        .merge(features.jobs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))))
         .merge(
             features.logs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))),
         );
