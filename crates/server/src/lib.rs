@@ -2,12 +2,15 @@
 
 mod accept;
 pub mod app;
+mod backup;
 pub mod cli;
 mod client_address;
 pub mod commands;
 pub mod config;
 mod console;
 mod cron_exec;
+mod demo_data;
+mod doctor;
 pub mod health;
 mod layers;
 mod live;

@@ -27,6 +27,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 pub use machine::{disk, memory};
+pub(crate) use settings::judge;
 pub use settings::{Config, configuration};
 
 /// For probes that have no limit of their own.

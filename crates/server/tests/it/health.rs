@@ -248,7 +248,15 @@ async fn a_schema_that_is_not_that_of_this_server_is_told() {
                   VALUES (99999, 'the future', true, '\\x00', 1)";
     world.execute(insert).await;
     assert_told(&world.turns("database", "DB_MIGRATION_NEWER").await, "degraded");
-    world.execute("UPDATE _sqlx_migrations SET success = false WHERE version = 99999").await;
+    let contract = "UPDATE _sqlx_migrations SET description = 'contract 99998 drop titles'
+                     WHERE version = 99999";
+    world.execute(contract).await;
+    assert_told(&world.turns("database", "DB_MIGRATION_BEYOND").await, "unhealthy");
+    world
+        .execute(
+            "UPDATE _sqlx_migrations SET description = 'x', success = false WHERE version = 99999",
+        )
+        .await;
     assert_told(&world.turns("database", "DB_MIGRATION_DIRTY").await, "degraded");
     world.execute("DELETE FROM _sqlx_migrations WHERE version = 99999").await;
     world.turns("database", "").await;

@@ -1,5 +1,5 @@
 //! Against a real cluster, named by `LOOM_TEST_KUBECONFIG` (an admin's, of a cluster for tests: `make
-//! test-kubernetes`). The server works there by the account that `deploy/kubernetes` makes, with what that may.
+//! test-kubernetes`). The server works there by the account that `deploy/kubernetes/weavers` makes, with what that may.
 //! Where no node is ready, the test plays the kubelet.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
@@ -39,7 +39,7 @@ impl Real {
             eprintln!("LOOM_TEST_KUBECONFIG names no cluster: nothing was tested");
             return None;
         };
-        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes");
+        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes/weavers");
         kubectl(&admin, &["apply", "-k", deploy]).await.unwrap();
         let nodes = kubectl(&admin, &["get", "nodes", "-o", "json"]).await.unwrap();
         let nodes: Value = serde_json::from_str(&nodes).unwrap();
@@ -222,7 +222,7 @@ async fn real_a_server_without_a_binding_of_its_role_does_not_start() {
     let Some(real) = Real::start(&[]).await else { return };
     real.kubectl(&["delete", "rolebinding", "loom-server"]).await.unwrap();
     let started = std::panic::AssertUnwindSafe(real.app.replica()).catch_unwind().await;
-    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes");
+    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes/weavers");
     kubectl(&real.admin, &["apply", "-k", deploy]).await.unwrap();
     let panic = started.err().expect("it does not start");
     let why = panic.downcast_ref::<String>().unwrap();
