@@ -51,6 +51,18 @@ pub enum Command {
     /// Background jobs. Needs the database
     #[command(subcommand)]
     Job(JobCommand),
+    /// Fill an organisation with a month of made-up data, to see what every page is for. Needs the database
+    DemoData {
+        /// Who is to see it, a user or a system admin to be; in development mode its own user
+        #[arg(long)]
+        email: Option<String>,
+        /// The short name of the organisation; made when it is not there
+        #[arg(long, default_value = "acme-shop")]
+        org: String,
+        /// Also into an organisation that has data of its own
+        #[arg(long)]
+        force: bool,
+    },
     /// Monitored jobs. Needs the server to be reached; what it cannot be told is kept for the next time
     #[command(subcommand)]
     Cron(CronCommand),

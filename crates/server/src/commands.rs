@@ -25,7 +25,7 @@ use crate::{
     },
     config::{self, Config, Loaded, Overrides},
     console::{complain, say},
-    cron_exec,
+    cron_exec, demo_data,
     health::Health,
     logging::{self, Stream},
 };
@@ -95,6 +95,7 @@ async fn execute(command: Command, loaded: &Loaded) -> anyhow::Result<ExitCode> 
         Command::Job(JobCommand::Run { id }) => {
             on_database(config, async |features| job(features, &id).await).await
         }
+        Command::DemoData { email, org, force } => demo_data::run(config, email, org, force).await,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 mod console;
 mod cron_exec;
+mod demo_data;
 pub mod health;
 mod layers;
 mod live;

@@ -19,6 +19,7 @@ mod auth_limits;
 mod auth_members;
 mod auth_orgs;
 mod auth_report;
+mod browser;
 mod cli;
 mod cli_serve;
 mod crash_chaos;

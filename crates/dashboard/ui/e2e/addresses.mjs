@@ -1,0 +1,35 @@
+// An address of every page, with what the demo data lets it show. A new page gets a line here.
+let known = null;
+
+export async function addresses(server) {
+  if (known) return known;
+  const [{ issues }, { threads }, { weavers }] = await Promise.all([
+    server.ask('GET', '/api/crash/projects/shop-web/issues?limit=50'),
+    server.ask('GET', '/api/threads?limit=20'),
+    server.ask('GET', '/api/weavers?limit=20'),
+  ]);
+  const issue = issues.find((one) => one.title.includes('price')) ?? issues[0];
+  const thread = threads.find((one) => one.message_count > 6) ?? threads[0];
+  const weaver = weavers.find((one) => one.status === 'running') ?? weavers[0];
+  known = [
+    { name: 'overview', path: '/' },
+    { name: 'crashes', path: '/crashes', shows: ['SHOP-WEB-'] },
+    { name: 'crashes-filtered', path: '/crashes?query=is%3Aresolved' },
+    { name: 'issue', path: `/crashes/shop-web/${issue.short_id}`, shows: ['selectOffer'] },
+    { name: 'crons', path: '/crons', shows: ['nightly-backup'] },
+    { name: 'monitor', path: '/crons/verify-backup', shows: ['verify-backup'] },
+    { name: 'jobs', path: '/jobs', shows: ['Usage roll-up'] },
+    { name: 'logs', path: '/logs' },
+    { name: 'llm', path: '/llm' },
+    { name: 'threads', path: '/threads' },
+    { name: 'thread', path: `/threads/${thread.id}` },
+    { name: 'weavers', path: '/weavers' },
+    { name: 'weaver', path: `/weavers/${weaver.id}` },
+    { name: 'releases', path: '/releases' },
+    { name: 'release', path: '/releases/shop-web/shop-web%402.14.1' },
+    { name: 'settings', path: '/settings' },
+    { name: 'admin', path: '/admin' },
+    { name: 'nowhere', path: '/nowhere-at-all' },
+  ];
+  return known;
+}
