@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 
+import { Skip } from './browsing.mjs';
+
 function threadId() {
   const bytes = randomBytes(16);
   bytes.writeUIntBE(Date.now(), 0, 6);
@@ -43,6 +45,10 @@ export default {
     await tab.page.locator('#m-2.here').waitFor();
     await tab.go(`/threads?q=${word.replace('kestrel', 'kestrle')}x`);
     await tab.seen('No thread fits');
+    await thread(server, { title: 'Quartzite layers', messages: [] });
+    await tab.go('/threads?q=quartzte');
+    await tab.seen('these have');
+    await tab.page.getByRole('link', { name: 'Quartzite layers' }).first().waitFor();
     await tab.go('/threads?tag=fauna&pinned=true');
     await tab.seen('No thread fits');
   },
@@ -107,6 +113,21 @@ export default {
     await tab.go('/threads');
     const title = `Made elsewhere ${randomBytes(4).toString('hex')}`;
     await tab.until(title, () => thread(server, { title, messages: [] }));
+  },
+
+  'it goes on where it was when the server was away': async (browsing) => {
+    const { server } = browsing;
+    if (!server.isOurs) throw new Skip('the server is not ours to end');
+    const tab = await browsing.tab();
+    tab.expect(/ERR_|Failed to load resource/);
+    const id = await thread(server, { title: 'Through a restart', messages: [{ role: 'user', content: 'Before' }] });
+    await tab.go(`/threads/${id}`);
+    await server.stop();
+    await tab.seen('Offline');
+    await server.start();
+    await server.ask('POST', `/api/threads/${id}/messages`, { messages: [{ role: 'user', content: 'Said after it' }] });
+    await tab.seen('Said after it');
+    await tab.page.getByText('Offline').waitFor({ state: 'detached' });
   },
 
   'it is renamed, pinned, deleted, and brought back': async (browsing) => {
