@@ -21,7 +21,6 @@ mod auth_orgs;
 mod auth_report;
 mod backup;
 mod browser;
-
 mod cli;
 mod cli_serve;
 mod crash_chaos;
@@ -51,6 +50,7 @@ mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod replicas;
+mod service_manager;
 mod session_chaos;
 mod settings_page;
 mod sign_in;

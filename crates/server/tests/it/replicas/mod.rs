@@ -171,7 +171,9 @@ impl Cluster {
     /// Ends a server in good order, and starts it anew.
     async fn restart(&mut self, n: usize) {
         let status = self.servers[n].terminate(PATIENCE).await.unwrap();
-        assert!(status.success(), "{status}: {}", self.servers[n].log());
+        let log = self.servers[n].log();
+        assert!(status.success(), "{status}: {log}");
+        assert!(!log.contains(r#""level":"ERROR""#), "it complains: {log}");
         self.servers[n] = self.spawn(n);
         self.ready(n).await;
     }

@@ -1,5 +1,5 @@
 // What a credential of each kind has; what is secret is written and never read.
-import type { Schemas } from '../../lib/api';
+import { Problem, type Schemas } from '../../lib/api';
 
 export type Kind = Schemas['CredentialKind'];
 
@@ -45,12 +45,20 @@ export const KINDS: Record<Kind, { name: string; fields: Field[] }> = {
   },
 };
 
-/** What the API takes, of what was typed; empty fields stay out. Throws when a key file is no JSON. */
-export function typed(fields: Field[], values: FormData): Record<string, unknown> {
+/** What the API takes, of what was typed; empty fields stay out. */
+export function typed(fields: Field[], values: Record<string, unknown>): Record<string, unknown> {
   const body: Record<string, unknown> = {};
   for (const field of fields) {
-    const value = String(values.get(field.name) ?? '').trim();
-    if (value) body[field.name] = field.number ? Number(value) : field.long ? (JSON.parse(value) as unknown) : value;
+    const value = String(values[field.name] ?? '').trim();
+    if (value) body[field.name] = field.number ? Number(value) : field.long ? json(field.title, value) : value;
   }
   return body;
+}
+
+function json(title: string, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Problem(0, 'no_json', `${title} is no JSON.`, null);
+  }
 }

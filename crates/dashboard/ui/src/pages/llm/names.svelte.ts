@@ -1,6 +1,7 @@
 // What people call users and keys, which the account knows by their ids.
 import { api, data } from '../../lib/api';
 import { load } from '../../lib/load.svelte';
+import { loadPeople, nameOf, people } from '../../lib/people.svelte';
 import { session } from '../../lib/session.svelte';
 
 export interface Named {
@@ -10,15 +11,11 @@ export interface Named {
 
 /** For a component: loads both, as far as one may see them; of who is gone the id stays. */
 export function named() {
-  const org = session.me?.org_id ?? '';
-  const asked = { params: { path: { org }, query: { limit: 200 } } };
-  const members = load(() => data(api.GET('/api/orgs/{org}/members', asked)));
-  const keys = load(() => data(api.GET('/api/orgs/{org}/api-keys', asked)));
-  const users = $derived(
-    members.value?.members.map((one): Named => ({ id: one.user_id, name: one.name || one.email })) ?? [],
-  );
+  void loadPeople();
+  const params = { path: { org: session.me?.org_id ?? '' }, query: { limit: 200 } };
+  const keys = load(() => data(api.GET('/api/orgs/{org}/api-keys', { params })));
+  const users = $derived(people.all.map((one): Named => ({ id: one.user_id, name: one.name || one.email })));
   const all = $derived(keys.value?.api_keys.map((one): Named => ({ id: one.id, name: one.name })) ?? []);
-  const find = (list: Named[], id: string) => list.find((one) => one.id === id)?.name ?? `${id.slice(0, 13)}…`;
   return {
     get users() {
       return users;
@@ -26,7 +23,7 @@ export function named() {
     get keys() {
       return all;
     },
-    user: (id: string) => find(users, id),
-    key: (id: string) => find(all, id),
+    user: (id: string) => nameOf(id),
+    key: (id: string) => all.find((one) => one.id === id)?.name ?? `${id.slice(0, 13)}…`,
   };
 }

@@ -1,18 +1,24 @@
 // What the pages of releases ask for, and how they say it.
-import { api, data, Problem, type Schemas } from '../../lib/api';
+import { api, data, type Schemas } from '../../lib/api';
 import type { Period } from '../../lib/period';
 
 export type Health = Schemas['AppSessionReleaseDetail'];
 export type Facts = Schemas['ReleaseView'];
 
-/** The value, or null where there is no such thing. */
-export async function orNone<T>(answer: Promise<T>): Promise<T | null> {
-  try {
-    return await answer;
-  } catch (error) {
-    if (error instanceof Problem && error.status === 404) return null;
-    throw error;
-  }
+/** How a release does; null where no session is known of it, which the list knows. */
+export async function healthOf(project: string, version: string, environment?: string): Promise<Health | null> {
+  const query = { project, environment, release: version, limit: 1 };
+  const { releases } = await data(api.GET('/api/app-sessions/releases', { params: { query } }));
+  if (releases.length === 0) return null;
+  const of = { path: { version }, query: { project, environment } };
+  return data(api.GET('/api/app-sessions/releases/{version}', { params: of }));
+}
+
+/** What is known of it beside its sessions: null when it has neither events nor commits nor deploys. */
+export async function factsOf(project: string, version: string): Promise<Facts | null> {
+  const asked = { path: { project }, query: { query: version, limit: 200 } };
+  const { releases } = await data(api.GET('/api/crash/projects/{project}/releases', { params: asked }));
+  return releases.find((one) => one.version === version) ?? null;
 }
 
 export function addressOfRelease(project: string, version: string, environment?: string): string {
