@@ -24,23 +24,14 @@ export async function addresses(server) {
     { name: 'monitor', path: '/crons/verify-backup', shows: ['verify-backup'] },
     { name: 'jobs', path: '/jobs', shows: ['Usage roll-up'] },
     { name: 'logs', path: '/logs' },
-<<<<<<< HEAD
     ...['', '/requests', '/playground', '/models', '/limits', '/providers', '/settings'].map((part) => under('/llm', part)),
     { name: 'llm-request', path: `/llm/requests/${request.id}`, shows: [request.model] },
-    { name: 'threads', path: '/threads', shows: [thread.title] },
-    { name: 'threads-search', path: '/threads?q=idempotency' },
-    { name: 'thread', path: `/threads/${thread.id}`, shows: [thread.title] },
-    { name: 'weavers', path: '/weavers' },
-    { name: 'weaver', path: `/weavers/${weaver.id}` },
-=======
-    { name: 'llm', path: '/llm' },
     { name: 'threads', path: '/threads', shows: [thread.title] },
     { name: 'threads-found', path: '/threads?q=test', shows: ['Said by'] },
     { name: 'thread', path: `/threads/${thread.id}`, shows: [thread.title, 'Assistant'] },
     { name: 'weavers', path: '/weavers', shows: ['This server runs no weavers', 'agents/'] },
     { name: 'weaver', path: `/weavers/${weaver.id}`, shows: ['its process has started'] },
     { name: 'weaver-log', path: `/weavers/${weaver.id}?tab=log` },
->>>>>>> main
     { name: 'releases', path: '/releases' },
     { name: 'releases-shop', path: '/releases?project=shop-web', shows: [release.version] },
     { name: 'release', path: `/releases/shop-web/${encodeURIComponent(release.version)}`, shows: [release.version] },

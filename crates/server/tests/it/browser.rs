@@ -12,6 +12,9 @@ const UI: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboard/ui");
 const PATIENCE: Duration = Duration::from_secs(400);
 const USER: &str = "dev@localhost";
 
+/// Areas whose server runs weavers, in a cluster that is played.
+const WITH_WEAVERS: [&str; 2] = ["actions", "live"];
+
 macro_rules! areas {
     ($($area:ident)+) => {
         const AREAS: &[&str] = &[$(stringify!($area)),+];
@@ -24,7 +27,7 @@ macro_rules! areas {
     };
 }
 
-areas! { pages threads weavers }
+areas! { actions budget live pages threads weavers }
 
 #[test]
 fn each_file_of_tests_in_the_browser_is_run() {
@@ -52,7 +55,7 @@ async fn look_at(area: &str) {
     })
     .await;
     let data = tempfile::tempdir().unwrap();
-    let cluster = FakeKubernetes::start();
+    let cluster = WITH_WEAVERS.contains(&area).then(FakeKubernetes::start);
     let target = PathBuf::from(BINARY).ancestors().nth(2).unwrap().to_owned();
     let mut node = Command::new(sdk::node().join("node"));
     node.current_dir(UI)
@@ -60,9 +63,11 @@ async fn look_at(area: &str) {
         .env("LOOM_E2E_SERVER", BINARY)
         .env("LOOM_E2E_OUT", target.join("screenshots"))
         .env("LOOM_TEST_CHROMIUM", browser)
-        .env("LOOM_SERVER_DATA_DIR", data.path())
-        .env("LOOM_SERVER_WEAVER_ENABLED", "true")
-        .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
+        .env("LOOM_SERVER_DATA_DIR", data.path());
+    if let Some(cluster) = &cluster {
+        node.env("LOOM_SERVER_WEAVER_ENABLED", "true")
+            .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
+    }
     for (name, value) in settings(database.url().expose()) {
         node.env(name, value);
     }
