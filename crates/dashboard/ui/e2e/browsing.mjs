@@ -61,8 +61,9 @@ export class Browsing {
 export class Tab {
   /** Errors of the console, exceptions, and what the policy forbade. */
   faults = [];
-  /** Faults that a test brings about; and what the browser says of a server that is not well, which the page shows. */
-  #expected = [/503 .*\/health\)$/];
+  /** Faults that a test brings about; and what the browser says of a server that is not well, which the page shows, and of
+   *  this machine's own interfaces. */
+  #expected = [/503 .*\/health\)$/, /ERR_NETWORK_CHANGED/];
 
   constructor(page, browsing, kind) {
     this.page = page;
