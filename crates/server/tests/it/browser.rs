@@ -49,11 +49,7 @@ async fn look_at(area: &str) {
         eprintln!("no Chromium here (`.ci/setup browser`): not looked at");
         return;
     };
-    let database = TestDatabase::filled("demo", async |url| {
-        let made = run(server(url.expose()).args(["demo-data", "--email", USER])).await;
-        assert!(made.contains("has a month of data now"), "{made}");
-    })
-    .await;
+    let database = with_demo_data().await;
     let data = tempfile::tempdir().unwrap();
     let cluster = WITH_WEAVERS.contains(&area).then(FakeKubernetes::start);
     let target = PathBuf::from(BINARY).ancestors().nth(2).unwrap().to_owned();
@@ -77,6 +73,35 @@ async fn look_at(area: &str) {
             .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
     }
     eprintln!("{}", run(&mut node).await);
+}
+
+/// A database with the demo data, made once for all tests of a run.
+async fn with_demo_data() -> TestDatabase {
+    TestDatabase::filled("demo", async |url| {
+        let made = run(server(url.expose()).args(["demo-data", "--email", USER])).await;
+        assert!(made.contains("has a month of data now"), "{made}");
+    })
+    .await
+}
+
+#[tokio::test]
+async fn demo_data_comes_once_and_leaves_alone_what_has_data_of_its_own() {
+    let database = with_demo_data().await;
+    let count = async || -> i64 {
+        let count = "SELECT (SELECT count(*) FROM threads) + (SELECT count(*) FROM llm_requests)
+                          + (SELECT count(*) FROM crash_events) + (SELECT count(*) FROM cron_checkins)";
+        sqlx::query_scalar(count).fetch_one(database.pool()).await.unwrap()
+    };
+    let before = count().await;
+    assert!(before > 10_000, "{before} rows");
+    let again = run(server(database.url().expose()).arg("demo-data")).await;
+    assert!(again.contains("has its demo data already"), "{again}");
+    // It has projects from the beginning.
+    let mut other = server(database.url().expose());
+    let refused = other.args(["demo-data", "--org", "loom-internal"]).output().await.unwrap();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--force"), "{refused:?}");
+    assert_eq!(count().await, before);
 }
 
 /// What the server of these tests is told, wherever it runs.
