@@ -1,7 +1,12 @@
 //! The dashboard in a real browser, on the real server with demo data: one test for each area, each a file
 //! `<area>.spec.mjs` in crates/dashboard/ui/e2e.
 
-use std::{collections::BTreeSet, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use loom_testkit::{TestDatabase, chromium, kubernetes::FakeKubernetes, sdk};
 use tokio::process::Command;
@@ -13,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(400);
 const USER: &str = "dev@localhost";
 
 /// Areas whose server runs weavers, in a cluster that is played.
-const WITH_WEAVERS: [&str; 2] = ["actions", "live"];
+const WITH_WEAVERS: [&str; 3] = ["actions", "live", "weavers"];
 
 macro_rules! areas {
     ($($area:ident)+) => {
@@ -67,18 +72,15 @@ async fn look_at(area: &str) {
     for (name, value) in settings(database.url().expose()) {
         node.env(name, value);
     }
-    let cluster = (area == "weavers").then(FakeKubernetes::start);
-    if let Some(cluster) = &cluster {
-        node.env("LOOM_SERVER_WEAVER_ENABLED", "true")
-            .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
-    }
     eprintln!("{}", run(&mut node).await);
 }
 
 /// A database with the demo data, made once for all tests of a run.
 async fn with_demo_data() -> TestDatabase {
     TestDatabase::filled("demo", async |url| {
-        let made = run(server(url.expose()).args(["demo-data", "--email", USER])).await;
+        let data = tempfile::tempdir().unwrap();
+        let made =
+            run(server(url.expose(), data.path()).args(["demo-data", "--email", USER])).await;
         assert!(made.contains("has a month of data now"), "{made}");
     })
     .await
@@ -94,11 +96,12 @@ async fn demo_data_comes_once_and_leaves_alone_what_has_data_of_its_own() {
     };
     let before = count().await;
     assert!(before > 10_000, "{before} rows");
-    let again = run(server(database.url().expose()).arg("demo-data")).await;
+    let data = tempfile::tempdir().unwrap();
+    let command = || server(database.url().expose(), data.path());
+    let again = run(command().arg("demo-data")).await;
     assert!(again.contains("has its demo data already"), "{again}");
     // It has projects from the beginning.
-    let mut other = server(database.url().expose());
-    let refused = other.args(["demo-data", "--org", "loom-internal"]).output().await.unwrap();
+    let refused = command().args(["demo-data", "--org", "loom-internal"]).output().await.unwrap();
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--force"), "{refused:?}");
     assert_eq!(count().await, before);
@@ -116,9 +119,9 @@ fn settings(database: &str) -> [(&str, &str); 6] {
     ]
 }
 
-fn server(database: &str) -> Command {
+fn server(database: &str, data: &Path) -> Command {
     let mut server = Command::new(BINARY);
-    server.envs(settings(database));
+    server.envs(settings(database)).env("LOOM_SERVER_DATA_DIR", data);
     server
 }
 
