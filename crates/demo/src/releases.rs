@@ -13,6 +13,8 @@ use crate::{
 const CAME: [f64; 5] = [30.03, 23.1, 15.2, 7.3, 1.4];
 /// Parts of each day in which sessions are counted.
 const SLICES: i64 = 8;
+/// Counts that one item of an envelope may have.
+const OF_AN_ITEM: usize = 100;
 
 pub(crate) struct Release {
     pub(crate) version: String,
@@ -167,9 +169,9 @@ fn sessions(demo: &mut Demo, project: &Project, habits: (f64, f64, f64), acts: &
                     }
                 }
             }
-            if !counted.is_empty() {
-                let attrs = json!({"release": release.version, "environment": "production"});
-                let item = json!({"attrs": attrs, "aggregates": counted});
+            let attrs = json!({"release": release.version, "environment": "production"});
+            for some in counted.chunks(OF_AN_ITEM) {
+                let item = json!({"attrs": attrs, "aggregates": some});
                 envelope = format!("{envelope}{}\n{item}\n", json!({"type": "sessions"}));
             }
         }
