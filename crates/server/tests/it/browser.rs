@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(400);
 const USER: &str = "dev@localhost";
 
 /// Areas whose server runs weavers, in a cluster that is played.
-const WITH_WEAVERS: [&str; 3] = ["actions", "live", "weavers"];
+const WITH_WEAVERS: [&str; 2] = ["live", "weavers"];
 
 macro_rules! areas {
     ($($area:ident)+) => {
