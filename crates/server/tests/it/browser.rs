@@ -24,7 +24,7 @@ macro_rules! areas {
     };
 }
 
-areas! { pages }
+areas! { admin crashes crons pages settings }
 
 #[test]
 fn each_file_of_tests_in_the_browser_is_run() {
