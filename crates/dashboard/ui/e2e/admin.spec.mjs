@@ -49,7 +49,7 @@ export default {
   'a test mail is sent, and what became of it is told': async (browsing) => {
     const tab = await browsing.tab();
     await tab.go('/admin/maintenance');
-    await tab.page.getByLabel('To').fill('ops@example.com');
+    await tab.page.getByLabel('To', { exact: true }).fill('ops@example.com');
     await tab.page.getByRole('button', { name: 'Send a test' }).click();
     await tab.seen('A mail to ops@example.com is on its way');
     await tab.go('/admin/deliveries?channel=mail');
