@@ -1613,6 +1613,13 @@ const CASES: &[(&str, Case)] = &[
             world.assert_silent(&list);
         })
     }),
+    ("GET /api/crash/series", |_, stranger| {
+        Box::pin(async move {
+            let series = stranger.caller.get("/api/crash/series").await.expect(200).json();
+            let points = series["points"].as_array().unwrap();
+            assert!(!points.is_empty() && points.iter().all(|point| point["events"] == 0));
+        })
+    }),
     ("GET /api/crash/projects/{project}/stream", |world, stranger| {
         Box::pin(async move {
             for project in &world.crash_project {
@@ -1825,6 +1832,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ),
     ("GET /api/threads/events", "a stream: the tests of the crate read it (nobody_is_told_of_…)"),
     ("GET /api/admin/logs/stream", "as /api/admin/logs"),
+    ("GET /api/admin/jobs/stream", "as /api/admin/jobs"),
     ("GET /api/live", "asks the other streams, as whoever asks"),
     ("GET /api/admin/replicas", "the servers of the installation, for its admins; see logs.rs"),
 ];

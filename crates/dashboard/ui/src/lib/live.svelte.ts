@@ -30,7 +30,13 @@ export function hear(of: string, listener: Listener): () => void {
   queueMicrotask(connect);
   return () => {
     those.delete(listener);
-    if (those.size === 0 && listeners.get(of) === those) listeners.delete(of);
+    if (those.size === 0 && listeners.get(of) === those) {
+      listeners.delete(of);
+      // Whoever hears it again begins anew.
+      const places = new URLSearchParams(lastId);
+      places.delete(of);
+      lastId = places.toString();
+    }
     queueMicrotask(connect);
   };
 }
@@ -64,6 +70,8 @@ function open() {
     lastId = message.lastEventId;
     const told = JSON.parse(message.data) as Told;
     listeners.get(told.of)?.forEach((listener) => listener(told));
+    // A stream lasts an hour; it is asked for again if it is still wanted then.
+    if (told.event === 'end' && told.data === '{}') setTimeout(() => { if (listeners.has(told.of) && source === opened) open(); }, 2_000);
   };
   opened.onerror = () => {
     // The browser's own waiting is too long for a restart, and none after a refusal.
