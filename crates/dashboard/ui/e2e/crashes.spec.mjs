@@ -49,9 +49,10 @@ export default {
     await tab.seen('Assigned');
     await tab.page.getByLabel('Priority').selectOption('low');
     await tab.seen('Its priority is low');
-    await tab.page.getByLabel('A comment').fill('The price comes as text since the last deploy.');
+    const word = `since ${Date.now()}`;
+    await tab.page.getByLabel('A comment').fill(`The price comes as text ${word}.`);
     await tab.page.getByRole('button', { name: 'Comment', exact: true }).click();
-    await tab.page.locator('.comment', { hasText: 'The price comes as text' }).waitFor();
+    await tab.page.locator('.comment', { hasText: word }).waitFor();
     await tab.page.getByLabel('More').selectOption('reprocess');
     await tab.seen(/processed again/);
     const now = await browsing.server.ask('GET', `/api/crash/projects/shop-web/issues/${issue.short_id}`);
