@@ -91,7 +91,7 @@ pub(crate) async fn write(
         }
     }
     // In the order in which they would have been written.
-    all.sort_by(|one, other| one.0.cmp(&other.0));
+    all.sort_by_key(|(at, _)| *at);
     let all: Vec<Value> = all.into_iter().map(|(_, row)| row).collect();
     rows::insert(&demo.pool, "llm_requests", &all).await?;
     costs(demo).await

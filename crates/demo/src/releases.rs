@@ -151,11 +151,12 @@ fn sessions(demo: &mut Demo, project: &Project, habits: (f64, f64, f64), acts: &
                 // The last but one crashed more often.
                 let bad = per_mille * if n == 3 { 3.5 } else { 1.0 } / 1000.0;
                 for person in 0..6 {
-                    let whose = demo.chance.number(1, 900);
                     let many = total / 6.0 * demo.chance.between(0.6, 1.4);
                     let crashed = whole(demo, many * bad);
                     let errored = whole(demo, many * bad * 4.0);
                     let exited = whole(demo, many);
+                    // The same few meet crashes again and again.
+                    let whose = demo.chance.number(1, if crashed > 0 { 24 } else { 900 });
                     if exited + errored + crashed > 0 {
                         counted.push(json!({"started": text(later(at, f64::from(person) / 60.0)), "did": format!("u{whose}"),
                             "exited": exited, "errored": errored, "crashed": crashed}));

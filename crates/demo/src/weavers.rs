@@ -143,11 +143,12 @@ fn timeline(life: Life, id: Uuid, at: [DateTime<Utc>; 5], is_over: bool) -> Vec<
         };
         phases.extend([("exit", ended, exit), ("ended", ended + TimeDelta::seconds(2), why)]);
     }
-    let step = |(number, (phase, at, why)): (i32, (&str, DateTime<Utc>, Option<(&str, &str)>))| {
-        json!({"weaver_id": id, "number": number, "at": text(at), "phase": phase,
-               "code": why.map(|(code, _)| code), "message": why.map(|(_, words)| words)})
-    };
-    (1..).zip(phases).map(step).collect()
+    let mut steps = Vec::new();
+    for (number, (phase, at, why)) in (1..).zip(phases) {
+        steps.push(json!({"weaver_id": id, "number": number, "at": text(at), "phase": phase,
+            "code": why.map(|(code, _)| code), "message": why.map(|(_, words)| words)}));
+    }
+    steps
 }
 
 /// What its agent said.

@@ -26,6 +26,8 @@ use crate::{
 const VARIABLE: &str = "LOOM_TEST_DATABASE_URL";
 /// Any number: the lock under which the template is made.
 const LOCK: i64 = 0x7465_7374;
+/// The same of what is filled beside it.
+const FILL_LOCK: i64 = 0x7465_7375;
 
 const LIMITS: Limits = Limits {
     max_connections: 10,
@@ -50,12 +52,27 @@ struct OwnPostgres {
 impl TestDatabase {
     /// Needs the server that the setup script of nextest starts, or one in `LOOM_TEST_DATABASE_URL`.
     pub async fn new() -> Self {
-        let template = template().await;
+        Self::copy_of(template().await).await
+    }
+
+    async fn copy_of(template: &str) -> Self {
         let name = format!("t_{}", new_uuid(Clock::system().now()).simple());
         execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         let url = url_of(&name);
         let pool = loom_db::connect(&url, &LIMITS).await.unwrap();
         Self { name, url, pool, own: None }
+    }
+
+    /// A copy of what `fill` has made of an empty one, once for all tests of a run.
+    pub async fn filled(name: &str, fill: impl AsyncFnOnce(&SecretString)) -> Self {
+        let template = template().await;
+        let filled = format!("{template}_{name}");
+        make_once(&filled, FILL_LOCK, async |half| {
+            execute(&format!("CREATE DATABASE {half} TEMPLATE {template}")).await;
+            fill(&url_of(half)).await;
+        })
+        .await;
+        Self::copy_of(&filled).await
     }
 
     /// On a PostgreSQL of its own, which the test may [`TestDatabase::crash`].
@@ -184,29 +201,34 @@ async fn template() -> &'static str {
 
 async fn make_template() -> String {
     let name = format!("loom_test_template_{}", migrate::fingerprint());
+    make_once(&name, LOCK, async |half| {
+        execute(&format!("CREATE DATABASE {half}")).await;
+        migrate::run(&url_of(half), Duration::ZERO).await.unwrap();
+    })
+    .await;
+    name
+}
+
+/// Makes a database that all tests of a run share, under another name until it is complete.
+async fn make_once(name: &str, lock: i64, make: impl AsyncFnOnce(&str)) {
     let mut connection = PgConnection::connect(server()).await.unwrap();
-    if !exists(&mut connection, &name).await {
+    if !exists(&mut connection, name).await {
         sqlx::query("SELECT pg_advisory_lock($1)")
-            .bind(LOCK)
+            .bind(lock)
             .execute(&mut connection)
             .await
             .unwrap();
-        if !exists(&mut connection, &name).await {
-            // Under another name until it is complete.
+        if !exists(&mut connection, name).await {
             let half = format!("half_{name}");
-            for sql in
-                [format!("DROP DATABASE IF EXISTS {half}"), format!("CREATE DATABASE {half}")]
-            {
-                connection.execute(AssertSqlSafe(sql)).await.unwrap();
-            }
-            migrate::run(&url_of(&half), Duration::ZERO).await.unwrap();
+            let drop = format!("DROP DATABASE IF EXISTS {half} WITH (FORCE)");
+            connection.execute(AssertSqlSafe(drop)).await.unwrap();
+            make(&half).await;
             let rename = format!("ALTER DATABASE {half} RENAME TO {name}");
             connection.execute(AssertSqlSafe(rename)).await.unwrap();
         }
     }
     // Gives the lock back.
     let _ = connection.close().await;
-    name
 }
 
 async fn exists(connection: &mut PgConnection, database: &str) -> bool {

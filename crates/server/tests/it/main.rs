@@ -20,6 +20,7 @@ mod auth_members;
 mod auth_orgs;
 mod auth_report;
 mod backup;
+mod browser;
 mod cli;
 mod cli_serve;
 mod crash_chaos;
