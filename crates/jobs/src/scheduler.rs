@@ -28,8 +28,7 @@ use crate::{
     plan::Plan,
     schedule::{CatchUp, Slots},
     store::{self, Abandoned, NewRun},
-    stream,
-    supervise,
+    stream, supervise,
 };
 
 /// Runs that were killed get this long to be recorded.

@@ -45,7 +45,8 @@ pub(crate) const PLACES: Places = Places {
 impl Inner {
     /// Tells those who watch; to be called after the commit.
     pub(crate) fn say(&self, job: &Job, run: RunId, status: RunStatus, duration_ms: Option<i64>) {
-        let told = json!({"job": job.id, "run_id": run, "status": status, "duration_ms": duration_ms});
+        let told =
+            json!({"job": job.id, "run_id": run, "status": status, "duration_ms": duration_ms});
         self.announcer.say(told.to_string());
     }
 }
@@ -143,7 +144,9 @@ impl Watch {
         loop {
             let next = timeout_at(until, self.said.next());
             let piece = match self.leash.unless_ended(next).await? {
-                Ok(Some(Signal::Said(words))) if *words != *loom_db::READ_AGAIN => self.tell(&words),
+                Ok(Some(Signal::Said(words))) if *words != *loom_db::READ_AGAIN => {
+                    self.tell(&words)
+                }
                 Ok(Some(_)) => "event: lagged\ndata: {}\n\n".to_owned(),
                 Ok(None) => return Err(Bye::Shutdown),
                 Err(_) => return Ok(": keep-alive\n\n".to_owned()),

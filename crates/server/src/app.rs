@@ -47,6 +47,7 @@ use crate::{
     live,
     meta::{self, Gauges},
     otlp::{self, Exporter, Sampler},
+    service_manager,
 };
 
 /// Time for what was traced and measured last to reach the collector.
@@ -417,9 +418,7 @@ pub fn routes(
         .merge(features.scm.routes(features.jobs.clone()))
         .merge(features.docs.routes())
         .merge(features.notify.routes(features.auth.audit()))
-        .merge(
-            features.jobs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))),
-        )
+        .merge(features.jobs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))))
         .merge(
             features.logs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))),
         );
@@ -496,11 +495,14 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     let http = &config.http;
     let wanted = SocketAddr::new(http.host, http.port);
     // Before anything is started: most often it is another server that has the port.
-    let listener = TcpListener::bind(wanted).await.with_context(|| {
-        format!(
-            "cannot listen on {wanted}; set LOOM_SERVER_HOST and LOOM_SERVER_PORT to what is free"
-        )
-    })?;
+    let listener = match service_manager::listener().context("LISTEN_FDS")? {
+        Some(listener) => TcpListener::from_std(listener)?,
+        None => TcpListener::bind(wanted).await.with_context(|| {
+            format!(
+                "cannot listen on {wanted}; set LOOM_SERVER_HOST and LOOM_SERVER_PORT to what is free"
+            )
+        })?,
+    };
     let address = listener.local_addr()?;
     let config = &config.clone().reached_at(address.port());
     let database = Database::open(&config.database).await?;

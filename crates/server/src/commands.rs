@@ -29,6 +29,7 @@ use crate::{
     cron_exec, demo_data, doctor,
     health::Health,
     logging::{self, Stream},
+    service_manager::ServiceManager,
 };
 
 const WRONG_CONFIGURATION: u8 = 78;
@@ -160,11 +161,13 @@ async fn serve(loaded: &Loaded, demo: bool) -> anyhow::Result<ExitCode> {
     // From the first moment on: a signal during the start ends it in good order too.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let manager = ServiceManager::from_env();
     let running = tokio::select! {
         started = app::start(config, Clock::system()) => started?,
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
+    manager.follow(running.health.clone());
     greet(&running, config, demo).await;
     if !config.auth.dev_mode {
         offer_set_up(&running).await;
@@ -173,6 +176,7 @@ async fn serve(loaded: &Loaded, demo: bool) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => tracing::info!("SIGTERM: going down"),
         _ = interrupt.recv() => tracing::info!("SIGINT: going down; a second one ends it at once"),
     }
+    manager.stopping();
     tokio::select! {
         () = running.shut_down() => tracing::info!("all is written; good-bye"),
         _ = interrupt.recv() => bail!("ended at once; what was not written is lost"),

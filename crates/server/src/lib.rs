@@ -18,6 +18,7 @@ pub mod logging;
 mod meta;
 pub mod otlp;
 mod process;
+mod service_manager;
 mod trace;
 mod unread;
 

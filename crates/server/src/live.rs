@@ -175,8 +175,15 @@ fn wanted(query: &str) -> Result<Wanted> {
 
 enum Told {
     /// And, before it ends, when to come again.
-    Comment { id: Option<String>, retry: Option<u32> },
-    Event { event: String, data: String, id: Option<String> },
+    Comment {
+        id: Option<String>,
+        retry: Option<u32>,
+    },
+    Event {
+        event: String,
+        data: String,
+        id: Option<String>,
+    },
 }
 
 /// The events of one answer, with whose they are.

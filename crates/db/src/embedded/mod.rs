@@ -71,9 +71,10 @@ impl PrivatePostgres {
             return Ok(Self { socket_dir, process, _lock: lock });
         }
         let cluster = layout.major();
-        let user = RunAs::choose(&layout.data)?;
         let found = cluster.map(|major| (layout.data.as_path(), major));
+        // First: where none is installed, as in a container, nobody has to run it.
         let binaries = binaries::find(options.bin.as_deref(), found)?;
+        let user = RunAs::choose(&layout.data)?;
         layout.make_home(&user)?;
         if cluster.is_none() {
             tracing::info!(

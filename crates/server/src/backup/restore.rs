@@ -87,12 +87,10 @@ fn folders(config: &Config, from: &Path, manifest: &Manifest) -> Vec<(PathBuf, P
 /// Files would belong to whoever restores, and the server could not read them.
 fn check_owner(data_dir: &Path) -> anyhow::Result<()> {
     let Ok(about) = fs::metadata(data_dir) else { return Ok(()) };
-    let me = nix::unistd::geteuid().as_raw();
-    if about.uid() != me {
+    if nix::unistd::geteuid().is_root() && about.uid() != 0 {
+        let (dir, user) = (data_dir.display(), about.uid());
         bail!(
-            "{} belongs to user {} and this is user {me}: restore as the user that the server runs as",
-            data_dir.display(),
-            about.uid()
+            "{dir} belongs to user {user}: restore as that user (sudo -u '#{user}'), not as root"
         );
     }
     Ok(())

@@ -73,6 +73,11 @@ pub(super) async fn data(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// What root makes there, the server's user could not write to.
+pub(super) fn is_anothers(path: &Path) -> bool {
+    nix::unistd::geteuid().is_root() && fs::metadata(path).is_ok_and(|about| about.uid() != 0)
+}
+
 fn directory(path: &Path) -> Finding {
     let check = "data directory";
     let shown = path.display();
@@ -106,6 +111,16 @@ fn directory(path: &Path) -> Finding {
             check,
             format!("{shown} is no directory"),
             "Set LOOM_SERVER_DATA_DIR to a directory.",
+        );
+    }
+    if is_anothers(path) {
+        let user = about.uid();
+        return Finding::warning(
+            check,
+            format!(
+                "{shown} belongs to user {user}, and this is root: what is written there is not tried"
+            ),
+            format!("Run this as the server's user: sudo -u '#{user}'."),
         );
     }
     let probe = path.join(format!(".doctor-{}", std::process::id()));
@@ -147,14 +162,11 @@ fn key(config: &Config) -> Finding {
                 path.display()
             ),
         ),
+        // Whoever reads it mends its mode, as the server does.
         Ok(Some(key)) => Finding::warning(
             check,
-            format!(
-                "other users of this machine may read the key {} in {}",
-                key.id(),
-                path.display()
-            ),
-            format!("chmod 600 {}", path.display()),
+            format!("other users of this machine could read {} in {}", key.id(), path.display()),
+            "It is closed now. If one may have read it: a new LOOM_SERVER_MASTER_KEY, and this one as LOOM_SERVER_MASTER_KEY_PREVIOUS.",
         ),
         Ok(None) => {
             Finding::ok(check, "made at the first start; servers of one database must share it")

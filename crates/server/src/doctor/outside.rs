@@ -7,7 +7,7 @@ use futures::future::join_all;
 use loom_core::{Clock, health::Status};
 use loom_crashes::ArtifactPlace;
 
-use super::report::Finding;
+use super::{machine::is_anothers, report::Finding};
 use crate::{app::Features, config::Config};
 
 /// A provider's time goes by whole seconds, and its answer was on its way.
@@ -17,7 +17,7 @@ const MODELS: Duration = Duration::from_secs(15);
 /// Where repositories and artifacts lie. What is not there yet is left for the server to make.
 pub(super) async fn storage(config: &Config, features: &Features) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let is_there = config.data_dir.is_dir();
+    let is_there = config.data_dir.is_dir() && !is_anothers(&config.data_dir);
     if is_there {
         let component = (features.scm.health().probe)().await;
         let version = component.facts.get("git_version").and_then(|value| value.as_str());

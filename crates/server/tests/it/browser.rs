@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, process::Stdio, time::Duration};
 
-use loom_testkit::{TestDatabase, chromium, sdk};
+use loom_testkit::{TestDatabase, chromium, kubernetes::FakeKubernetes, sdk};
 use tokio::process::Command;
 
 use crate::cli::BINARY;
@@ -24,7 +24,7 @@ macro_rules! areas {
     };
 }
 
-areas! { llm pages releases }
+areas! { llm pages releases threads weavers }
 
 #[test]
 fn each_file_of_tests_in_the_browser_is_run() {
@@ -62,6 +62,11 @@ async fn look_at(area: &str) {
         .env("LOOM_SERVER_DATA_DIR", data.path());
     for (name, value) in settings(database.url().expose()) {
         node.env(name, value);
+    }
+    let cluster = (area == "weavers").then(FakeKubernetes::start);
+    if let Some(cluster) = &cluster {
+        node.env("LOOM_SERVER_WEAVER_ENABLED", "true")
+            .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
     }
     eprintln!("{}", run(&mut node).await);
 }

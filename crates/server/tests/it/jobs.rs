@@ -237,7 +237,10 @@ async fn who_watches_sees_runs_begin_and_end_whichever_server_they_are_on() {
     while seen.len() < 2 {
         let event = all.next().await.unwrap();
         if event.data["run_id"] == run["run_id"] {
-            assert_eq!((event.kind.as_str(), &event.data["job"]), ("run", &json!("job-history-cleanup")));
+            assert_eq!(
+                (event.kind.as_str(), &event.data["job"]),
+                ("run", &json!("job-history-cleanup"))
+            );
             seen.push(event.data["status"].clone());
         }
     }

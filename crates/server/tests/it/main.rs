@@ -50,6 +50,7 @@ mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod replicas;
+mod service_manager;
 mod session_chaos;
 mod settings_page;
 mod sign_in;

@@ -13,8 +13,8 @@ use k8s_openapi::{
         apps::v1::Deployment,
         autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{
-            ConfigMap, LimitRange, Namespace, PersistentVolumeClaim, ResourceQuota, Secret, Service,
-            ServiceAccount,
+            ConfigMap, LimitRange, Namespace, PersistentVolumeClaim, ResourceQuota, Secret,
+            Service, ServiceAccount,
         },
         networking::v1::{Ingress, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
@@ -55,13 +55,17 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 fn manifests() -> Vec<(PathBuf, Value)> {
     let files = files(&deploy().join("kubernetes"));
     let manifests = files.into_iter().filter(|path| !path.ends_with("kustomization.yaml"));
-    manifests.flat_map(|path| documents(&path).into_iter().map(move |it| (path.clone(), it))).collect()
+    manifests
+        .flat_map(|path| documents(&path).into_iter().map(move |it| (path.clone(), it)))
+        .collect()
 }
 
 /// The manifest of this kind and name in this folder.
 fn manifest(folder: &str, kind: &str, name: &str) -> Value {
     let mut found = manifests().into_iter().filter(|(path, it)| {
-        path.parent().unwrap().ends_with(folder) && it["kind"] == kind && it["metadata"]["name"] == name
+        path.parent().unwrap().ends_with(folder)
+            && it["kind"] == kind
+            && it["metadata"]["name"] == name
     });
     found.next().unwrap_or_else(|| panic!("no {kind} {name} in {folder}")).1
 }
@@ -124,7 +128,9 @@ fn every_file_is_in_the_kustomization_beside_it() {
         let listed = |name: &str| all[name].as_array().cloned().unwrap_or_default();
         let mut named: BTreeSet<String> =
             listed("resources").iter().map(|it| it.as_str().unwrap().to_owned()).collect();
-        named.extend(listed("patches").iter().filter_map(|it| Some(it["path"].as_str()?.to_owned())));
+        named.extend(
+            listed("patches").iter().filter_map(|it| Some(it["path"].as_str()?.to_owned())),
+        );
         for name in &named {
             assert!(folder.join(name).exists(), "{} names {name}", folder.display());
         }
@@ -194,7 +200,9 @@ fn the_settings_of_compose_are_sound() {
     let mut vars = strings(&server["environment"]);
     // What Compose puts in.
     for value in vars.values_mut() {
-        if let Some((name, default)) = value.clone().strip_prefix("${").and_then(|it| it.split_once(":-")) {
+        if let Some((name, default)) =
+            value.clone().strip_prefix("${").and_then(|it| it.split_once(":-"))
+        {
             assert!(!name.is_empty());
             default.trim_end_matches('}').clone_into(value);
         }

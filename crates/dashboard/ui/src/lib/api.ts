@@ -12,6 +12,8 @@ export class Problem extends Error {
     readonly code: string,
     message: string,
     readonly requestId: string | null,
+    /** What is wrong with which field of what was sent. */
+    readonly errors: Schemas['FieldError'][] = [],
   ) {
     super(message);
   }
@@ -43,6 +45,7 @@ const problems: Middleware = {
       body.code ?? 'http_error',
       body.detail ?? body.title ?? `the server answered ${response.status}`,
       response.headers.get('x-request-id'),
+      Array.isArray(body.errors) ? body.errors : [],
     );
   },
   onError() {

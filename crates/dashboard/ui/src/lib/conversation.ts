@@ -164,3 +164,9 @@ export function doing(kind: string): string {
 export function works(kind: string): boolean {
   return kind === 'calling_llm' || kind === 'processing_llm_response' || kind === 'executing_tools';
 }
+
+/** Why it stopped, in words. */
+export function failure(state: Schemas['AgentState']): string | null {
+  if (!state.last_error) return null;
+  return state.last_error === 'lost' ? 'The agent went away while it worked; another may go on.' : state.last_error;
+}

@@ -30,7 +30,13 @@ export function hear(of: string, listener: Listener): () => void {
   queueMicrotask(connect);
   return () => {
     those.delete(listener);
-    if (those.size === 0 && listeners.get(of) === those) listeners.delete(of);
+    if (those.size === 0 && listeners.get(of) === those) {
+      listeners.delete(of);
+      // Whoever hears it again begins anew.
+      const places = new URLSearchParams(lastId);
+      places.delete(of);
+      lastId = places.toString();
+    }
     queueMicrotask(connect);
   };
 }

@@ -2,13 +2,18 @@
 import DOMPurify from 'dompurify';
 import { Marked } from 'marked';
 
-const marked = new Marked({
-  gfm: true,
-  walkTokens(token) {
-    // The page has its own first heading.
-    if (token.type === 'heading') token['depth'] = Math.min(6, token['depth'] + 1);
-  },
-});
+const escape = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+// What is HTML in a conversation was written about, not for this page: it is shown as it stands there.
+const marked = new Marked({ gfm: true, renderer: { html: ({ text }) => escape(text) } });
+
+function html(source: string): string {
+  const tokens = marked.lexer(source);
+  const headings = tokens.filter((token) => token.type === 'heading') as { depth: number }[];
+  // The page has the first heading; those of a text begin with the second.
+  const first = Math.min(...headings.map((heading) => heading.depth));
+  for (const heading of headings) heading.depth = Math.min(6, heading.depth - first + 2);
+  return marked.parser(tokens);
+}
 
 // It is given nothing but what DOMPurify cleans next, and nobody else has it.
 const trusted = window as { trustedTypes?: { createPolicy(name: string, rules: object): never } };
@@ -32,18 +37,18 @@ DOMPurify.addHook('afterSanitizeAttributes', (element) => {
 });
 
 const TAGS = [
-  'a', 'b', 'blockquote', 'br', 'code', 'del', 'details', 'em', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'hr', 'i', 'img', 'input', 'kbd',
-  'li', 'ol', 'p', 'pre', 's', 'strong', 'sub', 'summary', 'sup', 'table', 'tbody', 'td', 'th', 'thead', 'tr', 'ul',
+  'a', 'blockquote', 'br', 'code', 'del', 'em', 'h2', 'h3', 'h4', 'h5', 'h6', 'hr', 'img', 'input',
+  'li', 'ol', 'p', 'pre', 'strong', 'table', 'tbody', 'td', 'th', 'thead', 'tr', 'ul',
 ];
-const ATTRIBUTES = ['href', 'src', 'alt', 'title', 'class', 'start', 'type', 'checked', 'open', 'align'];
+const ATTRIBUTES = ['href', 'src', 'alt', 'title', 'class', 'start', 'type', 'checked', 'align'];
 
 /** What was written, without anything that acts, and with nothing from elsewhere: an image there becomes a link. */
 export function markdown(source: string): DocumentFragment {
-  const html = marked.parse(source, { async: false });
-  const fragment = DOMPurify.sanitize(html, {
+  const fragment = DOMPurify.sanitize(html(source), {
     ...WITH,
     ALLOWED_TAGS: TAGS,
     ALLOWED_ATTR: ATTRIBUTES,
+    ADD_URI_SAFE_ATTR: ['type', 'start', 'align'],
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
     ALLOWED_URI_REGEXP: /^(https?:|mailto:|data:image\/(png|jpeg|gif|webp);)/i,

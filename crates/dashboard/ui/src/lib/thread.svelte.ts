@@ -108,6 +108,9 @@ export function followThread(id: string) {
       case 'deleted':
         gone = said.reason === 'hidden' ? 'You may not see this thread any more.' : 'This thread was deleted.';
         break;
+      case 'refused':
+        gone = `It cannot be followed now: ${said.detail ?? 'the server says no'}.`;
+        break;
       case 'reset':
         void again(0);
         break;

@@ -35,7 +35,8 @@ impl Balancer {
             Self::Nginx => "nginx",
         };
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+        let dirs =
+            std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
         let found = dirs.map(|dir| dir.join(name)).find(|path| path.is_file());
         let wanted = matches!(self, Self::Haproxy) && std::env::var_os("CI").is_some();
         assert!(found.is_some() || !wanted, "`.ci/setup haproxy` installs HAProxy");
@@ -170,7 +171,9 @@ impl Cluster {
     /// Ends a server in good order, and starts it anew.
     async fn restart(&mut self, n: usize) {
         let status = self.servers[n].terminate(PATIENCE).await.unwrap();
-        assert!(status.success(), "{status}: {}", self.servers[n].log());
+        let log = self.servers[n].log();
+        assert!(status.success(), "{status}: {log}");
+        assert!(!log.contains(r#""level":"ERROR""#), "it complains: {log}");
         self.servers[n] = self.spawn(n);
         self.ready(n).await;
     }

@@ -70,7 +70,8 @@ async fn three_servers_behind_a_balancer_are_one() {
     let path = format!("/api/orgs/{org}/llm/limits/organisation/all");
     json(at[2].ask(Method::PUT, &path).json(&json!({"requests_per_minute": 6}))).await;
     let body = json!({"model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "Hi"}]});
-    let asked = (0..30).map(|n| at[n % SERVERS].ask(Method::POST, "/v1/chat/completions").json(&body));
+    let asked =
+        (0..30).map(|n| at[n % SERVERS].ask(Method::POST, "/v1/chat/completions").json(&body));
     let answers = futures::future::join_all(asked.map(reqwest::RequestBuilder::send)).await;
     let statuses: Vec<u16> = answers.into_iter().map(|it| it.unwrap().status().as_u16()).collect();
     let let_in = statuses.iter().filter(|status| **status == 200).count();
@@ -87,10 +88,12 @@ async fn three_servers_behind_a_balancer_are_one() {
         let lines = json(ada.get(&path)).await;
         let entries = lines["entries"].as_array().unwrap();
         assert!(!entries.is_empty() && entries.iter().all(|e| e["replica"] == replica["name"]));
-        let path = format!("/api/admin/logs/stream?q=marked&replica={}", replica["id"].as_str().unwrap());
+        let path =
+            format!("/api/admin/logs/stream?q=marked&replica={}", replica["id"].as_str().unwrap());
         let mut tail = ada.get(&path).send().await.unwrap();
         let address = replica["address"].as_str().unwrap();
-        let marked = ada.at(address.to_owned()).get("/auth/me").header("x-request-id", "marked-line");
+        let marked =
+            ada.at(address.to_owned()).get("/auth/me").header("x-request-id", "marked-line");
         marked.send().await.unwrap();
         until(&mut tail, &["marked-line".to_owned()]).await;
     }

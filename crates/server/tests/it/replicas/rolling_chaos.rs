@@ -90,7 +90,11 @@ impl Author {
             let answer = request.send().await.map_err(|error| format!("{error:?}"))?;
             let status = answer.status();
             let text = answer.text().await.map_err(|error| format!("{status}, then {error:?}"))?;
-            if status == 200 && text.ends_with(end) { Ok(()) } else { Err(format!("{status}: {text}")) }
+            if status == 200 && text.ends_with(end) {
+                Ok(())
+            } else {
+                Err(format!("{status}: {text}"))
+            }
         };
         match answer.await {
             Ok(()) => {
@@ -124,7 +128,11 @@ impl Follower {
     }
 
     /// Reads until the stream ends, and tells whether it ended well; None when all was told.
-    async fn read(&mut self, response: &mut Response, seen: &Seen) -> Option<Result<Duration, String>> {
+    async fn read(
+        &mut self,
+        response: &mut Response,
+        seen: &Seen,
+    ) -> Option<Result<Duration, String>> {
         let (mut text, mut retry, mut reason) = (String::new(), None, None);
         loop {
             while let Some((block, rest)) = text.split_once("\n\n") {
@@ -133,12 +141,17 @@ impl Follower {
                     self.last_id = Some(id.to_owned());
                 }
                 retry = field("retry: ").and_then(|millis| millis.parse().ok()).or(retry);
-                let data = field("data: ").and_then(|data| serde_json::from_str::<Value>(data).ok());
+                let data =
+                    field("data: ").and_then(|data| serde_json::from_str::<Value>(data).ok());
                 match (field("event: "), data) {
-                    (Some("message"), Some(data)) if data["thread_id"] == self.author.thread.to_string() => {
+                    (Some("message"), Some(data))
+                        if data["thread_id"] == self.author.thread.to_string() =>
+                    {
                         *self.told.entry(data["to_seq"].as_i64().unwrap()).or_default() += 1;
                     }
-                    (Some("bye"), Some(data)) => reason = data["reason"].as_str().map(str::to_owned),
+                    (Some("bye"), Some(data)) => {
+                        reason = data["reason"].as_str().map(str::to_owned)
+                    }
                     _ => {}
                 }
                 text = rest.to_owned();
@@ -151,7 +164,9 @@ impl Follower {
                 Ok(Ok(Some(piece))) => text.push_str(std::str::from_utf8(&piece).unwrap()),
                 Ok(end) => {
                     return Some(match (end, reason.as_deref(), retry) {
-                        (Ok(None), Some("shutdown"), Some(millis)) => Ok(Duration::from_millis(millis)),
+                        (Ok(None), Some("shutdown"), Some(millis)) => {
+                            Ok(Duration::from_millis(millis))
+                        }
                         end => Err(format!("a stream ended with {end:?}")),
                     });
                 }
@@ -211,7 +226,8 @@ async fn roll(balancer: Balancer) {
                 if seen.stop.load(Ordering::SeqCst) {
                     break;
                 }
-                let (author, seen) = (Arc::clone(&authors[n / 20 % authors.len()]), Arc::clone(&seen));
+                let (author, seen) =
+                    (Arc::clone(&authors[n / 20 % authors.len()]), Arc::clone(&seen));
                 requests.spawn(async move { author.request(n, &seen).await });
                 while requests.try_join_next().is_some() {}
             }
@@ -242,8 +258,16 @@ async fn roll(balancer: Balancer) {
         seen.resumed.load(Ordering::Relaxed),
     );
     let failures = seen.failures.lock().unwrap();
-    assert!(failures.is_empty(), "{} failed: {:#?}", failures.len(), &failures[..failures.len().min(20)]);
-    assert!(seen.resumed.load(Ordering::Relaxed) >= followers.len(), "each was sent on at least once");
+    assert!(
+        failures.is_empty(),
+        "{} failed: {:#?}",
+        failures.len(),
+        &failures[..failures.len().min(20)]
+    );
+    assert!(
+        seen.resumed.load(Ordering::Relaxed) >= followers.len(),
+        "each was sent on at least once"
+    );
     for follower in followers {
         let appended = i64::try_from(follower.author.appended.load(Ordering::SeqCst)).unwrap();
         let all: BTreeMap<i64, usize> = (1..=appended).map(|place| (place, 1)).collect();
