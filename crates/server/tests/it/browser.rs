@@ -24,7 +24,7 @@ macro_rules! areas {
     };
 }
 
-areas! { admin crashes crons pages settings threads weavers }
+areas! { admin crashes crons llm pages releases settings threads weavers }
 
 #[test]
 fn each_file_of_tests_in_the_browser_is_run() {

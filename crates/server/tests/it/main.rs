@@ -21,7 +21,6 @@ mod auth_orgs;
 mod auth_report;
 mod backup;
 mod browser;
-
 mod cli;
 mod cli_serve;
 mod crash_chaos;
