@@ -436,7 +436,8 @@ class Scenarios(unittest.TestCase):
         self.assert_deployed(play, revision)
         build = play.calls("build")[-1]
         self.assertIn("/etc/nixos#machine", build)
-        self.assertIn(f"--override-input loom git+file://{play.state}/checkout", build)
+        self.assertIn(f"--override-input loom git+file://{play.state}/checkout --no-write-lock-file", build)
+        self.assertIn("#machine --no-update-lock-file", play.calls("build")[0])
 
     def test_14_a_system_that_does_not_tell_its_revision_has_that_of_the_commit(self):
         play = self.play()

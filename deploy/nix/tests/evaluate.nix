@@ -97,6 +97,7 @@ let
       aarch64-darwin = [ "dashboard" "default" ];
     };
     "there are checks" = builtins.attrNames flake.checks.x86_64-linux == [ "auto-update" "nixos" "package" ];
+    "the sources are there" = builtins.all (package: toString package.src != "") [ here.default here.dashboard here.auto-update ];
     "the server has the commit's revision" = here.default.env.LOOM_GIT_SHA == revision && here.default.revision == revision;
     "a tree with changes has no revision" = (here.default.override { revision = null; }).env.LOOM_GIT_SHA == "unknown";
     "the server has its dashboard" = lib.hasInfix "${here.dashboard} crates/dashboard/ui/dist" here.default.postPatch;
