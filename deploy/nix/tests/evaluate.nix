@@ -1,6 +1,6 @@
 # Evaluates the flake, its packages and its modules, and says what does not come to what it should.
 #
-#   nix-instantiate --eval --strict --json deploy/nix/tests/evaluate.nix [--arg lib 'import <nixpkgs/lib>']
+#   nix-instantiate --eval --strict --json -E 'import ./deploy/nix/tests/evaluate.nix { }'   # or { lib = import <nixpkgs/lib>; }
 {
   lib ? import ./lib.nix,
 }:
@@ -66,7 +66,7 @@ let
   failed = machine: map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) machine.assertions);
 
   # The machine of the template.
-  example = machine (removeAttrs (import ../example/loom.nix { inherit pkgs; }) [ ]);
+  example = machine (import ../example/loom.nix { inherit pkgs; });
   unit = example.systemd.services.loom-server;
   updater = example.systemd.services.loom-auto-update;
   program = (lib.head (lib.filter (one: lib.hasInfix "auto-update" "${one}") example.environment.systemPackages)).text;
