@@ -66,7 +66,6 @@ async fn the_data_of_a_release_is_made_by_that_release() {
         .set("LOOM_SERVER_DATA_DIR", app.data_dir().to_str().unwrap())
         .set("LOOM_SERVER_MASTER_KEY", MASTER_KEY);
     let key = keepsakes::make(&app, &cli, None).await;
-    keepsakes::check_rows(&app.anonymous().with_key(&key)).await;
     if std::env::var("UPDATE_BASELINE").is_ok_and(|value| value == "1") {
         let dump = std::process::Command::new("pg_dump")
             .args(["--data-only", "--inserts", "--column-inserts", "--no-owner"])
@@ -84,6 +83,7 @@ async fn the_data_of_a_release_is_made_by_that_release() {
         };
         let lines: Vec<_> = text.lines().filter(is_wanted).collect();
         std::fs::write(DATA, lines.join("\n") + "\n").unwrap();
-        std::fs::write(Path::new(DATA).with_extension("key"), key).unwrap();
+        std::fs::write(Path::new(DATA).with_extension("key"), &key).unwrap();
     }
+    keepsakes::check_rows(&app.anonymous().with_key(&key)).await;
 }
