@@ -27,7 +27,7 @@ fn cli(database: &TestDatabase, data: &Path) -> Cli {
         .set("LOOM_SERVER_HEALTH_DISK_FREE_PERCENT", "0")
         .set("LOOM_SERVER_HEALTH_DISK_FREE_MIB", "0")
         .set("LOOM_SERVER_HEALTH_MEMORY_PERCENT", "100")
-        .set("PATH", &std::env::var("PATH").unwrap_or_default())
+        .set("PATH", std::env::var_os("PATH").unwrap_or_default().to_str().unwrap())
 }
 
 /// What it says of one thing, as (status, message and advice).
