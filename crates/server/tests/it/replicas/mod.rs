@@ -19,7 +19,7 @@ use crate::cli::{BINARY, Cli};
 const PATIENCE: Duration = Duration::from_secs(60);
 const SERVERS: usize = 3;
 /// So long a server that goes is still there for a balancer that does not know yet.
-const DELAY: &str = "3";
+const DELAY: &str = "5";
 
 #[derive(Clone, Copy)]
 enum Balancer {
