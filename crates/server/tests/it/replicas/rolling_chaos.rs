@@ -159,7 +159,7 @@ impl Follower {
                         *self.told.entry(data["to_seq"].as_i64().unwrap()).or_default() += 1;
                     }
                     (Some("bye"), Some(data)) => {
-                        reason = data["reason"].as_str().map(str::to_owned)
+                        reason = data["reason"].as_str().map(str::to_owned);
                     }
                     _ => {}
                 }
@@ -272,7 +272,7 @@ async fn roll(balancer: Balancer) {
         followers.len(),
         seen.resumed.load(Ordering::Relaxed),
     );
-    let failures = seen.failures.lock().unwrap();
+    let failures = std::mem::take(&mut *seen.failures.lock().unwrap());
     assert!(
         failures.is_empty(),
         "{} failed: {:#?}",
@@ -288,7 +288,7 @@ async fn roll(balancer: Balancer) {
         let all: BTreeMap<i64, usize> = (1..=appended).map(|place| (place, 1)).collect();
         assert_eq!(follower.told, all, "each message once");
     }
-    assert_eq!(cluster.balancer.terminate(super::PATIENCE).await.is_ok(), true);
+    assert!(cluster.balancer.terminate(super::PATIENCE).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
