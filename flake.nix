@@ -6,47 +6,46 @@
   outputs =
     { self, nixpkgs }:
     let
-      systems = [ "x86_64-linux" "aarch64-linux" "x86_64-darwin" "aarch64-darwin" ];
-      forEachSystem = make: nixpkgs.lib.genAttrs systems (system: make nixpkgs.legacyPackages.${system});
-      manifest = nixpkgs.lib.importTOML ./Cargo.toml;
+      inherit (nixpkgs) lib;
+      linux = [ "x86_64-linux" "aarch64-linux" ];
+      darwin = [ "x86_64-darwin" "aarch64-darwin" ];
+      forEach = systems: make: lib.genAttrs systems (system: make nixpkgs.legacyPackages.${system});
+      # A tree with changes that are not committed has no revision.
+      revision = self.rev or null;
     in
     {
-      packages = forEachSystem (pkgs: {
-        default = pkgs.rustPlatform.buildRustPackage {
-          pname = "loom-server";
-          version = manifest.workspace.package.version;
-          src = self;
-          cargoLock.lockFile = ./Cargo.lock;
-          cargoBuildFlags = [ "--package" "loom-server" "--features" "otlp" ];
-          # Queries are checked against .sqlx/: no database while building.
-          env.SQLX_OFFLINE = "true";
-          # The tests want a PostgreSQL and Python packages: `make test` runs them, in the development shell.
-          doCheck = false;
-          # What the server starts: PostgreSQL when it has no DATABASE_URL, and git.
-          nativeBuildInputs = [ pkgs.makeWrapper ];
-          postInstall = ''
-            wrapProgram $out/bin/loom-server --suffix PATH : ${nixpkgs.lib.makeBinPath [ pkgs.postgresql pkgs.git ]}
-          '';
-          meta = {
-            license = nixpkgs.lib.licenses.asl20;
-            mainProgram = "loom-server";
-          };
+      packages = forEach (linux ++ darwin) (
+        pkgs:
+        {
+          default = pkgs.callPackage ./deploy/nix/package.nix { inherit revision; };
+          dashboard = pkgs.callPackage ./deploy/nix/dashboard.nix { };
+        }
+        // lib.optionalAttrs pkgs.stdenv.hostPlatform.isLinux {
+          auto-update = pkgs.callPackage ./deploy/nix/auto-update/package.nix { };
+        }
+      );
+
+      devShells = forEach (linux ++ darwin) (pkgs: {
+        default = pkgs.callPackage ./deploy/nix/dev-shell.nix {
+          loom-server = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
         };
       });
 
-      devShells = forEachSystem (pkgs: {
-        default = pkgs.mkShell {
-          inputsFrom = [ self.packages.${pkgs.stdenv.hostPlatform.system}.default ];
-          packages = [
-            pkgs.cargo-deny
-            pkgs.cargo-nextest
-            pkgs.clippy
-            pkgs.gnumake
-            pkgs.postgresql
-            pkgs.python3
-            pkgs.rustfmt
-          ];
-        };
+      nixosModules = {
+        loom-server = import ./deploy/nix/server.nix self;
+        auto-update = import ./deploy/nix/auto-update.nix self;
+        default.imports = [ self.nixosModules.loom-server self.nixosModules.auto-update ];
+      };
+
+      checks = forEach linux (pkgs: {
+        package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+        auto-update = pkgs.callPackage ./deploy/nix/auto-update/check.nix { };
+        nixos = pkgs.testers.runNixOSTest (import ./deploy/nix/vm-test.nix self);
       });
+
+      templates.default = {
+        path = ./deploy/nix/example;
+        description = "A machine that runs Loom and follows its branch";
+      };
     };
 }

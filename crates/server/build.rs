@@ -17,11 +17,17 @@ fn git(arguments: &[&str]) -> Option<String> {
 fn main() {
     println!("cargo:rerun-if-env-changed=LOOM_GIT_SHA");
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
-    // Every commit and checkout writes there.
-    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
-        && let Ok(log) = fs::canonicalize(log)
-    {
-        println!("cargo:rerun-if-changed={}", log.display());
+    // Every commit and checkout writes to the first; where git keeps no log, to the others.
+    let branch = git(&["rev-parse", "--symbolic-full-name", "HEAD"]);
+    for name in ["logs/HEAD"].into_iter().chain(["HEAD", "packed-refs"]).chain(branch.as_deref()) {
+        if let Some(path) = git(&["rev-parse", "--git-path", name])
+            && let Ok(path) = fs::canonicalize(path)
+        {
+            println!("cargo:rerun-if-changed={}", path.display());
+            if name == "logs/HEAD" {
+                break;
+            }
+        }
     }
     println!("cargo:rerun-if-changed=build.rs");
     // A build without git (an archive, a container) says it by variable.

@@ -1,4 +1,4 @@
-//! A user's own ways in: the identities connected to the account.
+//! A user's own account: the name, and the ways in, which are the identities connected to it.
 
 use axum::{
     extract::State,
@@ -13,15 +13,26 @@ use loom_core::{
     id::UserId,
     principal::{RequestInfo, Scope},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use crate::{Auth, path::only_users, sessions::is_browser, sign_in::store};
+use crate::{
+    Auth,
+    path::only_users,
+    sessions::is_browser,
+    sign_in::store,
+    users::{model::User, store as users},
+};
+
+/// The page of the dashboard that shows this.
+const PROFILE: &str = "/settings/profile";
+const NAME_MAX: usize = 100;
 
 pub(crate) fn routes() -> OpenApiRouter<Auth> {
     OpenApiRouter::new()
+        .routes(routes!(change_account))
         .routes(routes!(list_identities))
         .routes(routes!(disconnect_identity))
         .routes(routes!(connect_identity))
@@ -53,6 +64,39 @@ pub(crate) struct Identities {
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Connecting {
     pub(crate) location: String,
+}
+
+/// What of an account its user may change.
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct AccountChange {
+    /// What others see; at most 100 characters, and empty for none.
+    name: String,
+}
+
+/// Change your own account
+#[utoipa::path(patch, path = "/api/account", tag = "auth", security(("api_key" = []), ("session" = [])),
+    request_body = AccountChange,
+    responses((status = 200, body = User), (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+async fn change_account(
+    State(auth): State<Auth>,
+    principal: Principal,
+    info: RequestInfo,
+    Json(change): Json<AccountChange>,
+) -> Result<Json<User>> {
+    authorize(&principal, Action::Use(Scope::AdminWrite))?;
+    let user = only_users(&principal)?;
+    let name = change.name.trim();
+    if name.chars().count() > NAME_MAX || name.chars().any(char::is_control) {
+        return Err(Error::invalid(
+            "name",
+            format!("is one line of at most {NAME_MAX} characters"),
+        ));
+    }
+    let changed = users::rename(&auth.pool, user, name).await?;
+    auth.done(&principal, None, &info, "user.rename", user, json!({"name": name})).await?;
+    Ok(Json(changed))
 }
 
 /// The ways into your account
@@ -96,7 +140,8 @@ async fn connect_identity(
     headers: HeaderMap,
     Path(provider): Path<String>,
 ) -> Result<Response> {
-    let (location, cookie) = auth.begin_to_connect(&principal, &provider, &headers).await?;
+    let (location, cookie) =
+        auth.begin_to_connect(&principal, &provider, &headers, PROFILE).await?;
     let headers = [(header::SET_COOKIE, cookie)];
     let no_store = [(header::CACHE_CONTROL, "no-store")];
     Ok((headers, no_store, Json(Connecting { location })).into_response())
@@ -156,6 +201,7 @@ impl Auth {
         principal: &Principal,
         provider: &str,
         headers: &HeaderMap,
+        back_to: &str,
     ) -> Result<(String, HeaderValue)> {
         let user =
             principal.user_id().filter(|_| is_browser(principal, headers)).ok_or_else(|| {
@@ -165,7 +211,6 @@ impl Auth {
                 )
             })?;
         let configured = self.sign_in.provider(provider)?;
-        self.begin_at(&configured, provider, headers, crate::pages::ACCOUNT.to_owned(), Some(user))
-            .await
+        self.begin_at(&configured, provider, headers, back_to.to_owned(), Some(user)).await
     }
 }

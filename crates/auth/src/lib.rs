@@ -40,7 +40,7 @@ pub use audit::AuditLog;
 pub use authenticate::REVOKED;
 pub use bootstrap::NewKey;
 pub use config::Config;
-pub use sign_in::SignInConfig;
+pub use sign_in::{Reached, SignInConfig};
 
 /// The handle of this feature; cheap to clone, which the router does for each request.
 #[derive(Clone)]

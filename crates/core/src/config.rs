@@ -23,6 +23,8 @@ pub struct Setting {
     /// What is in force; a secret is redacted.
     pub value: String,
     pub secret: bool,
+    /// What it may be, as `a number from 1 to 3600`.
+    pub allowed: String,
 }
 
 /// One thing that is wrong with the configuration.
@@ -54,8 +56,9 @@ impl Env {
         self.vars.get(name).map(|value| value.trim().to_owned())
     }
 
-    fn saw(&mut self, name: &str, default: String, value: String, secret: bool) {
-        self.settings.push(Setting { name: name.to_owned(), default, value, secret });
+    fn saw(&mut self, name: &str, default: String, value: String, allowed: &str) {
+        let (name, allowed) = (name.to_owned(), allowed.to_owned());
+        self.settings.push(Setting { name, default, value, secret: false, allowed });
     }
 
     /// Something is wrong with `name`; `message` says what is allowed.
@@ -76,7 +79,7 @@ impl Env {
                 default
             }
         };
-        self.saw(name, shown, value.to_string(), false);
+        self.saw(name, shown, value.to_string(), allowed);
         value
     }
 
@@ -121,7 +124,7 @@ impl Env {
             name,
             String::new(),
             value.as_ref().map(ToString::to_string).unwrap_or_default(),
-            false,
+            allowed,
         );
         value
     }
@@ -145,11 +148,12 @@ impl Env {
     ) -> Option<T> {
         let value = self.raw(name).unwrap_or_else(|| default.to_owned());
         let found = choices.iter().find(|(word, _)| *word == value).map(|(_, choice)| *choice);
+        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+        let allowed = format!("one of {}", words.join(", "));
         if found.is_none() {
-            let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-            self.problem(name, format!("must be one of {}", words.join(", ")));
+            self.problem(name, format!("must be {allowed}"));
         }
-        self.saw(name, default.to_owned(), value, false);
+        self.saw(name, default.to_owned(), value, &allowed);
         found.or_else(|| {
             choices.iter().find(|(word, _)| *word == default).map(|(_, choice)| *choice)
         })
@@ -178,7 +182,13 @@ impl Env {
             (None, None) => None,
         };
         let shown = if secret.is_some() { REDACTED } else { "" };
-        self.saw(name, String::new(), shown.to_owned(), true);
+        self.settings.push(Setting {
+            name: name.to_owned(),
+            default: String::new(),
+            value: shown.to_owned(),
+            secret: true,
+            allowed: "a secret".to_owned(),
+        });
         self.secrets.extend(secret.clone());
         secret
     }

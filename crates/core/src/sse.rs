@@ -67,12 +67,13 @@ pub enum Bye {
 }
 
 impl Bye {
-    /// The last event of the stream.
+    /// The last event of the stream. Where another server goes on, it says after how many milliseconds to
+    /// come again.
     pub fn event(self) -> &'static str {
         match self {
             Self::MaxDuration => "event: bye\ndata: {\"reason\":\"max_duration\"}\n\n",
             Self::Revoked => "event: bye\ndata: {\"reason\":\"revoked\"}\n\n",
-            Self::Shutdown => "event: bye\ndata: {\"reason\":\"shutdown\"}\n\n",
+            Self::Shutdown => "retry: 1000\n\nevent: bye\ndata: {\"reason\":\"shutdown\"}\n\n",
         }
     }
 }

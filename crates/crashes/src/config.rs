@@ -19,7 +19,21 @@ pub struct Config {
     pub alerts_per_hour: i32,
 }
 
+/// Where the artifacts lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArtifactPlace<'a> {
+    Directory(&'a Path),
+    Bucket(&'a str),
+}
+
 impl Config {
+    pub fn artifact_place(&self) -> ArtifactPlace<'_> {
+        match &self.artifacts.place {
+            artifacts::config::Place::Directory(path) => ArtifactPlace::Directory(path),
+            artifacts::config::Place::S3(s3) => ArtifactPlace::Bucket(&s3.bucket),
+        }
+    }
+
     pub fn load(env: &mut Env, data_dir: &Path, base_url: &str) -> Self {
         let workers = env.number("LOOM_SERVER_CRASHES_WORKERS", 2, 1, 64);
         let alerts_per_hour = env.number("LOOM_SERVER_CRASHES_ALERTS_PER_HOUR", 20, 1, 10_000);

@@ -45,7 +45,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use config::Config;
+pub use config::{ArtifactPlace, Config};
 pub use directory::Directory;
 pub use health::METRICS;
 pub use loom_symbolication::METRICS as SYMBOLICATION_METRICS;
@@ -155,6 +155,14 @@ impl Crashes {
 
     pub fn health(&self) -> Check {
         self.check()
+    }
+
+    /// Writes a little where artifacts lie, reads it again and removes it.
+    ///
+    /// # Errors
+    /// What the directory or the bucket said.
+    pub async fn try_artifacts(&self) -> Result<(), String> {
+        self.artifacts.probe().await
     }
 
     /// Says good-bye to all who watch.

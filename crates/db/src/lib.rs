@@ -9,6 +9,7 @@ pub mod listen;
 pub mod migrate;
 pub mod partitions;
 pub mod pool;
+mod tools;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use embedded::{PrivateError, PrivatePostgres};
 pub use error::OpenError;
 pub use listen::{Hub, Signal, Subscription};
 pub use pool::{begin, connect, for_writer};
+pub use tools::{Tools, ToolsError};
 
 /// Connections that a private PostgreSQL has room for beyond the pool: LISTEN, migrations, psql.
 const SPARE_CONNECTIONS: u32 = 20;

@@ -1,10 +1,8 @@
 //! Migrations, compiled in: run once however many replicas start, and refused when this binary and
-//! the database do not belong together.
+//! the database do not belong together. A schema that is newer is taken as long as nothing was removed
+//! that this binary needs, so that two versions can run at once during an upgrade.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use loom_common_secret::SecretString;
 use sqlx::{
@@ -21,10 +19,11 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     #[error(
-        "the database has migration {0}, which this version of Loom does not know: a newer version \
-         has run on it. Start that version or a newer one, or restore a backup from before the upgrade"
+        "the database has migration {version}, which removed what this version of Loom still needs: it \
+         wants a version that knows migration {needed}. Start a newer one, or restore a backup from \
+         before the upgrade"
     )]
-    Newer(i64),
+    Newer { version: i64, needed: i64 },
 
     #[error(
         "migration {0} has been edited since it ran on this database. Put the file back as it was \
@@ -47,6 +46,8 @@ pub enum MigrationError {
 pub struct Status {
     pub applied: Vec<i64>,
     pub pending: Vec<Pending>,
+    /// Of a newer version, and no harm to this one.
+    pub newer: Vec<i64>,
     /// Why the server would refuse to start on it.
     pub problem: Option<MigrationError>,
 }
@@ -59,6 +60,11 @@ pub struct Pending {
 
 fn embedded() -> Migrator {
     sqlx::migrate!("../../migrations")
+}
+
+/// Does this binary have the migration?
+pub fn is_known(version: i64) -> bool {
+    knows(&embedded(), version)
 }
 
 /// Names this set of migrations: another set, another name. Test templates are called by it.
@@ -106,7 +112,14 @@ async fn locked(
     // Not sqlx's own lock: a replica waiting inside that SELECT holds a snapshot, which a
     // CREATE INDEX CONCURRENTLY of the other one waits for, which is a deadlock.
     migrator.set_locking(false);
-    let before = applied(connection).await?.len();
+    // A newer version may have been here, as in the middle of an upgrade: what it added is no concern of
+    // ours, and what it removed only if we are too old for that.
+    let rows = applied(connection).await?;
+    if let Some(problem) = compare_set(&migrator, &rows).beyond() {
+        return Err(problem);
+    }
+    migrator.set_ignore_missing(true);
+    let before = rows.len();
     let start = Instant::now();
     // `run` makes a future that cannot be spawned ("Acquire is not general enough").
     migrator.run_direct(None, connection, false).await.map_err(explain)?;
@@ -142,7 +155,6 @@ async fn lock(connection: &mut PgConnection) -> Result<(), MigrationError> {
 
 fn explain(error: MigrateError) -> MigrationError {
     match error {
-        MigrateError::VersionMissing(version) => MigrationError::Newer(version),
         MigrateError::VersionMismatch(version) => MigrationError::Edited(version),
         MigrateError::ExecuteMigration(cause, version) => {
             MigrationError::Failed { version, cause: cause.to_string() }
@@ -160,41 +172,73 @@ pub async fn status(pool: &PgPool) -> Result<Status, MigrationError> {
 pub async fn status_of(migrator: &Migrator, pool: &PgPool) -> Result<Status, MigrationError> {
     let mut connection =
         pool.acquire().await.map_err(|error| MigrationError::Database(error.to_string()))?;
-    let applied = applied(&mut connection).await?;
-    let problem = applied.iter().find_map(|(version, checksum)| {
-        match migrator.iter().find(|known| known.version == *version) {
-            None => Some(MigrationError::Newer(*version)),
-            Some(known) if *known.checksum != **checksum => Some(MigrationError::Edited(*version)),
-            Some(_) => None,
-        }
-    });
+    let rows = applied(&mut connection).await?;
+    let compared = compare_set(migrator, &rows);
+    let edited = compared.edited.map(MigrationError::Edited);
+    let problem = compared.beyond().or(edited);
     let pending = migrator
         .iter()
-        .filter(|known| !applied.contains_key(&known.version))
+        .filter(|known| rows.iter().all(|row| row.version != known.version))
         .map(|known| Pending {
             version: known.version,
             description: known.description.clone().into_owned(),
         })
         .collect();
-    Ok(Status { applied: applied.into_keys().collect(), pending, problem })
+    let newer = rows.iter().filter(|row| !knows(migrator, row.version)).map(|row| row.version);
+    Ok(Status {
+        newer: newer.collect(),
+        applied: rows.iter().map(|row| row.version).collect(),
+        pending,
+        problem,
+    })
 }
 
-/// What `rows` of `_sqlx_migrations` (version, checksum, success) say of this binary's set.
-pub(crate) fn compare(rows: &[(i64, Vec<u8>, bool)]) -> Comparison {
-    let migrator = embedded();
+/// A row of `_sqlx_migrations`.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(crate) struct Applied {
+    pub(crate) version: i64,
+    pub(crate) description: String,
+    pub(crate) checksum: Vec<u8>,
+    pub(crate) success: bool,
+}
+
+impl Applied {
+    /// `060_contract_052_drop_titles.sql` removes what only servers from before migration 52 need.
+    fn needed(&self) -> Option<i64> {
+        self.description.strip_prefix("contract ")?.split(' ').next()?.parse().ok()
+    }
+}
+
+/// What `rows` say of this binary's set.
+pub(crate) fn compare(rows: &[Applied]) -> Comparison {
+    compare_set(&embedded(), rows)
+}
+
+fn knows(migrator: &Migrator, version: i64) -> bool {
+    migrator.iter().any(|migration| migration.version == version)
+}
+
+fn compare_set(migrator: &Migrator, rows: &[Applied]) -> Comparison {
     let known = |version: i64| migrator.iter().find(|migration| migration.version == version);
+    let unknown = || rows.iter().filter(|row| known(row.version).is_none());
+    let beyond = unknown()
+        .filter_map(|row| Some((row.version, row.needed()?)))
+        .find(|(_, needed)| known(*needed).is_none());
     Comparison {
-        current: rows.iter().map(|row| row.0).max(),
+        current: rows.iter().map(|row| row.version).max(),
         expected: migrator.iter().map(|migration| migration.version).max(),
-        dirty: rows.iter().find(|row| !row.2).map(|row| row.0),
-        newer: rows.iter().find(|row| known(row.0).is_none()).map(|row| row.0),
+        dirty: rows.iter().find(|row| !row.success).map(|row| row.version),
+        newer: unknown().next().map(|row| row.version),
+        beyond,
         edited: rows
             .iter()
-            .find(|row| known(row.0).is_some_and(|migration| *migration.checksum != *row.1))
-            .map(|row| row.0),
+            .find(|row| {
+                known(row.version).is_some_and(|migration| *migration.checksum != *row.checksum)
+            })
+            .map(|row| row.version),
         pending: migrator
             .iter()
-            .find(|migration| rows.iter().all(|row| row.0 != migration.version))
+            .find(|migration| rows.iter().all(|row| row.version != migration.version))
             .map(|migration| migration.version),
     }
 }
@@ -206,11 +250,19 @@ pub(crate) struct Comparison {
     pub(crate) expected: Option<i64>,
     pub(crate) dirty: Option<i64>,
     pub(crate) newer: Option<i64>,
+    /// One that removed what this binary needs, and the one that a binary must know to do without.
+    pub(crate) beyond: Option<(i64, i64)>,
     pub(crate) edited: Option<i64>,
     pub(crate) pending: Option<i64>,
 }
 
-async fn applied(connection: &mut PgConnection) -> Result<BTreeMap<i64, Vec<u8>>, MigrationError> {
+impl Comparison {
+    pub(crate) fn beyond(&self) -> Option<MigrationError> {
+        self.beyond.map(|(version, needed)| MigrationError::Newer { version, needed })
+    }
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<Vec<Applied>, MigrationError> {
     let read = async {
         let there: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
             .fetch_one(&mut *connection)
@@ -218,10 +270,11 @@ async fn applied(connection: &mut PgConnection) -> Result<BTreeMap<i64, Vec<u8>>
         if !there {
             return Ok(Vec::new());
         }
-        sqlx::query_as::<_, (i64, Vec<u8>)>("SELECT version, checksum FROM _sqlx_migrations")
-            .fetch_all(&mut *connection)
-            .await
+        sqlx::query_as(
+            "SELECT version, description, checksum, success FROM _sqlx_migrations ORDER BY version",
+        )
+        .fetch_all(&mut *connection)
+        .await
     };
-    let rows = read.await.map_err(|error: sqlx::Error| MigrationError::Database(error.to_string()));
-    Ok(rows?.into_iter().collect())
+    read.await.map_err(|error: sqlx::Error| MigrationError::Database(error.to_string()))
 }

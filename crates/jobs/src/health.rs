@@ -26,6 +26,7 @@ pub const METRICS: &[Metric] = &[
         &["job", "status"],
     ),
     Metric::histogram("loom_job_duration_seconds", "Time of a run of a background job.", &["job"]),
+    Metric::gauge("loom_job_watchers", "Streams of jobs that are open.", &[]),
 ];
 
 /// The clock strikes each second; after this long without, it is broken.

@@ -9,7 +9,7 @@ use loom_core::{
     error::Problem,
     id::RunId,
     page::{PageQuery, cut},
-    port::Audit,
+    port::{Audit, Reauthenticate},
     principal::{RequestInfo, Scope, required},
 };
 use serde::Serialize;
@@ -20,17 +20,19 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     JobScheduler,
     model::{JobView, RunDay, RunRecord},
+    stream,
 };
 
 #[derive(Clone)]
-struct Admin {
-    scheduler: JobScheduler,
+pub(crate) struct Admin {
+    pub(crate) scheduler: JobScheduler,
     audit: Arc<dyn Audit>,
+    pub(crate) who: Arc<dyn Reauthenticate>,
 }
 
 impl JobScheduler {
     /// The admin routes.
-    pub fn routes(&self, audit: Arc<dyn Audit>) -> OpenApiRouter {
+    pub fn routes(&self, audit: Arc<dyn Audit>, who: Arc<dyn Reauthenticate>) -> OpenApiRouter {
         OpenApiRouter::new()
             .routes(routes!(list_jobs))
             .routes(routes!(job_history))
@@ -39,8 +41,9 @@ impl JobScheduler {
             .routes(routes!(cancel_job))
             .routes(routes!(enable_job))
             .routes(routes!(disable_job))
+            .routes(routes!(stream::watch_jobs))
             .route_layer(middleware::from_fn(required))
-            .with_state(Admin { scheduler: self.clone(), audit })
+            .with_state(Admin { scheduler: self.clone(), audit, who })
     }
 }
 

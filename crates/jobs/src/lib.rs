@@ -15,6 +15,7 @@ mod retry;
 mod schedule;
 mod scheduler;
 mod store;
+mod stream;
 mod supervise;
 mod word;
 
@@ -25,4 +26,5 @@ pub use model::{
 };
 pub use schedule::{CatchUp, Cron, Schedule};
 pub use scheduler::{Deps, JobScheduler, Run};
+pub use stream::RUNS_CHANNEL;
 pub use word::CHANNEL;

@@ -11,8 +11,8 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use loom_core::{Clock, Error, Result, id::RunId, port::CheckInSink};
-use loom_db::Hub;
+use loom_core::{Clock, Error, Result, id::RunId, port::CheckInSink, sse::Seats};
+use loom_db::{Announcer, Hub};
 use loom_notify::Notify;
 use sqlx::PgPool;
 use tokio::{sync::oneshot, time::timeout};
@@ -28,7 +28,7 @@ use crate::{
     plan::Plan,
     schedule::{CatchUp, Slots},
     store::{self, Abandoned, NewRun},
-    supervise,
+    stream, supervise,
 };
 
 /// Runs that were killed get this long to be recorded.
@@ -43,7 +43,7 @@ pub struct JobScheduler(pub(crate) Arc<Inner>);
 pub struct Deps {
     pub pool: PgPool,
     pub clock: Clock,
-    /// Listens on [`CHANNEL`](crate::CHANNEL).
+    /// Listens on [`CHANNEL`](crate::CHANNEL) and [`RUNS_CHANNEL`](crate::RUNS_CHANNEL).
     pub hub: Hub,
     pub notify: Notify,
     pub config: Config,
@@ -76,6 +76,11 @@ pub(crate) struct Inner {
     clockwork: Mutex<Option<Clockwork>>,
     /// Whoever wants to know of each run.
     pub(crate) sink: OnceLock<Arc<dyn CheckInSink>>,
+    /// Tells those who watch, on all servers.
+    pub(crate) announcer: Announcer,
+    pub(crate) seats: Seats,
+    /// Ends the streams.
+    pub(crate) streams: CancellationToken,
 }
 
 /// A job with its schedule checked.
@@ -161,6 +166,7 @@ impl JobScheduler {
                 return Err(Error::internal(format!("there are two jobs {}", other.id)));
             }
         }
+        let announcer = Announcer::new(pool.clone(), stream::RUNS_CHANNEL);
         Ok(Self(Arc::new(Inner {
             pool,
             clock,
@@ -180,7 +186,19 @@ impl JobScheduler {
             kill: CancellationToken::new(),
             clockwork: Mutex::default(),
             sink: OnceLock::new(),
+            announcer,
+            seats: Seats::new(stream::PLACES),
+            streams: CancellationToken::new(),
         })))
+    }
+
+    /// Begins to tell those who watch of runs, on all servers.
+    pub fn announce(&self) {
+        self.0.announcer.start();
+    }
+
+    pub fn end_streams(&self) {
+        self.0.streams.cancel();
     }
 
     /// From now on each run is told of when it begins and when it has ended. The first one stays.
@@ -271,6 +289,7 @@ impl JobScheduler {
                 tracing::error!(runs = inner.runs.len(), "runs of jobs could not be recorded");
             }
         }
+        inner.announcer.stop().await;
     }
 }
 

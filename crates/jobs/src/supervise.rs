@@ -56,6 +56,7 @@ enum Ending {
 /// Runs the body to its end and records it.
 pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
     report(inner, job, run.id, None, run.started_at, None);
+    inner.say(job, run.id, RunStatus::Running, None);
     let cancel = inner.stop.child_token();
     let context = JobContext {
         cancel: cancel.clone(),
@@ -127,6 +128,7 @@ pub(crate) async fn run(inner: &Inner, job: &Job, run: &Running) -> RunOutcome {
     let succeeded = matches!(outcome.status, RunStatus::Succeeded | RunStatus::Cancelled);
     let duration = i64::try_from(outcome.duration.as_millis()).ok();
     report(inner, job, run.id, Some(succeeded), now, duration);
+    inner.say(job, run.id, outcome.status, duration);
     outcome
 }
 

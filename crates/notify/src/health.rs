@@ -9,11 +9,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use loom_core::{
     Error,
     health::{Check, Component, Status},
+    id::DeliveryId,
     telemetry::Metric,
 };
 use tokio::time::timeout;
 
-use crate::{Channel, Notify, mailer::chain, store};
+use crate::{Channel, Notify, mailer::chain, outcome::Fate, queue::MailBody, store};
 
 /// The metrics of this crate.
 pub const METRICS: &[Metric] = &[
@@ -34,6 +35,8 @@ const KEPT: TimeDelta = TimeDelta::seconds(30);
 /// So long a health check waits for the mail server; after it, the answer before counts.
 const PATIENCE: Duration = Duration::from_millis(300);
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
+/// For somebody who waits for the answer.
+const ASKED: Duration = Duration::from_secs(10);
 /// A database that hangs is told as such, below the limit of the whole check.
 const DATABASE_WITHIN: Duration = Duration::from_millis(900);
 /// What is due is begun at once; after this long nobody does.
@@ -130,6 +133,48 @@ impl Notify {
             );
         }
         component
+    }
+
+    /// Connects to the mail server and signs in, now; None where there is none. Nothing is sent.
+    ///
+    /// # Errors
+    /// What it said, or why it cannot be reached.
+    pub async fn ask_now(&self) -> Option<Result<(), String>> {
+        if !self.mailer.has_smtp() {
+            return None;
+        }
+        Some(match timeout(ASKED, self.mailer.probe()).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err("it ended the connection".to_owned()),
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(_) => Err(format!("no answer within {} s", ASKED.as_secs())),
+        })
+    }
+
+    /// Sends a test mail at once, past the queue, so that it works without a database.
+    ///
+    /// # Errors
+    /// What the mail server said.
+    pub async fn send_test_mail(&self, to: &str) -> Result<(), String> {
+        let now = self.clock.now();
+        let mail = store::Claimed {
+            id: DeliveryId::new(now),
+            kind: "test".to_owned(),
+            channel: Channel::Mail,
+            webhook_id: None,
+            target: to.to_owned(),
+            subject: "Test mail of Loom".to_owned(),
+            attempt: 1,
+            expires_at: None,
+            sealed_payload: None,
+        };
+        let text = "This mail was asked for on the command line of the server. It arrived.\n";
+        let body = MailBody { text: text.to_owned(), html: None };
+        let outcome = self.mailer.send(&mail, body, now).await;
+        match outcome.fate {
+            Fate::Delivered(_) => Ok(()),
+            _ => Err(outcome.error.unwrap_or_else(|| "it was not taken".to_owned())),
+        }
     }
 
     /// None: it has not said anything yet.

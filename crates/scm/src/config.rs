@@ -27,6 +27,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where the repositories lie: `<organisation>/<repository>.git`, by ids.
+    pub fn directory(&self) -> &Path {
+        &self.root
+    }
+
     pub fn load(env: &mut Env, data_dir: &Path, base_url: &str) -> Self {
         // Git runs elsewhere than we do.
         let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());

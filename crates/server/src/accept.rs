@@ -1,17 +1,34 @@
 //! The accept loop: TCP_NODELAY, a limit on connections, a time limit on request heads, and an end
-//! that lets running requests finish.
+//! that loses no request: of what was sent before the end everything is answered.
 
-use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::{Router, body::Body, extract::Request};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, StatusCode, Version, header},
+    response::Response,
+};
 use hyper::{body::Incoming, rt::Executor};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::conn::auto,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,6 +39,8 @@ use crate::layers::Peer;
 /// A client that takes longer to send its request's head is let go.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 
+/// For who is connected when the end begins and has sent nothing yet: a proxy connects when it has a request.
+const LATE: Duration = Duration::from_millis(500);
 /// A moment for streams to say good-bye, and another for what they leave behind.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// What an HTTP/2 client begins with (RFC 9113, section 3.4).
@@ -70,89 +89,161 @@ async fn begins(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Serves until `stop` is cancelled, then waits up to `grace` for what is running, then cancels
+/// Does the client send anything while there is time for it?
+async fn begins_in_time(stream: &TcpStream, stop: &CancellationToken) -> bool {
+    let mut begun = pin!(timeout(HEAD_LIMIT, begins(stream)));
+    let begun = tokio::select! {
+        begun = &mut begun => begun,
+        () = stop.cancelled() => timeout(LATE, begun).await.unwrap_or_else(Err),
+    };
+    matches!(begun, Ok(Ok(())))
+}
+
+/// How the end comes, from its announcement to the last word.
+#[derive(Clone, Default)]
+pub(crate) struct Ending {
+    /// Each answer ends its connection, so that nobody has an idle one open when the end comes.
+    pub(crate) leaving: Arc<AtomicBool>,
+    /// No further connections, and no further requests on those that are there.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled here, when nobody can connect any more.
+    pub(crate) closed: CancellationToken,
+    /// Cancelled here, when what runs has had the grace.
+    pub(crate) stop_streams: CancellationToken,
+    pub(crate) grace: Duration,
+}
+
+/// Serves until `stop` is cancelled, then waits up to the grace for what is running, then cancels
 /// `stop_streams`, and waits a moment for the streams to say good-bye. No connection is left behind.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     max_connections: usize,
-    stop: CancellationToken,
-    grace: Duration,
-    stop_streams: CancellationToken,
+    ending: Ending,
 ) {
-    let tasks = Tasks::default();
-    let mut builder = auto::Builder::new(tasks.clone());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20));
-    let builder = Arc::new(builder);
+    let server = Server::new(router, ending.clone());
     let connections = Arc::new(Semaphore::new(max_connections));
-    let graceful = GracefulShutdown::new();
     loop {
         // At the limit nobody is accepted; new clients wait in the kernel's queue.
         let permit = tokio::select! {
-            permit = Arc::clone(&connections).acquire_owned() => permit,
-            () = stop.cancelled() => break,
+            permit = Arc::clone(&connections).acquire_owned() => permit.ok(),
+            () = ending.stop.cancelled() => break,
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
+            () = ending.stop.cancelled() => break,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, peer)) => server.take(stream, peer, permit),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 // Out of descriptors, most likely: they come back when connections end.
                 sleep(Duration::from_millis(50)).await;
-                continue;
             }
-        };
+        }
+    }
+    // Who is in the kernel's queue is connected as far as they know, and has maybe sent a request.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, peer)) = listener.accept() {
+            let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else { break };
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                server.take(stream, peer, Some(permit));
+            }
+        }
+    }
+    ending.closed.cancel();
+    server.end(&ending).await;
+}
+
+/// What serves the connections.
+struct Server {
+    router: Router,
+    builder: Arc<auto::Builder<Tasks>>,
+    tasks: Tasks,
+    ending: Ending,
+}
+
+impl Server {
+    fn new(router: Router, ending: Ending) -> Self {
+        let tasks = Tasks::default();
+        let mut builder = auto::Builder::new(tasks.clone());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20));
+        Self { router, builder: Arc::new(builder), tasks, ending }
+    }
+
+    fn take(&self, stream: TcpStream, peer: SocketAddr, permit: Option<OwnedSemaphorePermit>) {
         // Without it a stream's small frames wait for each other's acknowledgement, about 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        let router = router.clone();
+        let (router, leaving) = (self.router.clone(), Arc::clone(&self.ending.leaving));
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let mut router = router.clone();
+            let (mut router, leaving) = (router.clone(), Arc::clone(&leaving));
             async move {
+                let version = request.version();
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(Peer(peer));
-                Ok::<_, Infallible>(match router.call(request).await {
+                let mut response = match router.call(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
-                })
+                };
+                if leaving.load(Ordering::Relaxed) {
+                    end_connection(version, &mut response);
+                }
+                Ok::<_, Infallible>(response)
             }
         });
-        let (builder, watcher, stop) = (Arc::clone(&builder), graceful.watcher(), stop.clone());
-        tasks.execute(async move {
+        let (builder, stop) = (Arc::clone(&self.builder), self.ending.stop.clone());
+        self.tasks.execute(async move {
             let _permit = permit;
-            let begun = stop.run_until_cancelled(timeout(HEAD_LIMIT, begins(&stream))).await;
-            if !matches!(begun, Some(Ok(Ok(())))) {
+            if !begins_in_time(&stream, &stop).await {
                 return;
             }
-            let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-            if let Err(error) = Box::pin(watcher.watch(connection)).await {
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            let mut connection = pin!(connection.into_owned());
+            let ended = tokio::select! {
+                // In this order: a request that has come is read before the connection hears of the end.
+                biased;
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended badly");
             }
         });
     }
-    drop(listener);
-    let running = graceful.count();
-    if running > 0 {
-        tracing::info!(connections = running, "waiting for running requests");
+
+    async fn end(self, ending: &Ending) {
+        self.tasks.all.close();
+        let running = self.tasks.all.len();
+        if running > 0 {
+            tracing::info!(connections = running, "waiting for running requests");
+        }
+        if timeout(ending.grace, self.tasks.all.wait()).await.is_err() {
+            tracing::warn!("the grace is over; ending the streams that still run");
+            ending.stop_streams.cancel();
+            let _ = timeout(LAST_WORDS, self.tasks.all.wait()).await;
+        }
+        self.tasks.end().await;
     }
-    let mut finished = std::pin::pin!(graceful.shutdown());
-    if timeout(grace, &mut finished).await.is_err() {
-        tracing::warn!("the grace is over; ending the streams that still run");
-        stop_streams.cancel();
-        let _ = timeout(LAST_WORDS, &mut finished).await;
+}
+
+/// Over HTTP/2 the connection itself tells, when the end comes.
+fn end_connection(version: Version, response: &mut Response) {
+    if version < Version::HTTP_2 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    tasks.end().await;
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::io::{Read, Write};
 
     use axum::routing::get;
     use tokio::{
@@ -165,19 +256,18 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(5);
 
-    struct Server {
-        address: std::net::SocketAddr,
-        stop: CancellationToken,
+    struct Started {
+        address: SocketAddr,
+        ending: Ending,
         serving: JoinHandle<()>,
     }
 
-    async fn start(router: Router) -> Server {
+    async fn start(router: Router) -> Started {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let streams = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, router, 10, stop.clone(), GRACE, streams));
-        Server { address, stop, serving }
+        let ending = Ending { grace: GRACE, ..Ending::default() };
+        let serving = tokio::spawn(serve(listener, router, 10, ending.clone()));
+        Started { address, ending, serving }
     }
 
     fn app() -> Router {
@@ -211,9 +301,52 @@ mod tests {
         idle.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200 OK");
         let started = Instant::now();
-        server.stop.cancel();
+        server.ending.stop.cancel();
         server.serving.await.unwrap();
         assert!(started.elapsed() < GRACE, "{:?}", started.elapsed());
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: loom\r\n\r\n";
+
+    #[tokio::test]
+    async fn who_was_connected_when_the_end_came_is_answered_all_the_same() {
+        let server = start(app()).await;
+        // The end comes before the accept loop has seen any of them.
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            let mut client = std::net::TcpStream::connect(server.address).unwrap();
+            client.write_all(REQUEST).unwrap();
+            clients.push(client);
+        }
+        server.ending.stop.cancel();
+        server.serving.await.unwrap();
+        assert!(server.ending.closed.is_cancelled());
+        for mut client in clients {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("well"), "{answer}");
+        }
+        assert!(TcpStream::connect(server.address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_about_to_go_ends_each_connection_with_its_answer() {
+        let server = start(app()).await;
+        let mut client = TcpStream::connect(server.address).await.unwrap();
+        client.write_all(REQUEST).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let len = client.read(&mut answer).await.unwrap();
+        let first = String::from_utf8_lossy(&answer[..len]).to_lowercase();
+        assert!(!first.contains("connection: close"), "{first}");
+        server.ending.leaving.store(true, Ordering::Relaxed);
+        for _ in 0..2 {
+            client.write_all(REQUEST).await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+            // New ones are still let in.
+            client = TcpStream::connect(server.address).await.unwrap();
+        }
     }
 
     struct Held(Arc<AtomicBool>);
@@ -240,7 +373,7 @@ mod tests {
         client.write_all(b"GET / HTTP/1.1\r\nhost: loom\r\n\r\n").await.unwrap();
         let mut answer = [0; 15];
         client.read_exact(&mut answer).await.unwrap();
-        server.stop.cancel();
+        server.ending.stop.cancel();
         server.serving.await.unwrap();
         assert!(dropped.load(Ordering::SeqCst), "it lives on");
     }

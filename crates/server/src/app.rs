@@ -1,6 +1,10 @@
 //! The whole server, from top to bottom: database, kernel, features, routes, jobs, serving, draining.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use anyhow::Context;
 use axum::{Router, http::request::Parts, middleware};
@@ -36,13 +40,14 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    accept,
+    accept::{self, Ending},
     config::{Config, Cors, Http},
     health::{self, Health},
     layers::{self, Outermost},
     live,
     meta::{self, Gauges},
     otlp::{self, Exporter, Sampler},
+    service_manager,
 };
 
 /// Time for what was traced and measured last to reach the collector.
@@ -51,6 +56,7 @@ const LAST_EXPORT: Duration = Duration::from_secs(5);
 const CHANNELS: &[&str] = &[
     loom_auth::REVOKED,
     loom_jobs::CHANNEL,
+    loom_jobs::RUNS_CHANNEL,
     loom_notify::CHANNEL,
     loom_llm_proxy::CHANNEL,
     loom_threads::CHANNEL,
@@ -120,6 +126,16 @@ impl Features {
             CancellationToken::new(),
             Hub::silent(CHANNELS),
         )
+    }
+
+    /// The features on a database, or on none, without anything that they do by themselves: for who only
+    /// looks.
+    ///
+    /// # Errors
+    /// When a part cannot be built at all.
+    pub fn at_rest(database: &Database, config: &Config, vault: Vault) -> anyhow::Result<Self> {
+        let (pool, clock) = (database.pool().clone(), Clock::system());
+        Self::new(pool, config, clock, vault, CancellationToken::new(), Hub::silent(CHANNELS))
     }
 
     fn new(
@@ -273,6 +289,7 @@ impl Features {
         };
         let jobs = JobScheduler::new(deps, all_jobs)?;
         jobs.report_to(Arc::new(crons.clone()));
+        jobs.announce();
         Ok(Self {
             auth,
             llm,
@@ -401,7 +418,7 @@ pub fn routes(
         .merge(features.scm.routes(features.jobs.clone()))
         .merge(features.docs.routes())
         .merge(features.notify.routes(features.auth.audit()))
-        .merge(features.jobs.routes(features.auth.audit()))
+        .merge(features.jobs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))))
         .merge(
             features.logs.routes(features.auth.audit(), Arc::new(ByKeys(features.auth.clone()))),
         );
@@ -461,10 +478,11 @@ pub struct Running {
     pub features: Features,
     pub health: Health,
     database: Database,
-    stop: CancellationToken,
+    ending: Ending,
+    /// Between not being ready and the end.
+    delay: Duration,
     serving: JoinHandle<()>,
     exporter: Option<Exporter>,
-    grace: Duration,
 }
 
 /// Opens the database, starts the features and listens.
@@ -477,11 +495,14 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     let http = &config.http;
     let wanted = SocketAddr::new(http.host, http.port);
     // Before anything is started: most often it is another server that has the port.
-    let listener = TcpListener::bind(wanted).await.with_context(|| {
-        format!(
-            "cannot listen on {wanted}; set LOOM_SERVER_HOST and LOOM_SERVER_PORT to what is free"
-        )
-    })?;
+    let listener = match service_manager::listener().context("LISTEN_FDS")? {
+        Some(listener) => TcpListener::from_std(listener)?,
+        None => TcpListener::bind(wanted).await.with_context(|| {
+            format!(
+                "cannot listen on {wanted}; set LOOM_SERVER_HOST and LOOM_SERVER_PORT to what is free"
+            )
+        })?,
+    };
     let address = listener.local_addr()?;
     let config = &config.clone().reached_at(address.port());
     let database = Database::open(&config.database).await?;
@@ -504,18 +525,12 @@ pub async fn start(config: &Config, clock: Clock) -> anyhow::Result<Running> {
     if config.self_monitoring {
         features.report_own_errors(config.production);
     }
-    let stop = CancellationToken::new();
-    tokio::spawn(meta::keep_up(metrics, stop.clone()));
-    let serving = tokio::spawn(accept::serve(
-        listener,
-        router,
-        http.max_connections,
-        stop.clone(),
-        http.shutdown_grace,
-        stop_streams,
-    ));
-    let grace = http.shutdown_grace;
-    Ok(Running { address, features, health, database, stop, serving, exporter, grace })
+    let ending = Ending { stop_streams, grace: http.shutdown_grace, ..Ending::default() };
+    tokio::spawn(meta::keep_up(metrics, ending.stop.clone()));
+    let serving =
+        tokio::spawn(accept::serve(listener, router, http.max_connections, ending.clone()));
+    let delay = http.shutdown_delay;
+    Ok(Running { address, features, health, database, ending, delay, serving, exporter })
 }
 
 impl Running {
@@ -523,23 +538,31 @@ impl Running {
         &self.database
     }
 
-    /// Not ready, no new connections, running requests to their end, background work stopped, everything
-    /// written, database closed: in this order.
+    /// Not ready, no new connections, streams told to come again elsewhere, running requests to their end,
+    /// background work stopped, everything written, database closed: in this order.
     pub async fn shut_down(self) {
         self.health.drain();
+        self.ending.leaving.store(true, Ordering::Relaxed);
+        if !self.delay.is_zero() {
+            tracing::info!(seconds = self.delay.as_secs(), "not ready any more; still answering");
+            tokio::time::sleep(self.delay).await;
+        }
+        self.ending.stop.cancel();
+        // Who is sent away now does not come back to this server.
+        self.ending.closed.cancelled().await;
         self.features.logs.end_streams();
         self.features.threads.end_streams();
         self.features.crashes.end_streams();
         self.features.crons.end_streams();
         self.features.sessions.end_streams();
         self.features.weavers.end_streams();
-        self.stop.cancel();
+        self.features.jobs.end_streams();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the accept loop ended badly");
         }
-        self.features.close(self.grace).await;
+        self.features.close(self.ending.grace).await;
         if let Some(exporter) = self.exporter {
-            exporter.close(self.grace.clamp(Duration::from_secs(1), LAST_EXPORT)).await;
+            exporter.close(self.ending.grace.clamp(Duration::from_secs(1), LAST_EXPORT)).await;
         }
         self.database.close().await;
     }

@@ -5,12 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 use loom_core::{id::CredentialId, principal::Scope};
 
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LOOM_GIT_SHA"), ")");
+
 /// A self-hosted server for teams that run coding agents: LLM proxy, threads, and what belongs to them.
 ///
 /// Settings come from the environment, then from `.env` in the working directory; `.env.example` lists
 /// them. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
 #[derive(Debug, Parser)]
-#[command(name = "loom-server", version, max_term_width = 100)]
+#[command(name = "loom-server", version = VERSION, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -34,6 +36,24 @@ pub enum Command {
     /// Look at the configuration. Needs nothing
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at everything that the server needs, and say what to do. Needs nothing; the server may run or not
+    Doctor {
+        /// Also send a mail, to this address
+        #[arg(long, value_name = "ADDRESS")]
+        send_test_mail: Option<String>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Back everything up into a new directory. The server may run meanwhile. Needs the database
+    Backup {
+        directory: PathBuf,
+        /// Leave the master key out, where the data directory has it. A restore asks for it
+        #[arg(long)]
+        without_key: bool,
+    },
+    /// Put a backup back to where nothing is. Needs an empty database and data directory
+    Restore { directory: PathBuf },
     /// Print the OpenAPI document. Needs nothing
     Openapi,
     /// Ask a running server whether it is ready; the exit code says so. Needs the server

@@ -19,15 +19,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{self, Features, Running},
+    backup,
     cli::{
         AdminCommand, Cli, Command, ConfigCommand, CredentialCommand, CronCommand, JobCommand,
         LlmCommand, SecretKind,
     },
     config::{self, Config, Loaded, Overrides},
     console::{complain, say},
-    cron_exec, demo_data,
+    cron_exec, demo_data, doctor,
     health::Health,
     logging::{self, Stream},
+    service_manager::ServiceManager,
 };
 
 const WRONG_CONFIGURATION: u8 = 78;
@@ -54,7 +56,9 @@ pub fn run(cli: Cli) -> ExitCode {
     if let Command::Config(command) = &command {
         return look_at_config(command, &loaded);
     }
-    if !loaded.problems.is_empty() {
+    // It tells the same problems, in its own form.
+    let is_doctor = matches!(command, Command::Doctor { .. });
+    if !loaded.problems.is_empty() && !is_doctor {
         tell_problems(&loaded);
         return WRONG_CONFIGURATION.into();
     }
@@ -82,6 +86,18 @@ async fn execute(command: Command, loaded: &Loaded) -> anyhow::Result<ExitCode> 
     match command {
         Command::Serve { demo } => serve(loaded, demo).await,
         Command::Migrate { check } => migrate(config, check).await,
+        Command::Doctor { send_test_mail, json } => {
+            logging::start(&quiet(config), Stream::Error);
+            Box::pin(doctor::run(loaded, send_test_mail.as_deref(), json)).await
+        }
+        Command::Backup { directory, without_key } => {
+            logging::start(&quiet(config), Stream::Error);
+            backup::backup(config, &directory, !without_key).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Restore { directory } => {
+            logging::start(&quiet(config), Stream::Error);
+            backup::restore(config, &directory).await.map(|()| ExitCode::SUCCESS)
+        }
         Command::Openapi => print_openapi(config).await,
         Command::Healthcheck { url } => healthcheck(config, url).await,
         // Answered before the runtime was started.
@@ -145,11 +161,13 @@ async fn serve(loaded: &Loaded, demo: bool) -> anyhow::Result<ExitCode> {
     // From the first moment on: a signal during the start ends it in good order too.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let manager = ServiceManager::from_env();
     let running = tokio::select! {
         started = app::start(config, Clock::system()) => started?,
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
+    manager.follow(running.health.clone());
     greet(&running, config, demo).await;
     if !config.auth.dev_mode {
         offer_set_up(&running).await;
@@ -158,6 +176,7 @@ async fn serve(loaded: &Loaded, demo: bool) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => tracing::info!("SIGTERM: going down"),
         _ = interrupt.recv() => tracing::info!("SIGINT: going down; a second one ends it at once"),
     }
+    manager.stopping();
     tokio::select! {
         () = running.shut_down() => tracing::info!("all is written; good-bye"),
         _ = interrupt.recv() => bail!("ended at once; what was not written is lost"),
@@ -257,6 +276,12 @@ async fn migrate(config: &Config, check: bool) -> anyhow::Result<ExitCode> {
     if let Some(problem) = &status.problem {
         bail!("{problem}");
     }
+    if !status.newer.is_empty() {
+        let count = status.newer.len();
+        complain(&format!(
+            "{count} of the migrations there are of a newer version; this one can work with them"
+        ));
+    }
     if status.pending.is_empty() {
         say(&format!("nothing to do: all {} migrations are applied", status.applied.len()));
         return Ok(ExitCode::SUCCESS);
@@ -307,13 +332,17 @@ async fn healthcheck(config: &Config, url: Option<String>) -> anyhow::Result<Exi
     bail!("{url} answers {status}: {text}")
 }
 
+/// What a command has to say itself, and warnings.
+fn quiet(config: &Config) -> config::Log {
+    config::Log { filter: "warn".to_owned(), format: config.log.format }
+}
+
 /// Runs a command on the features, on the database that the server uses too.
 async fn on_database(
     config: &Config,
     work: impl AsyncFnOnce(&Features) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
-    let log = config::Log { filter: "warn".to_owned(), format: config.log.format };
-    logging::start(&log, Stream::Error);
+    logging::start(&quiet(config), Stream::Error);
     // The development user is the server's business.
     let mut config = config.clone();
     config.auth.dev_mode = false;

@@ -72,6 +72,8 @@ pub struct Http {
     pub base_url: String,
     pub cors: Cors,
     pub request_timeout: Duration,
+    /// Between being told to end and the end of accepting.
+    pub shutdown_delay: Duration,
     pub shutdown_grace: Duration,
     pub max_connections: usize,
     pub proxies: Proxies,
@@ -249,6 +251,7 @@ fn load_http(env: &mut Env, production: bool) -> Http {
         base_url: base_url.trim_end_matches('/').to_owned(),
         cors,
         request_timeout: env.secs("LOOM_SERVER_REQUEST_TIMEOUT_SECS", 30, 1, 3600),
+        shutdown_delay: env.secs("LOOM_SERVER_SHUTDOWN_DELAY_SECS", 0, 0, 600),
         shutdown_grace: env.secs("LOOM_SERVER_SHUTDOWN_GRACE_SECS", 30, 0, 3600),
         max_connections: env.number("LOOM_SERVER_MAX_CONNECTIONS", 16_384, 1, 1_000_000),
         proxies: Proxies::load(env),

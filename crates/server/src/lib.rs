@@ -2,6 +2,7 @@
 
 mod accept;
 pub mod app;
+mod backup;
 pub mod cli;
 mod client_address;
 pub mod commands;
@@ -9,6 +10,7 @@ pub mod config;
 mod console;
 mod cron_exec;
 mod demo_data;
+mod doctor;
 pub mod health;
 mod layers;
 mod live;
@@ -16,6 +18,7 @@ pub mod logging;
 mod meta;
 pub mod otlp;
 mod process;
+mod service_manager;
 mod trace;
 mod unread;
 

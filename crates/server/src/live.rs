@@ -95,12 +95,15 @@ async fn watch_many(
     let pieces = stream::unfold((all, ids), |(mut all, mut ids)| async move {
         let (of, told) = all.next().await?;
         let piece = match told {
-            Told::Comment { id } => {
+            Told::Comment { id, retry } => {
                 // How far it is, of a stream that had nothing to tell: said with the next event.
                 if let Some(id) = id {
                     ids.insert(of.to_string(), id);
                 }
-                Bytes::from_static(b": keep-alive\n\n")
+                match retry {
+                    Some(millis) => Bytes::from(format!("retry: {millis}\n\n")),
+                    None => Bytes::from_static(b": keep-alive\n\n"),
+                }
             }
             Told::Event { event, data, id } => {
                 if let Some(id) = id {
@@ -171,8 +174,16 @@ fn wanted(query: &str) -> Result<Wanted> {
 }
 
 enum Told {
-    Comment { id: Option<String> },
-    Event { event: String, data: String, id: Option<String> },
+    /// And, before it ends, when to come again.
+    Comment {
+        id: Option<String>,
+        retry: Option<u32>,
+    },
+    Event {
+        event: String,
+        data: String,
+        id: Option<String>,
+    },
 }
 
 /// The events of one answer, with whose they are.
@@ -236,12 +247,14 @@ impl Blocks {
 /// Our own streams end their lines with `\n` alone.
 fn read(block: &[u8]) -> Told {
     let (mut event, mut data, mut id) = ("message".to_owned(), None::<String>, None);
+    let mut retry = None;
     for line in String::from_utf8_lossy(block).lines() {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "event" => event = value.to_owned(),
             "id" => id = Some(value.to_owned()),
+            "retry" => retry = value.parse().ok(),
             "data" => match &mut data {
                 Some(data) => {
                     data.push('\n');
@@ -254,6 +267,6 @@ fn read(block: &[u8]) -> Told {
     }
     match data {
         Some(data) => Told::Event { event, data, id },
-        None => Told::Comment { id },
+        None => Told::Comment { id, retry },
     }
 }

@@ -296,7 +296,7 @@ impl std::ops::Deref for User {
 #[derive(Clone)]
 pub struct Caller {
     http: Client,
-    url: String,
+    pub url: String,
     pub key: Option<String>,
     headers: HeaderMap,
 }
@@ -355,6 +355,12 @@ impl Caller {
     #[must_use]
     pub fn at(&self, server: &Running) -> Self {
         Self { url: format!("http://{}", server.address), ..self.clone() }
+    }
+
+    /// The same at a server of which only the URL is known.
+    #[must_use]
+    pub fn at_url(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
     }
 
     /// A request that the test goes on to build.

@@ -12,7 +12,16 @@ use zeroize::Zeroizing;
 
 use crate::{MasterKey, OpenError, key::random};
 
-const NAME: &str = "master.key";
+/// Its name in the data directory.
+pub const NAME: &str = "master.key";
+
+/// As [`read_or_make`], and makes none.
+pub(crate) fn find(data_dir: &Path) -> Result<Option<MasterKey>, OpenError> {
+    match read(&data_dir.join(NAME)) {
+        Err(OpenError::File { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
 
 pub(crate) fn read_or_make(data_dir: &Path) -> Result<MasterKey, OpenError> {
     let path = data_dir.join(NAME);

@@ -17,6 +17,7 @@ use sha2::Sha256;
 pub use config::Config;
 pub use error::OpenError;
 pub use key::{BadKey, KeyId, MasterKey};
+pub use key_file::NAME as KEY_FILE;
 
 use envelope::Envelope;
 use error::Fault;
@@ -37,6 +38,14 @@ impl Vault {
         };
         let previous = config.previous_key.filter(|previous| previous.id() != current.id());
         Ok(Self { current, previous })
+    }
+
+    /// The key that [`Vault::open`] would take, and None where it would make one.
+    pub fn key_in_force(config: &Config, data_dir: &Path) -> Result<Option<MasterKey>, OpenError> {
+        match &config.master_key {
+            Some(key) => Ok(Some(key.clone())),
+            None => key_file::find(data_dir),
+        }
     }
 
     /// With a key that is kept nowhere: what it seals dies with it.

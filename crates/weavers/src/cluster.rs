@@ -19,7 +19,7 @@ use crate::Config;
 /// Each request to the cluster that is not a stream.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is done there, as `deploy/kubernetes/rbac.yaml` allows it: group, resource, subresource, verbs.
+/// What is done there, as `deploy/kubernetes/weavers/rbac.yaml` allows it: group, resource, subresource, verbs.
 pub(crate) const NEEDED: &[(&str, &str, &str, &[&str])] = &[
     ("", "namespaces", "", &["get"]),
     ("", "pods", "", &["get", "list", "watch", "create", "delete", "patch"]),

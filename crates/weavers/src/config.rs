@@ -1,7 +1,10 @@
 //! Settings of weavers.
 
-use std::{path::PathBuf, time::Duration};
+mod cluster;
 
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use k8s_openapi::api::core::v1::Toleration;
 use loom_core::config::Env;
 
 use crate::model::Network;
@@ -28,8 +31,8 @@ pub struct Config {
     pub images: Vec<String>,
     pub image_pull_secrets: Vec<String>,
     pub runtime_class: Option<String>,
-    pub node_selector: Vec<String>,
-    pub tolerations: Vec<String>,
+    pub node_selector: BTreeMap<String, String>,
+    pub tolerations: Vec<Toleration>,
     pub network: Network,
     /// Ranges that `internet` does not reach beside the private ones.
     pub network_except: Vec<String>,
@@ -55,11 +58,7 @@ impl Config {
                 .unwrap_or_else(|| base_url.to_owned())
                 .trim_end_matches('/')
                 .to_owned(),
-            namespace: env.get(
-                "LOOM_SERVER_WEAVER_K8S_NAMESPACE",
-                "loom-weavers".to_owned(),
-                "the name of a namespace",
-            ),
+            namespace: cluster::namespace(env),
             kubeconfig: env.path("LOOM_SERVER_WEAVER_KUBECONFIG"),
             cleanup_interval: env.secs("LOOM_SERVER_WEAVER_CLEANUP_INTERVAL_SECS", 60, 1, 3600),
             default_hours: env
@@ -78,10 +77,10 @@ impl Config {
             )),
             ready_timeout: env.secs("LOOM_SERVER_WEAVER_READY_TIMEOUT_SECS", 60, 1, 3600),
             images: env.list("LOOM_SERVER_WEAVER_IMAGES"),
-            image_pull_secrets: env.list("LOOM_SERVER_WEAVER_IMAGE_PULL_SECRETS"),
-            runtime_class: env.optional("LOOM_SERVER_WEAVER_RUNTIME_CLASS", text),
-            node_selector: env.list("LOOM_SERVER_WEAVER_NODE_SELECTOR"),
-            tolerations: env.list("LOOM_SERVER_WEAVER_TOLERATIONS"),
+            image_pull_secrets: cluster::pull_secrets(env),
+            runtime_class: cluster::runtime_class(env),
+            node_selector: cluster::node_selector(env),
+            tolerations: cluster::tolerations(env),
             network: env
                 .choice(
                     "LOOM_SERVER_WEAVER_NETWORK",
@@ -90,7 +89,7 @@ impl Config {
                         .map(|network| (network.as_str(), network)),
                 )
                 .unwrap_or(Network::Internet),
-            network_except: env.list("LOOM_SERVER_WEAVER_NETWORK_EXCEPT"),
+            network_except: cluster::ranges(env),
             canary_image: env.optional("LOOM_SERVER_WEAVER_CANARY_IMAGE", text),
             git_image: env.optional("LOOM_SERVER_WEAVER_GIT_IMAGE", text),
             retention_days: env.number("LOOM_SERVER_WEAVER_RETENTION_DAYS", 30, 1, 3650),

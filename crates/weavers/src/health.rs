@@ -60,6 +60,27 @@ impl Weavers {
         .within(LIMIT)
     }
 
+    /// The same, on a server that was not started: looks at the cluster and begins nothing.
+    pub async fn inspect(&self) -> Component {
+        if !self.config.enabled {
+            return Component::new(Status::Disabled);
+        }
+        match Cluster::new(&self.config).await {
+            Ok(cluster) => {
+                let _ = self.cluster.set(cluster);
+                self.component().await
+            }
+            Err(error) => Component::new(Status::Unhealthy)
+                .error("there is no way to the cluster")
+                .code(
+                    "KUBERNETES_UNREACHABLE",
+                    "Run the server in the cluster, or name a kubeconfig that leads to it in \
+                 LOOM_SERVER_WEAVER_KUBECONFIG.",
+                )
+                .detail(error),
+        }
+    }
+
     async fn component(&self) -> Component {
         let Ok(cluster) = self.cluster() else { return Component::new(Status::Disabled) };
         let component =
@@ -76,7 +97,7 @@ impl Weavers {
             } else {
                 down.error("the namespace of the weavers cannot be read").code(
                     "KUBERNETES_NAMESPACE",
-                    "The namespace is not there, or this server may not see it: apply deploy/kubernetes.",
+                    "The namespace is not there, or this server may not see it: apply deploy/kubernetes/weavers.",
                 )
             }
             .detail(error.to_string());
@@ -109,7 +130,7 @@ impl Weavers {
                 .error("a permission in the cluster is missing")
                 .code(
                     "KUBERNETES_FORBIDDEN",
-                    "The account of this server may not do all that weavers need: apply deploy/kubernetes.",
+                    "The account of this server may not do all that weavers need: apply deploy/kubernetes/weavers.",
                 )
                 .detail(missing.join(", ")),
             Err(error) => component(Status::Degraded)
@@ -150,17 +171,17 @@ impl Weavers {
         match found {
             Ok(Ok(missing)) if missing.is_empty() => Ok(()),
             Ok(Ok(missing)) => refused(format!(
-                "this server's account lacks permissions in the namespace {namespace}: {}. Apply deploy/kubernetes, \
+                "this server's account lacks permissions in the namespace {namespace}: {}. Apply deploy/kubernetes/weavers, \
                  or grant them to the account that is used.",
                 missing.join(", ")
             )),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => refused(format!(
-                "there is no namespace {namespace} in the cluster. Apply deploy/kubernetes, or name another in \
+                "there is no namespace {namespace} in the cluster. Apply deploy/kubernetes/weavers, or name another in \
                  LOOM_SERVER_WEAVER_K8S_NAMESPACE."
             )),
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 401 | 403) => {
                 refused(format!(
-                    "this server may not see the namespace {namespace}, or it is not there: {}. Apply deploy/kubernetes.",
+                    "this server may not see the namespace {namespace}, or it is not there: {}. Apply deploy/kubernetes/weavers.",
                     status.message
                 ))
             }

@@ -87,17 +87,15 @@ impl Weavers {
         counter!("loom_weavers_cleanup_total").increment(1);
         let now = self.deps.clock.now();
         let mut ended = Vec::new();
-        for id in store::due(&self.deps.pool, &self.installation, now).await? {
-            let mut transaction = loom_db::begin(&self.deps.pool).await?;
-            let row = store::of_installation(&self.deps.pool, &self.installation, id).await?;
-            let Some(row) = row else { continue };
+        for row in store::due(&self.deps.pool, &self.installation, now).await? {
             let Some(change) = crate::reconcile::decide::out_of_time(&row, now) else { continue };
+            let mut transaction = loom_db::begin(&self.deps.pool).await?;
             let written = store::change(&mut transaction, &row, &change, None).await?;
             transaction.commit().await.map_err(Error::from)?;
             if let Some(written) = written {
                 self.announce(&written);
-                self.look_at(id);
-                ended.push(id);
+                self.look_at(written.id);
+                ended.push(written.id);
             }
         }
         counter!("loom_weavers_cleanup_deleted_total").increment(ended.len() as u64);

@@ -1,5 +1,7 @@
 //! The pod of a weaver: as it is made, and as it is seen.
 
+#[cfg(test)]
+mod restricted;
 pub(crate) mod seen;
 pub(crate) mod spec;
 #[cfg(test)]

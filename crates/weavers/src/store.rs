@@ -158,20 +158,17 @@ pub(crate) async fn live(pool: &PgPool, installation: &str) -> Result<Vec<Row>> 
 }
 
 /// Those whose time is over, or that have done nothing for too long, and that nobody has ended yet.
-pub(crate) async fn due(
-    pool: &PgPool,
-    installation: &str,
-    now: DateTime<Utc>,
-) -> Result<Vec<WeaverId>> {
-    let ids = sqlx::query_scalar!(
-        "SELECT id FROM weavers WHERE installation = $1 AND ended_at IS NULL AND ending IS NULL
+pub(crate) async fn due(pool: &PgPool, installation: &str, now: DateTime<Utc>) -> Result<Vec<Row>> {
+    let rows = sqlx::query_as!(
+        Raw,
+        "SELECT * FROM weavers WHERE installation = $1 AND ended_at IS NULL AND ending IS NULL
             AND (expires_at <= $2 OR active_at + make_interval(secs => idle_timeout_secs) <= $2)",
         installation,
         now
     )
     .fetch_all(pool)
     .await?;
-    Ok(ids.into_iter().map(WeaverId).collect())
+    rows.into_iter().map(Row::try_from).collect()
 }
 
 /// Which of these are known, and over or not.

@@ -20,7 +20,7 @@ use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    model::{Invitation, InvitationToken, Invitations, Joined, NewInvitation},
+    model::{CreatedInvitation, Invitation, InvitationToken, Invitations, Joined, NewInvitation},
     page::PATH,
     store::{self, Open},
 };
@@ -80,7 +80,7 @@ async fn list_invitations(
 /// becomes void: so it is sent anew.
 #[utoipa::path(post, path = "/api/orgs/{org}/invitations", tag = "auth", security(("api_key" = [])),
     params(("org" = String, Path, description = "Id or slug")), request_body = NewInvitation,
-    responses((status = 201, body = Invitation),
+    responses((status = 201, body = CreatedInvitation),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`already_member`, `personal_organisation`", body = Problem, content_type = "application/problem+json"),
@@ -128,7 +128,8 @@ async fn invite(
     let details = json!({"email": invitation.email, "role": invitation.role});
     auth.done(&here, None, &info, "invitation.create", invitation.id, details).await?;
     let location = format!("/api/orgs/{}/invitations/{}", here.org, invitation.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(invitation)).into_response())
+    let headers = [(header::LOCATION, location), (header::CACHE_CONTROL, "no-store".to_owned())];
+    Ok((StatusCode::CREATED, headers, Json(CreatedInvitation { invitation, link })).into_response())
 }
 
 fn mail(invitation: &Invitation, org: &str, from: &str, link: &str) -> Mail {

@@ -20,6 +20,15 @@ pub(crate) struct Invitation {
     pub(crate) expires_at: DateTime<Utc>,
 }
 
+/// An invitation, with the link that its mail has; it is shown this once.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct CreatedInvitation {
+    #[serde(flatten)]
+    pub(crate) invitation: Invitation,
+    /// To be passed on where no mail arrives; it lets in nobody but the user of the address.
+    pub(crate) link: String,
+}
+
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct Invitations {
     pub(crate) invitations: Vec<Invitation>,

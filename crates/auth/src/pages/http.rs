@@ -220,7 +220,8 @@ async fn connect(
     Path(provider): Path<String>,
 ) -> Response {
     let begun = async {
-        let (url, cookie) = auth.begin_to_connect(&principal?, &provider, &headers).await?;
+        let (url, cookie) =
+            auth.begin_to_connect(&principal?, &provider, &headers, ACCOUNT).await?;
         let offered = auth.sign_in.offered();
         let name = offered.iter().find(|(id, _)| *id == provider).map(|(_, name)| name.as_str());
         let mut response = sign_in::onward(name.unwrap_or("the provider"), &url);

@@ -22,10 +22,11 @@ use serde_json::json;
 pub(crate) use http::{known, routes, routes_of_users};
 use model::{DeviceStarted, DeviceToken, PollError};
 
-use super::{browser::random_secret, code, enter::HOME};
+use super::{browser::random_secret, code};
 use crate::{
     Auth,
     limit::Budget,
+    pages::ACCOUNT,
     sessions::{Origin, SessionKind, is_browser, model::device, user_agent},
     token,
 };
@@ -213,7 +214,7 @@ fn signed_in_mail(base_url: &str, to: &str, client: &str, ip: &std::net::IpAddr)
         text: format!(
             "{client}, at {ip}, was signed in to your Loom account at {base_url}: somebody typed its code in a \
              browser where you are signed in.\n\n\
-             If you did not do this for a device of your own, end its session at {base_url}{HOME}, and tell your admins.\n"
+             If you did not do this for a device of your own, end its session at {base_url}{ACCOUNT}, and tell your admins.\n"
         ),
         html: None,
         expires_at: None,

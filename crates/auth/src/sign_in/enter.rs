@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::identity::{Entry, disabled};
-use crate::{Auth, users};
+use crate::{Auth, pages::ACCOUNT, users};
 
-/// Where somebody goes who was sent nowhere.
-pub(crate) const HOME: &str = "/account";
+/// Where somebody goes who was sent nowhere: the dashboard.
+pub(crate) const HOME: &str = "/";
 
 /// How somebody has shown who they are.
 pub(crate) struct Shown {
@@ -114,7 +114,7 @@ impl Auth {
             text: format!(
                 "Your Loom account at {base_url} can now be entered with {provider}: somebody signed in there \
                  with this e-mail address, which both {provider} and Loom have verified.\n\n\
-                 If it was not you, disconnect it at {base_url}{HOME} and end the sessions that you do not know.\n"
+                 If it was not you, disconnect it at {base_url}{ACCOUNT} and end the sessions that you do not know.\n"
             ),
             html: None,
             expires_at: None,

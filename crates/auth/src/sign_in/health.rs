@@ -43,6 +43,45 @@ impl Auth {
     }
 }
 
+/// What one look at a sign-in provider brought.
+#[derive(Debug)]
+pub struct Reached {
+    /// `github`, `google` or `oidc`.
+    pub provider: &'static str,
+    /// Where it is told to send people back to.
+    pub redirect_uri: String,
+    /// Why it cannot be used.
+    pub answer: Result<(), String>,
+}
+
+impl Auth {
+    /// Asks every configured provider now; what it is asked is what a sign-in begins with.
+    pub async fn reach_providers(&self) -> Vec<Reached> {
+        let looks = PROVIDERS.into_iter().filter_map(|provider| {
+            let configured = self.sign_in.configured(provider)?;
+            Some(async move {
+                let redirect_uri = match &configured {
+                    Provider::GitHub(github) => github.config.registration.redirect_uri.clone(),
+                    Provider::Oidc(oidc) => oidc.config().registration.redirect_uri.clone(),
+                };
+                Reached { provider, redirect_uri, answer: ask(&configured).await }
+            })
+        });
+        futures::future::join_all(looks).await
+    }
+}
+
+async fn ask(provider: &Provider) -> Result<(), String> {
+    let asked = async {
+        match provider {
+            Provider::GitHub(github) => github.probe().await,
+            Provider::Oidc(oidc) => oidc.probe().await,
+        }
+    };
+    let answer = tokio::time::timeout(LIMIT, asked).await;
+    answer.unwrap_or_else(|_| Err("it does not answer in time".to_owned()))
+}
+
 impl SignIn {
     async fn probe(&self) -> Component {
         if let Some(component) = self.health.get() {
@@ -52,14 +91,7 @@ impl SignIn {
         let mut failed = Vec::new();
         for name in PROVIDERS {
             let Some(provider) = self.configured(name) else { continue };
-            let asked = async {
-                match &provider {
-                    Provider::GitHub(github) => github.probe().await,
-                    Provider::Oidc(oidc) => oidc.probe().await,
-                }
-            };
-            let answer = tokio::time::timeout(LIMIT, asked).await;
-            match answer.unwrap_or_else(|_| Err("it does not answer in time".to_owned())) {
+            match ask(&provider).await {
                 Ok(()) => component = component.with(name, "reachable"),
                 Err(error) => {
                     tracing::warn!(provider = name, error, "a sign-in provider is out of reach");

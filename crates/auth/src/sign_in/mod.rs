@@ -25,6 +25,7 @@ use reqwest::Url;
 
 pub use config::SignInConfig;
 use github::GitHub;
+pub use health::Reached;
 pub(crate) use http::routes;
 use identity::Proven;
 use oauth::{Bound, Http};

@@ -45,6 +45,19 @@ pub(crate) async fn user(pool: &PgPool, id: UserId) -> Result<User> {
     .ok_or_else(|| Error::not_found("user"))
 }
 
+pub(crate) async fn rename(pool: &PgPool, id: UserId, name: &str) -> Result<User> {
+    sqlx::query_as!(
+        User,
+        r#"UPDATE users SET name = $2 WHERE id = $1
+           RETURNING id AS "id: UserId", email, name, is_system_admin, is_auditor, created_at"#,
+        id.0,
+        name
+    )
+    .fetch_optional(pool)
+    .await?
+    .ok_or_else(|| Error::not_found("user"))
+}
+
 pub(crate) async fn user_by_email(db: impl PgExecutor<'_>, email: &str) -> Result<Option<UserId>> {
     Ok(sqlx::query_scalar!(r#"SELECT id AS "id: UserId" FROM users WHERE email = $1"#, email)
         .fetch_optional(db)

@@ -95,6 +95,10 @@ impl Artifacts {
         }))
     }
 
+    pub(crate) async fn probe(&self) -> Result<(), String> {
+        self.objects.probe(loom_core::id::new_uuid(self.clock.now())).await
+    }
+
     pub(crate) fn max_bytes(&self) -> u64 {
         self.config.max_bytes
     }

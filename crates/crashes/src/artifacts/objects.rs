@@ -69,6 +69,17 @@ impl Objects {
         format!("{kind}/{org}/{folder}/{id}")
     }
 
+    /// Writes a little, reads it again and removes it.
+    pub(crate) async fn probe(&self, id: Uuid) -> Result<(), String> {
+        let path = Path::from(format!("probe/{}", id.simple()));
+        let store = self.store().await.map_err(|error| error.to_string())?;
+        let text = |error: object_store::Error| error.to_string();
+        store.put(&path, Bytes::from_static(b"loom").into()).await.map_err(text)?;
+        let read = store.get(&path).await.map_err(text)?.bytes().await.map_err(text);
+        store.delete(&path).await.map_err(text)?;
+        if read? == "loom" { Ok(()) } else { Err("it gives back something else".to_owned()) }
+    }
+
     /// Begins an upload; `limit` is in bytes.
     pub(crate) async fn upload(&self, location: &str, limit: u64) -> Result<Upload> {
         let upload = self.store().await?.put_multipart(&Path::from(location)).await;

@@ -171,6 +171,18 @@ pub(crate) struct Overview {
     pub(crate) failures_24h: i64,
     /// Of the last 24 hours; null without runs.
     pub(crate) uptime_percent: Option<f64>,
+    /// The last 24 hours, one by one, of UTC; those without runs are absent.
+    pub(crate) hours: Vec<Hour>,
+}
+
+/// What became of the runs of an hour.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CronHour)]
+pub(crate) struct Hour {
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) ok: i64,
+    /// Failed, missed or timed out.
+    pub(crate) failed: i64,
 }
 
 pub(crate) async fn overview(
@@ -198,16 +210,19 @@ pub(crate) async fn overview(
     .fetch_one(&mut *db)
     .await?;
     let runs = sqlx::query!(
-        r#"SELECT count(*) FILTER (WHERE source <> 'system') AS "told!",
+        r#"SELECT date_trunc('hour', at, 'UTC') AS "hour!",
+                  count(*) FILTER (WHERE source <> 'system') AS "told!",
                   count(*) FILTER (WHERE status = 'ok') AS "ok!",
                   count(*) FILTER (WHERE status IN ('error', 'missed', 'timeout')) AS "failed!"
-             FROM cron_checkins WHERE org_id = $1 AND at >= $2"#,
+             FROM cron_checkins WHERE org_id = $1 AND at >= $2 GROUP BY 1 ORDER BY 1"#,
         org.0,
         since
     )
-    .fetch_one(db)
+    .fetch_all(db)
     .await?;
-    let known = runs.ok + runs.failed;
+    let ok: i64 = runs.iter().map(|hour| hour.ok).sum();
+    let failed: i64 = runs.iter().map(|hour| hour.failed).sum();
+    let known = ok + failed;
     Ok(Overview {
         monitors: monitors.all,
         active: monitors.all - monitors.paused,
@@ -222,8 +237,12 @@ pub(crate) async fn overview(
             - monitors.missed
             - monitors.timeout,
         open_incidents: monitors.incidents,
-        checkins_24h: runs.told,
-        failures_24h: runs.failed,
-        uptime_percent: (known > 0).then(|| runs.ok as f64 * 100.0 / known as f64),
+        checkins_24h: runs.iter().map(|hour| hour.told).sum(),
+        failures_24h: failed,
+        uptime_percent: (known > 0).then(|| ok as f64 * 100.0 / known as f64),
+        hours: runs
+            .into_iter()
+            .map(|hour| Hour { at: hour.hour, ok: hour.ok, failed: hour.failed })
+            .collect(),
     })
 }

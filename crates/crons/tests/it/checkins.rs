@@ -75,6 +75,10 @@ async fn figures_are_of_what_ran() {
         (&overview["monitors"], &overview["healthy"], &overview["checkins_24h"]),
         (&json!(1), &json!(1), &json!(4))
     );
+    let sum = |name: &str| -> i64 {
+        overview["hours"].as_array().unwrap().iter().map(|hour| hour[name].as_i64().unwrap()).sum()
+    };
+    assert_eq!((sum("ok"), sum("failed")), (3, 1));
     let badge = read(&ada, "backup").await["badge_url"].as_str().unwrap().to_owned();
     let badge = app.anonymous().get(&badge[badge.find("/api/").unwrap()..]).await.expect(200);
     assert_eq!(badge.header("content-type"), Some("image/svg+xml"));

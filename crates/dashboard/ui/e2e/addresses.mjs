@@ -3,14 +3,18 @@ let known = null;
 
 export async function addresses(server) {
   if (known) return known;
-  const [{ issues }, { threads }, { weavers }] = await Promise.all([
+  const [{ issues }, { threads }, { weavers }, { releases }, { requests }] = await Promise.all([
     server.ask('GET', '/api/crash/projects/shop-web/issues?limit=50'),
     server.ask('GET', '/api/threads?limit=20'),
     server.ask('GET', '/api/weavers?limit=20'),
+    server.ask('GET', '/api/crash/projects/shop-web/releases'),
+    server.ask('GET', '/api/llm/requests?limit=20'),
   ]);
   const issue = issues.find((one) => one.title.includes('price')) ?? issues[0];
   const thread = threads.find((one) => one.message_count > 6) ?? threads[0];
   const weaver = weavers.find((one) => one.status === 'running') ?? weavers[0];
+  const release = releases[0];
+  const request = requests.find((one) => one.outcome === 'succeeded') ?? requests[0];
   known = [
     { name: 'overview', path: '/' },
     { name: 'crashes', path: '/crashes', shows: ['SHOP-WEB-'] },
@@ -20,6 +24,15 @@ export async function addresses(server) {
     { name: 'monitor', path: '/crons/verify-backup', shows: ['verify-backup'] },
     { name: 'jobs', path: '/jobs', shows: ['Usage roll-up'] },
     { name: 'logs', path: '/logs' },
+<<<<<<< HEAD
+    ...['', '/requests', '/playground', '/models', '/limits', '/providers', '/settings'].map((part) => under('/llm', part)),
+    { name: 'llm-request', path: `/llm/requests/${request.id}`, shows: [request.model] },
+    { name: 'threads', path: '/threads', shows: [thread.title] },
+    { name: 'threads-search', path: '/threads?q=idempotency' },
+    { name: 'thread', path: `/threads/${thread.id}`, shows: [thread.title] },
+    { name: 'weavers', path: '/weavers' },
+    { name: 'weaver', path: `/weavers/${weaver.id}` },
+=======
     { name: 'llm', path: '/llm' },
     { name: 'threads', path: '/threads', shows: [thread.title] },
     { name: 'threads-found', path: '/threads?q=test', shows: ['Said by'] },
@@ -27,11 +40,19 @@ export async function addresses(server) {
     { name: 'weavers', path: '/weavers', shows: ['This server runs no weavers', 'agents/'] },
     { name: 'weaver', path: `/weavers/${weaver.id}`, shows: ['its process has started'] },
     { name: 'weaver-log', path: `/weavers/${weaver.id}?tab=log` },
+>>>>>>> main
     { name: 'releases', path: '/releases' },
-    { name: 'release', path: '/releases/shop-web/shop-web%402.14.1' },
-    { name: 'settings', path: '/settings' },
-    { name: 'admin', path: '/admin' },
+    { name: 'releases-shop', path: '/releases?project=shop-web', shows: [release.version] },
+    { name: 'release', path: `/releases/shop-web/${encodeURIComponent(release.version)}`, shows: [release.version] },
+    ...['', '/sessions', '/keys', '/organisation', '/members', '/projects', '/projects/shop-web', '/crons', '/repositories',
+      '/privacy', '/audit'].map((part) => under('/settings', part)),
+    ...['', '/users', '/audit', '/deliveries', '/webhooks', '/replicas', '/maintenance'].map((part) => under('/admin', part)),
     { name: 'nowhere', path: '/nowhere-at-all' },
   ];
   return known;
+}
+
+/** A part of a page. */
+function under(page, part) {
+  return { name: (page + part).slice(1).replaceAll('/', '-'), path: page + part };
 }

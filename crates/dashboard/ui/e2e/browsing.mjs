@@ -117,6 +117,14 @@ export class Tab {
     return Math.round((await found) - begun);
   }
 
+  /** The same until a condition in the page holds. */
+  async untilTrue(condition, argument, act) {
+    const holds = this.page.waitForFunction(condition, argument, { timeout: PATIENCE }).then(() => performance.now());
+    const begun = performance.now();
+    await act();
+    return Math.round((await holds) - begun);
+  }
+
   async screenshot(name) {
     await this.page.screenshot({ path: join(this.browsing.out, `${name}-${this.kind}.png`) });
   }

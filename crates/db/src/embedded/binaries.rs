@@ -76,7 +76,7 @@ fn choose(
     }
 }
 
-fn candidates() -> Vec<PathBuf> {
+pub(crate) fn candidates() -> Vec<PathBuf> {
     // Not configuration of ours: PATH is how this machine says where its programs are.
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -126,7 +126,7 @@ fn probe(dir: &Path) -> Result<Binaries, String> {
 }
 
 /// `postgres (PostgreSQL) 15.18 (Debian 15.18-1)`, `postgres (PostgreSQL) 18beta1`
-fn major(version: &str) -> Option<u32> {
+pub(crate) fn major(version: &str) -> Option<u32> {
     let number = version.split_once("(PostgreSQL)")?.1.trim_start();
     let digits = number.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()

@@ -5,10 +5,11 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
     #[error(
-        "no PostgreSQL 15 or newer is installed (looked on PATH and in the usual places{found}). \
-         Install one (Debian, Ubuntu: apt-get install postgresql; Fedora: dnf install \
-         postgresql-server; macOS: brew install postgresql@17), name its directory in \
-         LOOM_SERVER_PG_BIN, or set DATABASE_URL to use a server of your own"
+        "there is no database: set DATABASE_URL (postgres://user:password@host/database) to use one \
+         of your own. For a private one, which is not for containers, no PostgreSQL 15 or newer is \
+         installed (looked on PATH and in the usual places{found}): install it (Debian, Ubuntu: \
+         apt-get install postgresql; Fedora: dnf install postgresql-server; macOS: brew install \
+         postgresql@17), or name its directory in LOOM_SERVER_PG_BIN"
     )]
     NotInstalled { found: String },
 

@@ -1,6 +1,6 @@
 //! A private PostgreSQL for a server without `DATABASE_URL`: found, initialised, started, stopped.
 
-mod binaries;
+pub(crate) mod binaries;
 mod cluster;
 mod error;
 mod process;
@@ -71,9 +71,10 @@ impl PrivatePostgres {
             return Ok(Self { socket_dir, process, _lock: lock });
         }
         let cluster = layout.major();
-        let user = RunAs::choose(&layout.data)?;
         let found = cluster.map(|major| (layout.data.as_path(), major));
+        // First: where none is installed, as in a container, nobody has to run it.
         let binaries = binaries::find(options.bin.as_deref(), found)?;
+        let user = RunAs::choose(&layout.data)?;
         layout.make_home(&user)?;
         if cluster.is_none() {
             tracing::info!(
@@ -120,6 +121,23 @@ pub async fn find_running(data_dir: &Path) -> Result<Option<SecretString>, Priva
         }
         _ => Ok(None),
     }
+}
+
+/// Is there a database in this data directory? Makes none.
+pub fn is_there(data_dir: &Path) -> bool {
+    data_dir.join("postgres/data/PG_VERSION").is_file()
+}
+
+/// Whether PostgreSQL's programs are here, that fit the database in this directory or can make one.
+///
+/// # Errors
+/// When they are not; the message is for the operator.
+pub fn find_binaries(config: &crate::Config) -> Result<String, PrivateError> {
+    let data = config.data_dir.join("postgres/data");
+    let text = std::fs::read_to_string(data.join("PG_VERSION")).unwrap_or_default();
+    let cluster = text.trim().parse().ok().map(|major| (data.as_path(), major));
+    let found = binaries::find(config.pg_bin.as_deref(), cluster)?;
+    Ok(format!("PostgreSQL {} in {}", found.major, found.dir.display()))
 }
 
 async fn adopt(layout: &Layout) -> Result<Option<(Process, PathBuf)>, PrivateError> {

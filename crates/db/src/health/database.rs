@@ -28,16 +28,18 @@ struct Vitals {
     used_connections: i64,
     oldest_transaction_secs: Option<f64>,
     oldest_transaction_pid: Option<i32>,
-    /// Each as `version checksum success`.
+    /// Each as `version checksum success description`.
     migrations: Vec<String>,
 }
 
-fn migration(text: &str) -> Option<(i64, Vec<u8>, bool)> {
-    let mut parts = text.split(' ');
+fn migration(text: &str) -> Option<migrate::Applied> {
+    let mut parts = text.splitn(4, ' ');
     let (version, checksum, success) = (parts.next()?, parts.next()?, parts.next()?);
+    let description = parts.next()?.to_owned();
     let byte = |at| u8::from_str_radix(checksum.get(at..at + 2)?, 16).ok();
     let checksum = (0..checksum.len()).step_by(2).filter_map(byte).collect();
-    Some((version.parse().ok()?, checksum, success == "true"))
+    let (version, success) = (version.parse().ok()?, success == "true");
+    Some(migrate::Applied { version, description, checksum, success })
 }
 
 const VITALS: &str = "
@@ -48,7 +50,7 @@ const VITALS: &str = "
            (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used_connections,
            extract(epoch FROM clock_timestamp() - oldest.xact_start)::float8 AS oldest_transaction_secs,
            oldest.pid AS oldest_transaction_pid,
-           ARRAY(SELECT version || ' ' || encode(checksum, 'hex') || ' ' || success
+           ARRAY(SELECT version || ' ' || encode(checksum, 'hex') || ' ' || success || ' ' || description
                    FROM _sqlx_migrations) AS migrations
       FROM (SELECT) AS one
       LEFT JOIN (SELECT pid, xact_start FROM pg_stat_activity
@@ -186,6 +188,16 @@ fn judge(looked: &Looked, thresholds: Thresholds, through_pooler: bool) -> Compo
             )
             .detail(format!("migration {version} is not applied"));
     }
+    if let Some((version, needed)) = migrations.beyond {
+        return Component::new(Status::Unhealthy)
+            .error("the schema is newer than this server can work with")
+            .code(
+                "DB_MIGRATION_BEYOND",
+                "A newer version has removed what this one needs: versions were skipped in an upgrade \
+                 without a pause. Replace this server by the newer version.",
+            )
+            .detail(format!("migration {version} wants a server that knows migration {needed}"));
+    }
     if let Some(version) = migrations.dirty {
         return degraded()
             .error("a migration did not come to its end")
@@ -211,8 +223,8 @@ fn judge(looked: &Looked, thresholds: Thresholds, through_pooler: bool) -> Compo
             .error("the schema is newer than this server")
             .code(
                 "DB_MIGRATION_NEWER",
-                "A newer version has migrated the database, as in the middle of an upgrade. Replace this \
-                 server by the newer version; it would not start again.",
+                "A newer version has migrated the database, as in the middle of an upgrade. This server works \
+                 on it; replace it by the newer version too.",
             )
             .detail(format!("migration {version} is not known to this version"));
     }
@@ -282,6 +294,7 @@ mod tests {
             expected: Some(1),
             dirty: None,
             newer: None,
+            beyond: None,
             edited: None,
             pending: None,
         };
@@ -314,7 +327,9 @@ mod tests {
 
     #[test]
     fn a_migration_is_read_from_its_text() {
-        assert_eq!(migration("12 00ff1e true"), Some((12, vec![0, 255, 30], true)));
-        assert_eq!(migration("12"), None);
+        let read = migration("12 00ff1e true drop the titles").unwrap();
+        assert_eq!((read.version, read.checksum, read.success), (12, vec![0, 255, 30], true));
+        assert_eq!(read.description, "drop the titles");
+        assert!(migration("12").is_none());
     }
 }

@@ -8,6 +8,7 @@
     reason = "these are tests"
 )]
 
+mod additive;
 mod embedded;
 mod listen;
 mod migrate;

@@ -26,7 +26,7 @@ fn the_page_that_answers_comes_first() {
         ("keys and scopes", "access"),
         ("how do I add a migration", "contributing"),
         ("metrics", "operations"),
-        ("backup", "operations"),
+        ("backup", "backup"),
         ("version conflict", "threads"),
         ("append messages", "threads"),
         ("stream usage", "llm-usage"),

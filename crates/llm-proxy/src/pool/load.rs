@@ -60,7 +60,7 @@ impl LlmProxy {
     }
 
     /// Reads all. One that cannot be opened is left out, and the log says so.
-    pub(crate) async fn read_credentials(&self) -> Result<()> {
+    pub async fn read_credentials(&self) -> Result<()> {
         let _reading = self.reading_credentials.lock().await;
         let mut by_provider: HashMap<String, Vec<Arc<Member>>> = HashMap::new();
         for row in store::read(&self.pool, None).await? {

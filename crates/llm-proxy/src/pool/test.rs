@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
-use axum::http::HeaderMap;
+use axum::http::{self, HeaderMap};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -18,6 +19,9 @@ pub struct Tested {
     /// What the provider said, or why it could not be asked.
     pub message: String,
     pub latency_ms: u64,
+    /// The provider's clock.
+    #[serde(skip)]
+    pub date: Option<DateTime<Utc>>,
 }
 
 impl LlmProxy {
@@ -38,9 +42,14 @@ impl LlmProxy {
         let started = Instant::now();
         let lease = provider.pool.lease_of(member);
         let url = provider.models_url(None);
+        let mut date = None;
         let (ok, message) = match self.fetch_with(provider, url, &HeaderMap::new(), &lease).await {
-            Ok(answer) if answer.status().is_success() => (true, "it answers".to_owned()),
+            Ok(answer) if answer.status().is_success() => {
+                date = date_of(&answer);
+                (true, "it answers".to_owned())
+            }
             Ok(answer) => {
+                date = date_of(&answer);
                 let status = answer.status();
                 let body = read_to(answer.into_body(), 2_000).await;
                 (false, format!("{status}: {}", String::from_utf8_lossy(&body).trim()))
@@ -53,6 +62,12 @@ impl LlmProxy {
             ok,
             message,
             latency_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            date,
         }
     }
+}
+
+fn date_of<T>(answer: &http::Response<T>) -> Option<DateTime<Utc>> {
+    let text = answer.headers().get(http::header::DATE)?.to_str().ok()?;
+    Some(DateTime::parse_from_rfc2822(text).ok()?.to_utc())
 }

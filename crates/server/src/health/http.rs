@@ -1,7 +1,5 @@
 //! The routes of health: for anybody, for probes, for admins.
 
-use std::sync::atomic::Ordering;
-
 use axum::{
     Router,
     extract::State,
@@ -58,16 +56,17 @@ async fn get_live() -> StatusCode {
 /// Ready for requests: the schema is right, the database answers, and it is not going down
 #[utoipa::path(get, path = "/health/ready", tag = "health", security(()),
     responses((status = 200, body = Version), (status = 503, body = Problem, content_type = "application/problem+json")))]
-async fn get_ready(State(health): State<Health>) -> Result<Json<Version>, Error> {
-    if health.0.draining.load(Ordering::SeqCst) {
-        return Err(Error::unavailable("the server is going down"));
-    }
-    match health.component("database").await {
-        Some(database) if database.status == Status::Unhealthy => {
-            let what = database.error.unwrap_or_else(|| "the database is not well".to_owned());
-            Err(Error::unavailable(what))
+async fn get_ready(State(health): State<Health>) -> Result<Json<Version>, Response> {
+    match health.ready().await {
+        Ok(()) => Ok(Json(version())),
+        Err(error) => {
+            let mut answer = error.into_response();
+            if health.is_draining() {
+                // It is asked for as long as it goes down: nothing that the log has to cry about.
+                answer.extensions_mut().remove::<Error>();
+            }
+            Err(answer)
         }
-        _ => Ok(Json(version())),
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use loom_core::{
-    Clock,
+    Clock, Error,
     health::{Check, Component, Finding, Status, no_answer},
     telemetry::Metric,
 };
@@ -27,6 +27,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 pub use machine::{disk, memory};
+pub(crate) use settings::judge;
 pub use settings::{Config, configuration};
 
 /// For probes that have no limit of their own.
@@ -146,6 +147,27 @@ impl Health {
     /// From now on the server is not ready: balancers send it nothing more.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
+    /// Is the server ready for requests: the schema is right, the database answers, and it is not going down?
+    ///
+    /// # Errors
+    /// 503, and why it is not.
+    pub async fn ready(&self) -> Result<(), Error> {
+        if self.is_draining() {
+            return Err(Error::unavailable("the server is going down"));
+        }
+        match self.component("database").await {
+            Some(database) if database.status == Status::Unhealthy => {
+                let what = database.error.unwrap_or_else(|| "the database is not well".to_owned());
+                Err(Error::unavailable(what))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Every component, none of the answers older than `kept`.

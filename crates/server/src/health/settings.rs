@@ -39,7 +39,7 @@ pub fn configuration(config: &config::Config) -> Check {
     })
 }
 
-fn judge(config: &config::Config) -> Component {
+pub(crate) fn judge(config: &config::Config) -> Component {
     let http = &config.http;
     let mut found = Vec::new();
     let local = ["http://localhost", "http://127.", "http://[::1]"];

@@ -5,6 +5,7 @@ use std::{
     process::Stdio,
 };
 
+use loom_server::health;
 use loom_testkit::{TestApp, TestDatabase};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -178,11 +179,11 @@ async fn migrate_check_tells_what_is_to_do_and_migrate_does_it() {
 }
 
 #[tokio::test]
-async fn a_newer_database_and_an_edited_migration_are_refused() {
+async fn a_database_that_is_too_new_and_an_edited_migration_are_refused() {
     for (change, told) in [
         (
-            "INSERT INTO _sqlx_migrations SELECT 9999, description, installed_on, success, checksum, execution_time FROM _sqlx_migrations WHERE version = 1",
-            "the database has migration 9999, which this version of Loom does not know",
+            "INSERT INTO _sqlx_migrations SELECT 9999, 'contract 9998 drop', installed_on, success, checksum, execution_time FROM _sqlx_migrations WHERE version = 1",
+            "the database has migration 9999, which removed what this version of Loom still needs",
         ),
         (
             r"UPDATE _sqlx_migrations SET checksum = '\x00' WHERE version = 2",
@@ -303,6 +304,9 @@ async fn every_command_has_a_help_and_wrong_usage_exits_with_2() {
         "config",
         "config check",
         "config show",
+        "doctor",
+        "backup",
+        "restore",
         "openapi",
         "healthcheck",
         "admin",
@@ -323,10 +327,14 @@ async fn every_command_has_a_help_and_wrong_usage_exits_with_2() {
     }
     let version = cli.run(&["--version"]).await.exits(0);
     assert!(version.out.contains(env!("CARGO_PKG_VERSION")), "{version:?}");
+    let revision = health::version().git_sha;
+    assert!(version.out.trim_end().ends_with(&format!("({revision})")), "{version:?}");
     for wrong in [
         &["dance"][..],
         &["config"],
         &["config", "dance"],
+        &["backup"],
+        &["restore"],
         &["admin", "create"],
         &["admin", "key", "a@example.com", "--scope", "threads:eat"],
         &["admin", "key", "a@example.com", "--expires", "soon"],

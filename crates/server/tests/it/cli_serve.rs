@@ -17,10 +17,10 @@ use crate::cli::{BINARY, Cli, empty_database};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory that another user can enter, as the private PostgreSQL of root has to. Goes with the test.
-struct OpenDirectory(PathBuf);
+pub(crate) struct OpenDirectory(PathBuf);
 
 impl OpenDirectory {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let name = format!("loom-cli-{}", new_uuid(Clock::system().now()).simple());
         let path = Path::new("/tmp").join(name);
         fs::create_dir(&path).unwrap();
@@ -28,7 +28,7 @@ impl OpenDirectory {
         Self(path)
     }
 
-    fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -39,13 +39,13 @@ impl Drop for OpenDirectory {
     }
 }
 
-struct Server {
-    process: Process,
-    url: String,
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) url: String,
 }
 
 impl Server {
-    fn spawn(database_url: &str, data: &Path, log: &Path) -> Process {
+    pub(crate) fn spawn(database_url: &str, data: &Path, log: &Path) -> Process {
         let data = data.to_str().unwrap();
         let env = [
             // Empty is absent, whatever the environment of the tests has.
@@ -60,7 +60,7 @@ impl Server {
     }
 
     /// Returns once it says where it listens and is ready there.
-    async fn ready(mut process: Process) -> Self {
+    pub(crate) async fn ready(mut process: Process) -> Self {
         let line = eventually(async || {
             let ended = process.wait(Duration::ZERO).await;
             assert!(ended.is_err(), "ended with {ended:?}:\n{}", process.log());
@@ -72,7 +72,7 @@ impl Server {
         Self { process, url }
     }
 
-    async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         let status = self.process.terminate(PATIENCE).await.unwrap();
         assert_eq!(status.code(), Some(0), "{}", self.process.log());
     }

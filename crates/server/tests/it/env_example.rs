@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use loom_server::config::{self, Overrides};
 
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.env.example");
+pub(crate) const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.env.example");
 
 /// `#NAME=value` of a line; prose has a space after the `#`.
-fn setting(line: &str) -> Option<(&str, &str)> {
+pub(crate) fn setting(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.strip_prefix('#')?.split_once('=')?;
     let is_name = name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
     is_name.then_some((name, value))

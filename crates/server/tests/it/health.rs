@@ -238,6 +238,29 @@ async fn an_open_transaction_that_is_too_old_is_told_with_its_pid() {
     world.turns("database", "").await;
 }
 
+/// A build of an archive has the revision from a variable, and git has nothing to say there. Whoever commits
+/// while this runs has another head than what was built.
+#[tokio::test]
+async fn the_revision_is_that_of_the_checkout() {
+    let app = TestApp::start().await;
+    let ready = app.anonymous().get("/health/ready").await.expect(200).json();
+    let health = app.anonymous().get("/health").await.json();
+    assert_eq!(health["version"], ready);
+    let sha = ready["git_sha"].as_str().unwrap();
+    assert!(!sha.is_empty() && sha != "unknown", "{ready}");
+    let git = std::process::Command::new("git")
+        .args(["log", "-1", "--format=%H %cI"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    let Some(said) = git.ok().filter(|said| said.status.success()) else { return };
+    let said = String::from_utf8(said.stdout).unwrap();
+    let (head, committed) = said.trim().split_once(' ').unwrap();
+    let time = |text: &str| chrono::DateTime::parse_from_rfc3339(text).unwrap();
+    if time(committed) < time(ready["built_at"].as_str().unwrap()) {
+        assert_eq!(sha, head);
+    }
+}
+
 #[tokio::test]
 async fn a_schema_that_is_not_that_of_this_server_is_told() {
     let world = World::new(Setup::default()).await;
@@ -248,7 +271,15 @@ async fn a_schema_that_is_not_that_of_this_server_is_told() {
                   VALUES (99999, 'the future', true, '\\x00', 1)";
     world.execute(insert).await;
     assert_told(&world.turns("database", "DB_MIGRATION_NEWER").await, "degraded");
-    world.execute("UPDATE _sqlx_migrations SET success = false WHERE version = 99999").await;
+    let contract = "UPDATE _sqlx_migrations SET description = 'contract 99998 drop titles'
+                     WHERE version = 99999";
+    world.execute(contract).await;
+    assert_told(&world.turns("database", "DB_MIGRATION_BEYOND").await, "unhealthy");
+    world
+        .execute(
+            "UPDATE _sqlx_migrations SET description = 'x', success = false WHERE version = 99999",
+        )
+        .await;
     assert_told(&world.turns("database", "DB_MIGRATION_DIRTY").await, "degraded");
     world.execute("DELETE FROM _sqlx_migrations WHERE version = 99999").await;
     world.turns("database", "").await;

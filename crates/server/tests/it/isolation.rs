@@ -1613,6 +1613,13 @@ const CASES: &[(&str, Case)] = &[
             world.assert_silent(&list);
         })
     }),
+    ("GET /api/crash/series", |_, stranger| {
+        Box::pin(async move {
+            let series = stranger.caller.get("/api/crash/series").await.expect(200).json();
+            let points = series["points"].as_array().unwrap();
+            assert!(!points.is_empty() && points.iter().all(|point| point["events"] == 0));
+        })
+    }),
     ("GET /api/crash/projects/{project}/stream", |world, stranger| {
         Box::pin(async move {
             for project in &world.crash_project {
@@ -1761,6 +1768,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ("POST /auth/device/poll", "only with the device code; see sign_in/device.rs"),
     ("POST /auth/device/complete", "acts as the one who is signed in; see sign_in/device.rs"),
     ("GET /auth/ws-token", "stands for the credential of this request; see sign_in/sessions.rs"),
+    ("PATCH /api/account", "of a user, who names nothing but themselves"),
     ("POST /api/account/identities/{provider}/connect", "of a user; see sign_in/account.rs"),
     ("GET /api/admin/users", "the users of the installation, for its admins; see auth_admin.rs"),
     ("GET /api/admin/users/{id}", "as /api/admin/users"),
@@ -1824,6 +1832,7 @@ const EXEMPT: &[(&str, &str)] = &[
     ),
     ("GET /api/threads/events", "a stream: the tests of the crate read it (nobody_is_told_of_…)"),
     ("GET /api/admin/logs/stream", "as /api/admin/logs"),
+    ("GET /api/admin/jobs/stream", "as /api/admin/jobs"),
     ("GET /api/live", "asks the other streams, as whoever asks"),
     ("GET /api/admin/replicas", "the servers of the installation, for its admins; see logs.rs"),
 ];

@@ -4,6 +4,8 @@ use loom_core::principal::Scope;
 use loom_testkit::{TestApp, User, eventually};
 use serde_json::{Value, json};
 
+use crate::log_events::Events;
+
 const JOB: &str = "/api/admin/jobs/job-history-cleanup";
 const WRITES: [&str; 4] = ["run", "cancel", "enable", "disable"];
 
@@ -219,4 +221,32 @@ async fn what_old_runs_came_to_is_read_by_day_in_pages() {
     for limit in ["0", "201"] {
         admin.get(&format!("{JOB}/history/days?limit={limit}")).await.expect(422);
     }
+}
+
+#[tokio::test]
+async fn who_watches_sees_runs_begin_and_end_whichever_server_they_are_on() {
+    let app = TestApp::start().await;
+    let other = app.replica().await;
+    let admin = app.admin("ada@example.com").await;
+    let mut all = Events::at(&admin, "/api/admin/jobs/stream", None).await;
+    let mut another = Events::at(&admin, "/api/admin/jobs/stream?job=checkin-cleanup", None).await;
+    assert_eq!(all.next().await.unwrap().kind, "ready");
+    assert_eq!(another.next().await.unwrap().kind, "ready");
+    let run = admin.at(&other).post(&format!("{JOB}/run"), &json!({})).await.expect(202).json();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let event = all.next().await.unwrap();
+        if event.data["run_id"] == run["run_id"] {
+            assert_eq!(
+                (event.kind.as_str(), &event.data["job"]),
+                ("run", &json!("job-history-cleanup"))
+            );
+            seen.push(event.data["status"].clone());
+        }
+    }
+    assert_eq!(seen, ["running", "succeeded"]);
+    admin.post("/api/admin/jobs/checkin-cleanup/run", &json!({})).await.expect(202);
+    assert_eq!(another.next().await.unwrap().data["job"], "checkin-cleanup", "and of no other job");
+    app.stop().await;
+    other.shut_down().await;
 }

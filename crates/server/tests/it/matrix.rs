@@ -128,6 +128,7 @@ const ROWS: &[Row] = &[
     ("GET /api/self-monitoring/cli-config", ALL, None),
     ("GET /api/sessions", USERS, None),
     ("DELETE /api/sessions/{id}", USERS, None),
+    ("PATCH /api/account", USERS, Some(r#"{"name": "two\nlines"}"#)),
     ("GET /api/account/identities", USERS, None),
     ("DELETE /api/account/identities/{id}", USERS, None),
     // Organisations.
@@ -184,6 +185,7 @@ const ROWS: &[Row] = &[
     ("POST /api/admin/users/{id}/enable", SYSTEM, None),
     ("GET /api/admin/audit-log", INSPECT, None),
     ("GET /api/admin/jobs", INSPECT, None),
+    ("GET /api/admin/jobs/stream", INSPECT, None),
     ("GET /api/admin/health", INSPECT, None),
     ("GET /api/admin/logs", INSPECT, None),
     // A level that is none: who is let through is told so, instead of a stream without end.
@@ -335,6 +337,7 @@ const ROWS: &[Row] = &[
     ("GET /api/crash/projects/{project}/issues/{issue}/tags/{key}", ALL, None),
     ("GET /api/crash/projects/{project}/issues/{issue}/series", ALL, None),
     ("GET /api/crash/projects/{project}/series", ALL, None),
+    ("GET /api/crash/series", ALL, None),
     ("GET /api/crash/projects/{project}/issues/{issue}/activity", ALL, None),
     ("POST /api/crash/projects/{project}/issues/{issue}/comments", ALL, Some(r#"{"text": "x"}"#)),
     ("GET /api/crash/projects/{project}/issues/{issue}/events", ALL, None),
@@ -479,6 +482,7 @@ async fn every_documented_operation_lets_through_whom_its_row_says() {
             operation.some_path()
         };
         let path = path.replace("/logs/stream", "/logs/stream?level=loud");
+        let path = path.replace("/jobs/stream", "/jobs/stream?job=none");
         let path = path.replace("/api/live", "/api/live?of=nothing");
         let path = path.replace("/crash/stream", "/crash/stream?event=nothing");
         let one = format!("/weavers/stream?weaver={NOBODY}");

@@ -62,6 +62,7 @@ async fn who_follows_is_told_what_happens_on_any_server_and_on_no_other_project(
     here.count("session.crashed", 1).await;
     there.count("session.crashed", 1).await;
     other.shut_down().await;
+    assert_eq!(there.next().await.as_deref(), Some("retry: 1000"));
     assert_eq!(there.next().await.as_deref(), Some("event: bye\ndata: {\"reason\":\"shutdown\"}"));
     assert_eq!(there.next().await, None);
 }

@@ -9,7 +9,7 @@ use k8s_openapi::{
         Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, KeyToPath,
         LocalObjectReference, Pod, PodSecurityContext, PodSpec, ProjectedVolumeSource,
         ResourceRequirements, SeccompProfile, SecretKeySelector, SecretProjection, SecurityContext,
-        Toleration, Volume, VolumeMount, VolumeProjection,
+        Volume, VolumeMount, VolumeProjection,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
@@ -73,7 +73,7 @@ pub(crate) fn pod(row: &Row, identity: &Identity, config: &Config) -> Pod {
             enable_service_links: Some(false),
             image_pull_secrets: some(pull_secrets.collect()),
             init_containers: clone(row, identity, config).map(|container| vec![container]),
-            node_selector: some(pairs(&config.node_selector)),
+            node_selector: some(config.node_selector.clone()),
             restart_policy: Some("Never".to_owned()),
             runtime_class_name: config.runtime_class.clone(),
             security_context: Some(PodSecurityContext {
@@ -89,7 +89,7 @@ pub(crate) fn pod(row: &Row, identity: &Identity, config: &Config) -> Pod {
                 ..PodSecurityContext::default()
             }),
             termination_grace_period_seconds: Some(STOP_SECS),
-            tolerations: some(tolerations(&config.tolerations)),
+            tolerations: some(config.tolerations.clone()),
             volumes: Some(volumes(row)),
             ..PodSpec::default()
         }),
@@ -294,33 +294,4 @@ fn escape(text: &str) -> String {
 
 fn some<T: IntoIterator + Default + PartialEq>(items: T) -> Option<T> {
     (items != T::default()).then_some(items)
-}
-
-/// `key=value` of each.
-fn pairs(items: &[String]) -> BTreeMap<String, String> {
-    let pair = |item: &String| {
-        let (key, value) = item.split_once('=').unwrap_or((item, ""));
-        (key.to_owned(), value.to_owned())
-    };
-    items.iter().map(pair).collect()
-}
-
-/// `key`, `key=value`, each with or without `:effect` at its end.
-fn tolerations(items: &[String]) -> Vec<Toleration> {
-    let one = |item: &String| {
-        let (taint, effect) = item
-            .split_once(':')
-            .map_or((item.as_str(), None), |(taint, effect)| (taint, Some(effect.to_owned())));
-        let (key, value) = taint
-            .split_once('=')
-            .map_or((taint, None), |(key, value)| (key, Some(value.to_owned())));
-        Toleration {
-            key: Some(key.to_owned()),
-            operator: Some(if value.is_some() { "Equal" } else { "Exists" }.to_owned()),
-            value,
-            effect,
-            toleration_seconds: None,
-        }
-    };
-    items.iter().map(one).collect()
 }

@@ -1,7 +1,10 @@
 //! Weavers over HTTP: made, refused, found, changed, ended; whom they belong to and what they spend.
 
 use loom_core::principal::{OrgRole, Scope};
-use loom_testkit::{Answer, Caller, Setup, TestApp, User, eventually, kubernetes::FakeKubernetes};
+use loom_testkit::{
+    Answer, Caller, Setup, TestApp, User, eventually, kubernetes::FakeKubernetes,
+    webhook::WebhookReceiver,
+};
 use serde_json::{Value, json};
 
 const IMAGE: &str = "fake/runs";
@@ -553,23 +556,52 @@ async fn watchers_hear_of_what_they_may_see_on_any_server() {
 #[tokio::test]
 async fn webhooks_hear_of_a_weaver_from_its_making_to_its_end() {
     let cluster = FakeKubernetes::start();
-    let (app, ada) = start(&cluster).await;
+    let receiver = WebhookReceiver::start();
+    let setup = Setup::default().set("LOOM_SERVER_OUTBOUND_ALLOW", "127.0.0.0/8");
+    let app = setup.weavers(&cluster).manual_clock().start().await;
+    let ada = app.user("ada@example.com").await;
     let admin = app.admin("root@example.com").await;
-    let hook = json!({"name": "ops", "url": "https://hooks.example.com/x", "kinds": ["weaver.created", "weaver.ready", "weaver.deleted"]});
+    let kinds = ["created", "ready", "expiring", "deleted", "failed"];
+    let kinds = kinds.map(|kind| format!("weaver.{kind}"));
+    let hook = json!({"name": "ops", "url": receiver.url("/hook"), "kinds": kinds});
     admin.post("/api/admin/webhooks", &hook).await.expect(201);
-    let made = make(&ada, json!({})).await;
-    let path = format!("/api/weaver/{}", id(&made));
-    eventually(async || (!ada.get(&path).await.json()["ready_at"].is_null()).then_some(())).await;
-    ada.delete(&path).await.expect(204);
-    eventually(async || {
-        let rows = app
-            .rows("SELECT kind FROM deliveries WHERE kind LIKE 'weaver.%' ORDER BY created_at, id")
+    // What came about a weaver, once it is these kinds.
+    let told = async |weaver: &Value, kinds: &[&str]| {
+        eventually(async || {
+            let mut came: Vec<Value> = receiver.calls().iter().map(|call| call.json()).collect();
+            came.retain(|call| call["data"]["weaver"]["id"] == weaver["id"]);
+            // Two that are sent at the same time come in either order.
+            kinds
+                .iter()
+                .map(|kind| came.iter().find(|call| call["type"] == *kind).cloned())
+                .collect::<Option<Vec<Value>>>()
+                .filter(|all| all.len() == came.len())
+        })
+        .await
+    };
+    let ready = async |weaver: &Value| {
+        let path = format!("/api/weaver/{}", id(weaver));
+        eventually(async || (!ada.get(&path).await.json()["ready_at"].is_null()).then_some(()))
             .await;
-        let kinds: Vec<&str> = rows.iter().map(|row| row["kind"].as_str().unwrap()).collect();
-        println!("{kinds:?}");
-        (kinds == ["weaver.created", "weaver.ready", "weaver.deleted"]).then_some(())
-    })
-    .await;
+        path
+    };
+    let short = make(&ada, json!({"lifetime_hours": 1})).await;
+    let long = make(&ada, json!({})).await;
+    ready(&short).await;
+    ada.delete(&ready(&long).await).await.expect(204);
+    let gone = told(&long, &["weaver.created", "weaver.ready", "weaver.deleted"]).await;
+    assert_eq!(gone[2]["data"]["weaver"]["reason_code"], "deleted");
+    app.clock.advance(std::time::Duration::from_secs(55 * 60 + 1));
+    let soon = told(&short, &["weaver.created", "weaver.ready", "weaver.expiring"]).await;
+    let weaver = &soon[2]["data"]["weaver"];
+    assert_eq!(
+        (&weaver["expires_at"], &weaver["status"]),
+        (&short["expires_at"], &json!("running"))
+    );
+    cluster.exit(short["pod_name"].as_str().unwrap(), 3);
+    let kinds = ["weaver.created", "weaver.ready", "weaver.expiring", "weaver.failed"];
+    let failed = &told(&short, &kinds).await[3]["data"]["weaver"];
+    assert_eq!((&failed["reason_code"], &failed["exit_code"]), (&json!("crashed"), &json!(3)));
 }
 
 #[tokio::test]

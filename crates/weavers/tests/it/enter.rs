@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use loom_testkit::{Answer, Caller, TestApp, eventually};
+use loom_testkit::{
+    Answer, Caller, TestApp, eventually,
+    idp::{Idp, Person},
+};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -302,6 +305,45 @@ async fn who_attaches_says_who_it_is_in_the_handshake_or_at_first() {
     terminal.text(&json!({"type": "auth", "token": stranger.key})).await;
     assert_eq!(terminal.control().await["code"], "weaver_not_found");
     assert!(world.cluster.stdin(&pod(&id)).is_empty());
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_gets_no_terminal_by_the_session_of_its_visitor() {
+    let idp = Idp::start();
+    let world = World::with(|setup| {
+        let setup = setup
+            .set("LOOM_SERVER_SIGN_UP", "domains")
+            .set("LOOM_SERVER_SIGN_UP_DOMAINS", "example.com");
+        idp.settings("google")
+            .into_iter()
+            .fold(setup, |setup, (name, value)| setup.set(&name, value))
+    })
+    .await;
+    idp.sign_in_as(Person::new("1815", "ada@example.com"));
+    let browser = world.app.browser();
+    browser.sign_in_with("google").await.expect(303);
+    let made = browser.post_json("/api/weaver", &json!({"image": "fake/agent"})).await.expect(201);
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let cookie = format!("loom_session={}", browser.cookie("loom_session").unwrap());
+    let address = world.app.running.address;
+    let open = async |origin: Option<&str>| {
+        let url = format!("ws://{address}/api/weaver/{id}/attach");
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert("cookie", cookie.parse().unwrap());
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        connect_async(request).await.map(|(socket, _)| Terminal(socket))
+    };
+    for origin in [Some("https://evil.example"), Some("null"), Some("http://127.0.0.1:1"), None] {
+        assert_eq!(status(open(origin).await.err().unwrap()), 403, "{origin:?}");
+    }
+    assert!(
+        world.app.rows("SELECT 1 FROM audit_log WHERE action = 'weaver.attach'").await.is_empty()
+    );
+    let own = world.app.url();
+    let mut terminal = open(Some(&own)).await.unwrap();
+    assert_eq!(terminal.control().await["status"], "attached");
 }
 
 #[tokio::test]

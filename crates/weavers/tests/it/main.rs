@@ -19,4 +19,6 @@ mod failures;
 mod life;
 mod logs;
 mod real;
+#[path = "../../src/pod/restricted.rs"]
+mod restricted;
 mod support;

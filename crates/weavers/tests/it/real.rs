@@ -1,5 +1,5 @@
 //! Against a real cluster, named by `LOOM_TEST_KUBECONFIG` (an admin's, of a cluster for tests: `make
-//! test-kubernetes`). The server works there by the account that `deploy/kubernetes` makes, with what that may.
+//! test-kubernetes`). The server works there by the account that `deploy/kubernetes/weavers` makes, with what that may.
 //! Where no node is ready, the test plays the kubelet.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
@@ -8,7 +8,7 @@ use loom_testkit::{Setup, TestApp, User, eventually};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::{enter::Terminal, support::pod};
+use crate::{enter::Terminal, restricted::breaches, support::pod};
 
 const NAMESPACE: &str = "loom-weavers";
 const IMAGE: &str = "localhost/weaver:test";
@@ -19,6 +19,8 @@ struct Real {
     user: User,
     /// Pods really run.
     runs: bool,
+    /// A scheduler is there too, and somebody who counts quotas.
+    has_controllers: bool,
     _directory: tempfile::TempDir,
 }
 
@@ -39,7 +41,7 @@ impl Real {
             eprintln!("LOOM_TEST_KUBECONFIG names no cluster: nothing was tested");
             return None;
         };
-        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes");
+        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes/weavers");
         kubectl(&admin, &["apply", "-k", deploy]).await.unwrap();
         let nodes = kubectl(&admin, &["get", "nodes", "-o", "json"]).await.unwrap();
         let nodes: Value = serde_json::from_str(&nodes).unwrap();
@@ -48,27 +50,8 @@ impl Real {
             conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True")
         };
         let runs = nodes["items"].as_array().unwrap().iter().any(is_ready);
-        let none = json!({"pods": "0", "secrets": "0", "requests.cpu": "0", "requests.memory": "0",
-            "requests.ephemeral-storage": "0", "limits.memory": "0", "services": "0", "persistentvolumeclaims": "0"});
-        let pods_quota = json!({"status": {"used": none, "hard": {"pods": "80", "secrets": "200",
-            "requests.cpu": "64", "requests.memory": "128Gi", "requests.ephemeral-storage": "256Gi",
-            "limits.memory": "1280Gi", "services": "0", "persistentvolumeclaims": "0"}}});
-        if !has_controllers(&admin).await {
-            // Without its controller a quota knows nothing, and lets nothing in.
-            let patch = pods_quota.to_string();
-            let args = [
-                "-n",
-                NAMESPACE,
-                "patch",
-                "resourcequota",
-                "weavers",
-                "--subresource=status",
-                "--type=merge",
-                "-p",
-                &patch,
-            ];
-            kubectl(&admin, &args).await.unwrap();
-        }
+        let has_controllers = has_controllers(&admin).await;
+        allow_pods(&admin, 80, has_controllers).await;
         let token = eventually(async || {
             kubectl(&admin, &["-n", NAMESPACE, "create", "token", "loom-server"]).await.ok()
         })
@@ -90,7 +73,7 @@ impl Real {
         }
         let app = setup.start().await;
         let user = app.user("mara@example.com").await;
-        Some(Self { admin, app, user, runs, _directory: directory })
+        Some(Self { admin, app, user, runs, has_controllers, _directory: directory })
     }
 
     async fn kubectl(&self, args: &[&str]) -> Result<String, String> {
@@ -112,7 +95,7 @@ impl Real {
 
     async fn when(&self, id: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
-        for _ in 0..1600 {
+        for _ in 0..2400 {
             last = self.user.get(&format!("/api/weaver/{id}")).await.expect(200).json();
             if is_so(&last) {
                 return last;
@@ -134,6 +117,11 @@ impl Real {
             self.play(id, &status).await;
         }
         self.when(id, |weaver| weaver["status"] == "running").await
+    }
+
+    async fn pod(&self, id: &str) -> Value {
+        let pod = self.kubectl(&["get", "pod", &pod(id), "-o", "json"]).await.unwrap();
+        serde_json::from_str(&pod).unwrap()
     }
 
     async fn play(&self, id: &str, status: &Value) {
@@ -185,6 +173,29 @@ async fn has_controllers(admin: &PathBuf) -> bool {
     .await
 }
 
+/// The quota of the namespace lets in so many pods.
+async fn allow_pods(admin: &PathBuf, pods: u32, has_controllers: bool) {
+    let patch = async |args: &[&str], patch: Value| {
+        let patch = patch.to_string();
+        let own =
+            ["-n", NAMESPACE, "patch", "resourcequota", "weavers", "--type=merge", "-p", &patch];
+        kubectl(admin, &[&own, args].concat()).await.unwrap();
+    };
+    let hard = json!({"pods": pods.to_string()});
+    patch(&[], json!({"spec": {"hard": hard}})).await;
+    if has_controllers {
+        return;
+    }
+    // Without its controller a quota knows nothing, and lets nothing in.
+    let quota =
+        kubectl(admin, &["-n", NAMESPACE, "get", "resourcequota", "weavers", "-o", "json"]).await;
+    let quota: Value = serde_json::from_str(&quota.unwrap()).unwrap();
+    let hard = quota["spec"]["hard"].as_object().unwrap();
+    let used: serde_json::Map<String, Value> =
+        hard.keys().map(|key| (key.clone(), json!("0"))).collect();
+    patch(&["--subresource=status"], json!({"status": {"hard": hard, "used": used}})).await;
+}
+
 #[tokio::test]
 async fn real_a_weaver_lives_with_the_permissions_that_are_shipped() {
     let Some(real) = Real::start(&[]).await else { return };
@@ -213,7 +224,53 @@ async fn real_a_weaver_lives_with_the_permissions_that_are_shipped() {
     })
     .await;
     assert_eq!(owner, pod["metadata"]["uid"]);
+    assert_eq!(breaches(&pod), Vec::<String>::new());
+    // Its class of the network changes while it runs, and there is a policy for it.
+    let path = format!("/api/weaver/{id}");
+    real.user.patch(&path, &json!({"network": "off"})).await.expect(200);
+    let now = real.pod(&id).await;
+    let class = now["metadata"]["labels"]["loom.dev/network"].as_str().unwrap().to_owned();
+    assert!(class.starts_with("off."), "{class}");
+    let policies = real.kubectl(&["get", "networkpolicies", "-o", "json"]).await.unwrap();
+    let policies: Value = serde_json::from_str(&policies).unwrap();
+    let denies = |policy: &Value| {
+        let values = policy["spec"]["podSelector"]["matchExpressions"][0]["values"].as_array();
+        values.is_some_and(|values| values.contains(&json!(class)))
+            && policy["spec"]["egress"].is_null()
+            && policy["spec"]["policyTypes"] == json!(["Ingress", "Egress"])
+    };
+    assert_eq!(policies["items"].as_array().unwrap().iter().filter(|it| denies(it)).count(), 1);
+    real.user.delete(&path).await.expect(204);
+    let weaver = real.when(&id, |weaver| weaver["ended_at"].is_string()).await;
+    assert_eq!((&weaver["status"], &weaver["reason_code"]), (&json!("deleted"), &json!("deleted")));
     real.end(&[&id]).await;
+}
+
+#[tokio::test]
+async fn real_what_the_cluster_has_no_room_for_waits_and_says_why() {
+    let Some(real) = Real::start(&[]).await else { return };
+    allow_pods(&real.admin, 0, real.has_controllers).await;
+    if real.has_controllers {
+        let args = ["get", "resourcequota", "weavers", "-o", "jsonpath={.status.hard.pods}"];
+        eventually(async || (real.kubectl(&args).await.ok()? == "0").then_some(())).await;
+    }
+    let id = real.create(json!({"command": ["sleep", "600"]})).await;
+    let weaver = real.when(&id, |weaver| !weaver["reason_code"].is_null()).await;
+    assert_eq!((&weaver["status"], &weaver["reason_code"]), (&json!("pending"), &json!("quota")));
+    assert!(weaver["reason"].as_str().unwrap().contains("exceeded quota"), "{weaver}");
+    allow_pods(&real.admin, 80, real.has_controllers).await;
+    real.running(&id).await;
+    let mut all = vec![id];
+    if real.has_controllers {
+        let much = json!({"cpu": "128", "memory": "128Mi", "ephemeral_storage": "256Mi"});
+        let big = real.create(json!({"command": ["sleep", "600"], "resources": much})).await;
+        let weaver = real.when(&big, |weaver| !weaver["reason_code"].is_null()).await;
+        assert_eq!(weaver["reason_code"], "unschedulable", "{weaver}");
+        let short = if real.runs { "not enough cpu" } else { "no node" };
+        assert!(weaver["reason"].as_str().unwrap().contains(short), "{weaver}");
+        all.push(big);
+    }
+    real.end(&all.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test]
@@ -222,7 +279,7 @@ async fn real_a_server_without_a_binding_of_its_role_does_not_start() {
     let Some(real) = Real::start(&[]).await else { return };
     real.kubectl(&["delete", "rolebinding", "loom-server"]).await.unwrap();
     let started = std::panic::AssertUnwindSafe(real.app.replica()).catch_unwind().await;
-    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes");
+    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes/weavers");
     kubectl(&real.admin, &["apply", "-k", deploy]).await.unwrap();
     let panic = started.err().expect("it does not start");
     let why = panic.downcast_ref::<String>().unwrap();
@@ -280,6 +337,11 @@ async fn real_pods_really_run_and_each_end_is_told() {
         (json!({"command": ["/no/such/command"]}), "failed", "start"),
         (sh("x=a; while :; do x=$x$x; done"), "failed", "out_of_memory"),
         (json!({"command": ["sleep", "600"], "lifetime_hours": 0.01}), "expired", "expired"),
+        // More than a quarter of its room on the disk.
+        (sh("head -c 80000000 /dev/zero >/tmp/much; sleep 600"), "lost", "evicted"),
+        (json!({"repo": "https://git.invalid/a/b"}), "failed", "clone_failed"),
+        // Nobody listens there: its grace is that of a registry which cannot be reached just now.
+        (json!({"image": "127.0.0.1:1/no/such:1"}), "failed", "image_pull"),
     ];
     let mut ids = Vec::new();
     for (body, ..) in &cases {
@@ -322,6 +384,12 @@ async fn real_what_it_says_is_kept_and_commands_and_terminals_run_in_it() {
     assert_eq!((&flood["exit_code"], &flood["truncated"]), (&json!(0), &json!(true)));
     let slow = exec(json!({"command": ["sleep", "100"], "timeout_secs": 1})).await;
     assert_eq!((&slow["exit_code"], &slow["outcome"]), (&Value::Null, &json!("timed_out")));
+
+    // A cluster that cannot end the input without the connection knows no end: null, and no success.
+    let fed = exec(json!({"command": ["cat"], "stdin": "fed"})).await;
+    let is_known = fed["outcome"] == "exited" && fed["exit_code"] == 0 && fed["stdout"] == "fed";
+    let is_unknown = fed["outcome"] == "unknown" && fed["exit_code"].is_null();
+    assert!(is_known || is_unknown, "{fed}");
 
     let path = format!("/api/weaver/{id}/attach");
     let key = real.user.key.as_deref();

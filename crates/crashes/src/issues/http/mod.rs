@@ -54,6 +54,7 @@ pub(crate) fn routes() -> OpenApiRouter<Crashes> {
         .routes(routes!(show::list_crash_issue_tags))
         .routes(routes!(show::get_crash_issue_tag))
         .routes(routes!(show::get_crash_issue_series))
+        .routes(routes!(show::get_crash_series))
         .routes(routes!(show::get_crash_project_series))
         .routes(routes!(show::list_crash_issue_activity))
         .routes(routes!(events::list_crash_issue_events))

@@ -179,6 +179,23 @@ pub(crate) async fn get_crash_issue_series(
     query.answer(&crashes, &principal, Of::Issue(issue.id)).await
 }
 
+/// Events of all projects by the hour or the day
+#[utoipa::path(get, path = "/api/crash/series", operation_id = "get_crash_series", tag = "crashes",
+    security(("api_key" = [])), params(SeriesQuery),
+    responses((status = 200, body = Series),
+        (status = 400, description = "`invalid_query`", body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`crashes:read` is missing", body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn get_crash_series(
+    State(crashes): State<Crashes>,
+    principal: Principal,
+    Query(query): Query<SeriesQuery>,
+) -> Result<Json<Series>> {
+    authorize(&principal, Action::Use(Scope::CrashesRead))?;
+    query.answer(&crashes, &principal, Of::All).await
+}
+
 /// Events of a project by the hour or the day
 #[utoipa::path(get, path = "/api/crash/projects/{project}/series", operation_id = "get_crash_project_series", tag = "crashes",
     security(("api_key" = [])),

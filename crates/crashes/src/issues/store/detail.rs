@@ -113,6 +113,8 @@ pub(crate) async fn tags(
 pub(crate) enum Of {
     Issue(IssueId),
     Project(ProjectId),
+    /// All projects of the organisation that are not deleted.
+    All,
 }
 
 /// Events by the hour or by the day, every one of them, from the one that `from` is in to the one that
@@ -147,6 +149,30 @@ pub(crate) async fn series(
                     ORDER BY at"#,
                 org.0,
                 issue.0,
+                from,
+                to,
+                seconds,
+                environment,
+            )
+            .fetch_all(db)
+            .await?
+        }
+        Of::All => {
+            sqlx::query_as!(
+                Point,
+                r#"SELECT at AS "at!", coalesce(sums.events, 0) AS "events!"
+                     FROM generate_series($2::timestamptz, $3::timestamptz - interval '1 microsecond',
+                                          make_interval(secs => $4)) AS at
+                     LEFT JOIN (SELECT date_bin(make_interval(secs => $4), hour, $2) AS bin,
+                                       sum(events)::bigint AS events
+                                  FROM crash_projects p
+                                  JOIN crash_issue_hours h ON h.org_id = p.org_id AND h.project_id = p.id
+                                 WHERE p.org_id = $1 AND p.deleted_at IS NULL AND hour >= $2
+                                   AND hour < $3::timestamptz + make_interval(secs => $4)
+                                   AND ($5::text IS NULL OR environment = $5)
+                                 GROUP BY bin) sums ON sums.bin = at
+                    ORDER BY at"#,
+                org.0,
                 from,
                 to,
                 seconds,

@@ -41,9 +41,11 @@ async fn an_issue_is_shown_with_why_when_and_what_its_events_have_in_common() {
     world.ada.get(&format!("{}/issues/{}/tags/none", world.path, made.id)).await.expect(404);
     let tags = format!("{}/issues/{}/tags", world.path, made.id);
     assert_eq!(world.ada.get(&tags).await.expect(200).json()["tags"], issue["tags"]);
-    for path in
-        [format!("{}/issues/{}/series", world.path, made.id), format!("{}/series", world.path)]
-    {
+    for path in [
+        format!("{}/issues/{}/series", world.path, made.id),
+        format!("{}/series", world.path),
+        "/api/crash/series".to_owned(),
+    ] {
         let days = world.ada.get(&format!("{path}?interval=day")).await.expect(200).json();
         assert_eq!(days["points"], issue["last_30_days"]);
         let prod = world.ada.get(&format!("{path}?environment=none")).await.expect(200).json();

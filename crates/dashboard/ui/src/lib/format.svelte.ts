@@ -53,3 +53,14 @@ export function usd(dollars: number): string {
 export function percent(share: number | null | undefined): string {
   return share === null || share === undefined ? '–' : `${(Math.floor(share * 100) / 100).toFixed(2)} %`;
 }
+
+export function bytes(number: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let unit = 0;
+  let left = number;
+  while (left >= 1024 && unit < units.length - 1) {
+    left /= 1024;
+    unit += 1;
+  }
+  return `${left.toFixed(unit === 0 || left >= 100 ? 0 : 1)} ${units[unit]}`;
+}

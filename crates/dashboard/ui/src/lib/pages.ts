@@ -16,7 +16,7 @@ export interface Page {
 
 export const pages: Page[] = [
   { path: /^\/$/, at: '/', name: 'Overview', load: () => import('../pages/Overview.svelte') },
-  { path: /^\/llm$/, at: '/llm', name: 'LLM', group: 'Agents', load: () => import('../pages/Llm.svelte') },
+  { path: /^\/llm(?:\/([^/]+))?(?:\/([^/]+))?$/, at: '/llm', name: 'LLM', group: 'Agents', load: () => import('../pages/Llm.svelte') },
   { path: /^\/threads$/, at: '/threads', name: 'Threads', group: 'Agents', load: () => import('../pages/Threads.svelte') },
   { path: /^\/threads\/([^/]+)$/, name: 'Thread', load: () => import('../pages/Thread.svelte') },
   { path: /^\/weavers$/, at: '/weavers', name: 'Weavers', group: 'Agents', load: () => import('../pages/Weavers.svelte') },

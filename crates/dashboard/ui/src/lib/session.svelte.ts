@@ -24,3 +24,12 @@ export function seesInstallation(): boolean {
 export function administers(): boolean {
   return session.me?.role === 'owner' || session.me?.role === 'admin';
 }
+
+/** The organisation that is looked at, as addresses of the API name it. */
+export function org(): string {
+  return session.me?.org_id ?? '';
+}
+
+export function isOwner(): boolean {
+  return session.me?.role === 'owner';
+}

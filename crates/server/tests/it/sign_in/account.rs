@@ -29,12 +29,28 @@ async fn connect(browser: &Browser, provider: &str) -> loom_testkit::Answer {
 }
 
 #[tokio::test]
+async fn a_user_has_the_name_that_they_give_themselves() {
+    let (app, smtp, _idp) = with_both().await;
+    let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
+    let rename = async |name: &str| {
+        let body = serde_json::json!({ "name": name }).to_string();
+        browser.send(Method::PATCH, "/api/account", Some(("application/json", body)), &[]).await
+    };
+    assert_eq!(rename(" Ada Lovelace ").await.expect(200).json()["name"], "Ada Lovelace");
+    assert_eq!(me(&browser).await.unwrap()["user"]["name"], "Ada Lovelace");
+    rename(&"x".repeat(101)).await.expect(422);
+    rename("two\nlines").await.expect(422);
+    rename("").await.expect(200);
+    assert_eq!(me(&browser).await.unwrap()["user"]["name"], "");
+}
+
+#[tokio::test]
 async fn a_signed_in_user_connects_an_identity_with_any_address_and_enters_with_it() {
     let (app, smtp, idp) = with_both().await;
     let browser = signed_in_by_mail(&app, &smtp, "ada@example.com", 1).await;
     let before = browser.cookie("loom_session").unwrap();
     idp.sign_in_as(Person { email_verified: false, ..Person::new("7", "private@elsewhere.org") });
-    assert_eq!(connect(&browser, "github").await.expect(303).location(), "/account");
+    assert_eq!(connect(&browser, "github").await.expect(303).location(), "/settings/profile");
     let known = ways(&browser).await;
     assert_eq!(known["magic_link"], true);
     assert_eq!(known["identities"][0]["provider"], "github");

@@ -13,7 +13,7 @@ async fn somebody_signs_up_with_github_and_in_again_and_is_the_same_user() {
     idp.sign_in_as(ada());
     let browser = app.browser();
     let done = browser.sign_in_with("github").await.expect(303);
-    assert_eq!(done.location(), "/account");
+    assert_eq!(done.location(), "/");
     let first = me(&browser).await.unwrap();
     assert_eq!(first["user"]["email"], "ada@example.com");
     assert_eq!(first["user"]["name"], "Ada Lovelace");
@@ -60,7 +60,7 @@ async fn a_foreign_redirect_leads_home() {
         let gone = browser.get(&format!("/auth/login/github?redirect={target}")).await.expect(302);
         assert!(gone.location().starts_with(&idp.url()));
         let back = browser.get(&gone.location()).await.expect(303).location();
-        assert_eq!(browser.get(&back).await.expect(303).location(), "/account", "{target}");
+        assert_eq!(browser.get(&back).await.expect(303).location(), "/", "{target}");
     }
 }
 

@@ -32,7 +32,8 @@ async fn the_set_up_link_makes_one_admin_once() {
     let fields = [("token", token.as_str()), ("email", "ada@example.com")];
     browser.submit_with("/auth/setup", &fields, &foreign).await.expect(403);
 
-    browser.submit("/auth/setup", &fields).await.expect(303);
+    let done = browser.submit("/auth/setup", &fields).await.expect(303);
+    assert_eq!(done.location(), "/", "the dashboard, with what to do first");
     let ada = me(&browser).await.unwrap();
     assert_eq!(ada["user"]["is_system_admin"], true);
     // No second one: not with the same link, not with another, and none is made any more.
