@@ -95,9 +95,9 @@ export default {
     const rows = tab.page.locator('.xterm-rows');
     await rows.getByText(/size \d+x\d+/).first().waitFor();
     await tab.page.keyboard.type('plain \u001b[38;2;10;200;100mcoloured\u001b[0m');
-    const coloured = rows.locator('span', { hasText: 'coloured' });
-    await coloured.waitFor();
-    assert.equal(await coloured.evaluate((element) => getComputedStyle(element).color), 'rgb(10, 200, 100)');
+    // The row is drawn anew whenever something is said.
+    await tab.page.waitForFunction(() => [...document.querySelectorAll('.xterm-rows span')]
+      .some((one) => one.textContent.includes('coloured') && getComputedStyle(one).color === 'rgb(10, 200, 100)'));
     await tab.accessible();
     await tab.screenshot('weaver-terminal');
     await tab.page.setViewportSize({ width: 800, height: 900 });
