@@ -51,7 +51,7 @@ class Server {
 
   async start() {
     const env = { ...process.env, LOOM_SERVER_HOST: '127.0.0.1', LOOM_SERVER_PORT: new URL(this.url).port };
-    const child = spawn(this.program, ['serve'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(this.program, ['serve', '--demo'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
     const keep = (piece) => { this.#log = (this.#log + piece).slice(-200_000); };
     child.stdout.on('data', keep);
     child.stderr.on('data', keep);

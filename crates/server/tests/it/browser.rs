@@ -52,6 +52,7 @@ async fn look_at(area: &str) {
     })
     .await;
     let data = tempfile::tempdir().unwrap();
+    let cluster = FakeKubernetes::start();
     let target = PathBuf::from(BINARY).ancestors().nth(2).unwrap().to_owned();
     let mut node = Command::new(sdk::node().join("node"));
     node.current_dir(UI)
@@ -59,7 +60,9 @@ async fn look_at(area: &str) {
         .env("LOOM_E2E_SERVER", BINARY)
         .env("LOOM_E2E_OUT", target.join("screenshots"))
         .env("LOOM_TEST_CHROMIUM", browser)
-        .env("LOOM_SERVER_DATA_DIR", data.path());
+        .env("LOOM_SERVER_DATA_DIR", data.path())
+        .env("LOOM_SERVER_WEAVER_ENABLED", "true")
+        .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
     for (name, value) in settings(database.url().expose()) {
         node.env(name, value);
     }
