@@ -139,7 +139,7 @@ export default {
     const tab = await browsing.tab();
     await tab.go('/weavers');
     await tab.seen('fake/says');
-    await tab.go(`/weavers/${made.id}`);
+    await tab.go(`/weavers/${made.id}?tab=log`);
     await tab.seen(/running/i);
     await tab.seen('three');
     await button(tab, /^delete/i).click();

@@ -11,6 +11,32 @@ async function needsCluster(server) {
 const make = (server, image) => server.ask('POST', '/api/weaver', { image, wait: false });
 
 export default {
+  'without a cluster the page says how there is one': async (browsing) => {
+    const { server } = browsing;
+    if (!server.isOurs) throw new Skip('the server is not ours to end');
+    const before = process.env.LOOM_SERVER_WEAVER_ENABLED;
+    await server.stop();
+    process.env.LOOM_SERVER_WEAVER_ENABLED = 'false';
+    await server.start();
+    try {
+      const tab = await browsing.tab({ size: 'phone' });
+      await tab.go('/weavers');
+      await tab.seen('This server runs no weavers');
+      await tab.seen('LOOM_SERVER_WEAVER_ENABLED=true');
+      assert.equal(await tab.page.getByRole('link', { name: 'New weaver' }).count(), 0);
+      await tab.fits();
+      await tab.accessible();
+      await tab.screenshot('weavers-off');
+      tab.clean();
+      await browsing.close();
+    } finally {
+      await server.stop();
+      if (before === undefined) delete process.env.LOOM_SERVER_WEAVER_ENABLED;
+      else process.env.LOOM_SERVER_WEAVER_ENABLED = before;
+      await server.start();
+    }
+  },
+
   'a weaver is made, and what is wrong stands at its field': async (browsing) => {
     const { server } = browsing;
     await needsCluster(server);

@@ -24,7 +24,7 @@ macro_rules! areas {
     };
 }
 
-areas! { pages threads weavers }
+areas! { actions budget live pages threads weavers }
 
 #[test]
 fn each_file_of_tests_in_the_browser_is_run() {
@@ -65,11 +65,6 @@ async fn look_at(area: &str) {
         .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
     for (name, value) in settings(database.url().expose()) {
         node.env(name, value);
-    }
-    let cluster = (area == "weavers").then(FakeKubernetes::start);
-    if let Some(cluster) = &cluster {
-        node.env("LOOM_SERVER_WEAVER_ENABLED", "true")
-            .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
     }
     eprintln!("{}", run(&mut node).await);
 }
