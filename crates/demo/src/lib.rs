@@ -77,6 +77,14 @@ pub fn start(now: DateTime<Utc>) -> DateTime<Utc> {
     now - TimeDelta::days(DAYS) - TimeDelta::hours(1)
 }
 
+/// Is there a user with this address?
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn knows(pool: &PgPool, email: &str) -> anyhow::Result<bool> {
+    Ok(people::find(pool, email).await?.is_some())
+}
+
 /// All that the parts share.
 struct Demo {
     pool: PgPool,

@@ -102,6 +102,11 @@ pub(crate) async fn gather(
     Ok(Some(Team { org, slug: wish.slug.clone(), people }))
 }
 
+pub(crate) async fn find(pool: &PgPool, email: &str) -> anyhow::Result<Option<Uuid>> {
+    let found = sqlx::query_scalar("SELECT id FROM users WHERE email = $1");
+    Ok(found.bind(email).fetch_optional(pool).await?)
+}
+
 async fn user(
     pool: &PgPool,
     chance: &mut Chance,
@@ -109,8 +114,7 @@ async fn user(
     name: &str,
     email: &str,
 ) -> anyhow::Result<Uuid> {
-    let found = sqlx::query_scalar("SELECT id FROM users WHERE email = $1");
-    if let Some(id) = found.bind(email).fetch_optional(pool).await? {
+    if let Some(id) = find(pool, email).await? {
         return Ok(id);
     }
     let (id, personal) = (chance.id(now), chance.id(now));

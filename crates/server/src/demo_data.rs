@@ -27,17 +27,31 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let log = config::Log { filter: "error".to_owned(), format: config.log.format };
     logging::start(&log, Stream::Error);
-    let email = match email {
-        Some(email) => email.trim().to_lowercase(),
-        None if config.auth.dev_mode => DEV_USER.to_owned(),
-        None => bail!("say who is to see it: loom-server demo-data --email you@example.com"),
-    };
     let database = Database::join(&config.database, true).await?;
-    let wish = Wish { email, slug: org, force };
-    let result = Box::pin(fill(&database, config, &wish)).await;
+    let result = match viewer(&database, config, email).await {
+        Ok(email) => {
+            let wish = Wish { email, slug: org, force };
+            Box::pin(fill(&database, config, &wish)).await
+        }
+        Err(error) => Err(error),
+    };
     database.close().await;
     result?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who is to see it: without a name the user of development mode, where there is one.
+async fn viewer(
+    database: &Database,
+    config: &Config,
+    email: Option<String>,
+) -> anyhow::Result<String> {
+    match email {
+        Some(email) => Ok(email.trim().to_lowercase()),
+        None if config.auth.dev_mode => Ok(DEV_USER.to_owned()),
+        None if loom_demo::knows(database.pool(), DEV_USER).await? => Ok(DEV_USER.to_owned()),
+        None => bail!("say who is to see it: loom-server demo-data --email you@example.com"),
+    }
 }
 
 async fn fill(database: &Database, config: &Config, wish: &Wish) -> anyhow::Result<()> {

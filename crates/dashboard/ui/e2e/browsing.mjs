@@ -61,8 +61,8 @@ export class Browsing {
 export class Tab {
   /** Errors of the console, exceptions, and what the policy forbade. */
   faults = [];
-  /** Faults that a test brings about. */
-  #expected = [];
+  /** Faults that a test brings about; and that this machine's network has changed beside us. */
+  #expected = [/ERR_NETWORK_CHANGED/];
 
   constructor(page, browsing, kind) {
     this.page = page;
@@ -115,6 +115,14 @@ export class Tab {
     const begun = performance.now();
     await act();
     return Math.round((await found) - begun);
+  }
+
+  /** The same until a condition in the page holds. */
+  async untilTrue(condition, argument, act) {
+    const holds = this.page.waitForFunction(condition, argument, { timeout: PATIENCE }).then(() => performance.now());
+    const begun = performance.now();
+    await act();
+    return Math.round((await holds) - begun);
   }
 
   async screenshot(name) {

@@ -24,7 +24,7 @@ macro_rules! areas {
     };
 }
 
-areas! { admin crashes crons llm pages releases settings threads weavers }
+areas! { actions admin budget crashes crons live llm pages releases settings threads weavers }
 
 #[test]
 fn each_file_of_tests_in_the_browser_is_run() {
@@ -52,6 +52,7 @@ async fn look_at(area: &str) {
     })
     .await;
     let data = tempfile::tempdir().unwrap();
+    let cluster = FakeKubernetes::start();
     let target = PathBuf::from(BINARY).ancestors().nth(2).unwrap().to_owned();
     let mut node = Command::new(sdk::node().join("node"));
     node.current_dir(UI)
@@ -59,14 +60,11 @@ async fn look_at(area: &str) {
         .env("LOOM_E2E_SERVER", BINARY)
         .env("LOOM_E2E_OUT", target.join("screenshots"))
         .env("LOOM_TEST_CHROMIUM", browser)
-        .env("LOOM_SERVER_DATA_DIR", data.path());
+        .env("LOOM_SERVER_DATA_DIR", data.path())
+        .env("LOOM_SERVER_WEAVER_ENABLED", "true")
+        .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
     for (name, value) in settings(database.url().expose()) {
         node.env(name, value);
-    }
-    let cluster = (area == "weavers").then(FakeKubernetes::start);
-    if let Some(cluster) = &cluster {
-        node.env("LOOM_SERVER_WEAVER_ENABLED", "true")
-            .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
     }
     eprintln!("{}", run(&mut node).await);
 }

@@ -50,13 +50,15 @@ export function load<T>(ask: () => Promise<T>): Loaded<T> {
   };
 }
 
-/** Calls once, soon after the first of many reasons to: what goes on all the time keeps nothing back. */
+/** Calls at once, and then once in a while however many reasons there are: what goes on all the time keeps nothing back. */
 export function soon(act: () => void, wait = 300): () => void {
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let last = 0;
   return () => {
     timer ??= setTimeout(() => {
       timer = undefined;
+      last = Date.now();
       act();
-    }, wait);
+    }, Math.max(0, last + wait - Date.now()));
   };
 }

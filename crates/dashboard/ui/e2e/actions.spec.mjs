@@ -1,0 +1,199 @@
+// The main things that people do, on each page.
+import assert from 'node:assert/strict';
+
+import { Skip } from './browsing.mjs';
+
+const main = (tab) => tab.page.locator('main');
+const button = (tab, name) => main(tab).getByRole('button', { name, exact: typeof name === 'string' }).first();
+
+async function firstIssue(server, query) {
+  const { issues } = await server.ask('GET', `/api/crash/projects/checkout-api/issues?query=${encodeURIComponent(query)}`);
+  assert.ok(issues.length > 0, `no issue for ${query}`);
+  return issues[0];
+}
+
+export default {
+  'the palette goes anywhere, and the theme stays chosen': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/');
+    await tab.page.keyboard.press('Control+k');
+    const dialog = tab.page.getByRole('dialog');
+    await dialog.getByRole('combobox').or(dialog.locator('input')).first().fill('crashes');
+    await tab.page.keyboard.press('Enter');
+    await tab.page.waitForURL('**/crashes');
+    await tab.page.locator('#theme').selectOption('light');
+    await tab.page.reload();
+    await tab.settled();
+    assert.equal(await tab.page.evaluate(() => document.documentElement.dataset.theme), 'light');
+  },
+
+  'j and k go through a list, and / to its search': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/crashes');
+    await tab.seen('CHECKOUT-API-');
+    await tab.page.keyboard.press('j');
+    const first = await tab.page.evaluate(() => document.activeElement?.getAttribute('href'));
+    await tab.page.keyboard.press('j');
+    const second = await tab.page.evaluate(() => document.activeElement?.getAttribute('href'));
+    assert.ok(first && second && first !== second, `${first}, ${second}`);
+    await tab.page.keyboard.press('k');
+    assert.equal(await tab.page.evaluate(() => document.activeElement?.getAttribute('href')), first);
+    await tab.page.keyboard.press('/');
+    assert.ok(await tab.page.evaluate(() => document.activeElement?.matches('[data-search]')));
+    await tab.page.keyboard.press('Escape');
+  },
+
+  'issues are searched, and the search is in the address': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/crashes');
+    await tab.page.locator('[data-search]').fill('is:resolved OperationalError');
+    await tab.page.keyboard.press('Enter');
+    await tab.page.waitForURL(/query=/);
+    await tab.seen('OperationalError');
+    const again = await browsing.tab();
+    await again.go(new URL(tab.page.url()).pathname + new URL(tab.page.url()).search);
+    await again.seen('OperationalError');
+    assert.equal(await again.page.getByText('IntegrityError').count(), 0);
+  },
+
+  'an issue is resolved, and opened again': async (browsing) => {
+    const { server } = browsing;
+    const issue = await firstIssue(server, 'is:unresolved KeyError');
+    const tab = await browsing.tab();
+    await tab.go(`/crashes/checkout-api/${issue.short_id}`);
+    const state = async () => (await server.ask('GET', `/api/crash/projects/checkout-api/issues/${issue.id}`)).status;
+    await button(tab, 'Resolve').click();
+    await button(tab, 'Open again').waitFor();
+    assert.equal(await state(), 'resolved');
+    await button(tab, 'Open again').click();
+    await button(tab, 'Resolve').waitFor();
+    assert.match(await state(), /unresolved|regressed/);
+  },
+
+  'an issue tells what broke': async (browsing) => {
+    const issue = await firstIssue(browsing.server, 'IntegrityError');
+    const tab = await browsing.tab();
+    await tab.go(`/crashes/checkout-api/${issue.short_id}`);
+    for (const text of ['create_payment', 'async with session.begin():', 'What came before', 'production', 'checkout-api@']) await tab.seen(text);
+  },
+
+  'a job is run': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/jobs?job=delivery-cleanup');
+    const row = main(tab).locator('tr', { hasText: 'Delivery clean-up' });
+    const runs = main(tab).locator('section[aria-labelledby=history] tbody tr', { hasText: 'manual' });
+    const before = await runs.count();
+    await row.getByRole('button', { name: 'Run now' }).click();
+    await tab.page.waitForFunction(
+      (least) => [...document.querySelectorAll('section[aria-labelledby=history] tbody tr')].filter((one) => one.textContent.includes('manual')).length > least, before,
+    );
+  },
+
+  'a monitor is paused, and goes on': async (browsing) => {
+    const { server } = browsing;
+    const tab = await browsing.tab();
+    await tab.go('/crons/sitemap');
+    await button(tab, 'Pause').click();
+    await button(tab, /resume|go on/i).waitFor();
+    assert.equal((await server.ask('GET', '/api/crons/monitors/sitemap')).status, 'paused');
+    await button(tab, /resume|go on/i).click();
+    await button(tab, 'Pause').waitFor();
+  },
+
+  'the log is filtered by level': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/logs');
+    await tab.page.locator('#level').selectOption('error');
+    await tab.page.waitForURL(/level=error/);
+    await tab.page.waitForFunction(() => document.querySelectorAll('[role=log] .line.info').length === 0);
+  },
+
+  'threads are searched, and read': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/threads');
+    await tab.page.locator('[data-search]').fill('payments_idempotency_key');
+    await tab.page.keyboard.press('Enter');
+    await tab.page.waitForURL(/q=/);
+    await tab.page.locator('main mark').first().waitFor();
+    await main(tab).locator('[data-row] a').first().click();
+    await tab.page.waitForURL(/\/threads\/T-/);
+    await tab.seen('payments_idempotency_key');
+    await tab.accessible();
+  },
+
+  'a model is tried out, and its reply comes piece by piece': async (browsing) => {
+    const { server } = browsing;
+    const { models } = await server.ask('GET', '/api/llm/models');
+    if (!models.some((one) => one.model === 'loom-demo')) throw new Skip('the server has no built-in model');
+    const tab = await browsing.tab();
+    await tab.go('/llm/playground?model=loom-demo');
+    await tab.page.locator('#say').fill('Say hello to the browser');
+    await button(tab, /send|ask/i).click();
+    await tab.page.waitForFunction(() => /first token/.test(document.querySelector('main')?.textContent ?? ''));
+  },
+
+  'a weaver is made, and deleted': async (browsing) => {
+    const { server } = browsing;
+    const made = await server.ask('POST', '/api/weaver', { image: 'fake/says', tags: { made: 'by-test' } })
+      .catch((error) => { throw new Skip(error.message); });
+    const tab = await browsing.tab();
+    await tab.go('/weavers');
+    await tab.seen('fake/says');
+    await tab.go(`/weavers/${made.id}?tab=log`);
+    await tab.seen(/running/i);
+    await tab.seen('three');
+    await button(tab, /^delete/i).click();
+    const dialog = tab.page.getByRole('dialog');
+    const named = dialog.locator('input');
+    if (await named.count()) await named.fill(await dialog.locator('code').first().innerText());
+    await dialog.locator('button.danger').click();
+    await tab.seen(/terminating|deleted/i);
+  },
+
+  'releases show their health, and are compared': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/releases?project=mobile-app');
+    await tab.seen('mobile-app@');
+    await tab.seen(/9\d\.\d+ ?%/);
+  },
+
+  'a project shows its DSN and how it is set up': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/settings/projects/shop-web');
+    const { projects } = await browsing.server.ask('GET', '/api/crash/projects');
+    await tab.seen(projects.find((one) => one.slug === 'shop-web').dsn);
+  },
+
+  'a key is made, and shown once': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/settings/keys');
+    await tab.seen('nightly-agents');
+  },
+
+  'the administration knows users and what was done': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/admin/users');
+    await tab.seen('ada.okafor@example.com');
+    await tab.go('/admin/audit');
+    await tab.seen('demo_data.create');
+  },
+
+  'an error of the dashboard becomes an event of its own project': async (browsing) => {
+    const { server } = browsing;
+    const internal = (await server.ask('GET', '/auth/me')).organisations.find((one) => one.slug.startsWith('loom-internal'));
+    if (!internal) throw new Skip('the user does not see the internal organisation');
+    const tab = await browsing.tab();
+    const word = `DashboardError${process.pid}`;
+    tab.expect(new RegExp(word));
+    await tab.go('/');
+    await tab.page.evaluate((name) => { setTimeout(() => { const error = new Error(`${name}: thrown by a test`); error.name = name; throw error; }, 0); }, word);
+    const until = Date.now() + 30_000;
+    let found = [];
+    while (found.length === 0 && Date.now() < until) {
+      const answer = await fetch(`${server.url}/api/crash/projects/loom-web/issues?query=${word}`, { headers: { 'x-loom-org': internal.id } });
+      found = (await answer.json()).issues ?? [];
+      await new Promise((done) => setTimeout(done, 200));
+    }
+    assert.equal(found.length, 1, 'the error is an issue of loom-web');
+  },
+};
