@@ -29,10 +29,13 @@ use uuid::Uuid;
 
 use api::Api;
 use chance::Chance;
+use crashes::Act;
 use people::Team;
 
 /// Days that are filled.
 pub const DAYS: i64 = 30;
+/// Envelopes at once.
+const SIDE_BY_SIDE: usize = 8;
 const SEED: u64 = 0x10_0E;
 
 /// What the data is put into.
@@ -115,10 +118,7 @@ pub async fn fill(world: World, wish: &Wish, keys: &impl Keys) -> anyhow::Result
     crashes::plan(&mut demo, &projects, &mut acts)?;
     let threads = threads::plan(&mut demo, &projects, &mut acts)?;
     acts.sort_by_key(|(at, _)| *at);
-    for (at, act) in acts {
-        demo.go_to(at);
-        Box::pin(act.run(&demo)).await?;
-    }
+    play(&demo, acts).await?;
     demo.go_to(now);
     crashes::settle(&demo).await?;
     crashes::end(&demo, &projects).await?;
@@ -131,6 +131,27 @@ pub async fn fill(world: World, wish: &Wish, keys: &impl Keys) -> anyhow::Result
     }
     people::leave(&demo).await?;
     Ok(Made { org, org_name: people::NAME, is_new: true })
+}
+
+/// Does all of it, each at its time. What SDKs send close together goes side by side.
+async fn play(demo: &Demo, acts: crashes::Acts) -> anyhow::Result<()> {
+    let mut acts = acts.into_iter().peekable();
+    while let Some((at, act)) = acts.next() {
+        let mut together = vec![act];
+        let mut last = at;
+        while together.len() < SIDE_BY_SIDE
+            && together.last().is_some_and(Act::is_sent)
+            && let Some((next, act)) =
+                acts.next_if(|(next, act)| act.is_sent() && *next - at < TimeDelta::hours(1))
+        {
+            last = next;
+            together.push(act);
+        }
+        demo.go_to(last);
+        let doing = together.into_iter().map(|act| Box::pin(act.run(demo)));
+        futures::future::try_join_all(doing).await?;
+    }
+    Ok(())
 }
 
 impl Demo {

@@ -65,7 +65,7 @@ pub(crate) async fn write(
                 ..For::default()
             };
             all.push(request(demo, at, &of));
-            at += seconds(demo.chance.between(30.0, 600.0));
+            at += seconds(demo.chance.between(120.0, 1500.0));
         }
     }
     for day in 0..DAYS {

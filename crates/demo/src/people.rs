@@ -163,6 +163,11 @@ pub(crate) async fn leave(demo: &Demo) -> anyhow::Result<()> {
     .execute(&demo.pool)
     .await?;
     let mut chance = Chance::new(2);
+    let asked = demo.days_ago(1.3);
+    let invitation = json!({"id": chance.id(asked), "org_id": demo.team.org, "email": "farah.haddad@example.com",
+        "role": "member", "token_sha256": format!("\\x{}", chance.hex(64)), "invited_by": demo.team.admin()?.id,
+        "created_at": text(asked), "expires_at": text(demo.now + chrono::TimeDelta::days(6))});
+    rows::insert(&demo.pool, "organisation_invitations", &[invitation]).await?;
     let row = json!({"id": chance.id(demo.now), "at": text(demo.now), "org_id": demo.team.org,
                      "actor_kind": "system", "actor_name": "loom-server demo-data", "via": "system",
                      "action": "demo_data.create", "target": demo.team.slug, "outcome": "success", "details": {}});

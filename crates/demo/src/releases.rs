@@ -11,8 +11,10 @@ use crate::{
 
 /// Days ago on which a version came; the first is there from the beginning.
 const CAME: [f64; 5] = [30.03, 23.1, 15.2, 7.3, 1.4];
-/// Half days of each day in which sessions are counted.
+/// Parts of each day in which sessions are counted.
 const SLICES: i64 = 8;
+/// Counts that one item of an envelope may have.
+const OF_AN_ITEM: usize = 100;
 
 pub(crate) struct Release {
     pub(crate) version: String,
@@ -150,22 +152,26 @@ fn sessions(demo: &mut Demo, project: &Project, habits: (f64, f64, f64), acts: &
                 let total = a_day / 8.0 * part * light * demo.chance.between(0.85, 1.15);
                 // The last but one crashed more often.
                 let bad = per_mille * if n == 3 { 3.5 } else { 1.0 } / 1000.0;
-                for person in 0..6 {
-                    let many = total / 6.0 * demo.chance.between(0.6, 1.4);
+                for person in 0..10 {
+                    let many = total / 10.0 * demo.chance.between(0.6, 1.4);
                     let crashed = whole(demo, many * bad);
                     let errored = whole(demo, many * bad * 4.0);
                     let exited = whole(demo, many);
-                    // The same few meet crashes again and again.
-                    let whose = demo.chance.number(1, if crashed > 0 { 24 } else { 900 });
-                    if exited + errored + crashed > 0 {
-                        counted.push(json!({"started": text(later(at, f64::from(person) / 60.0)), "did": format!("u{whose}"),
-                            "exited": exited, "errored": errored, "crashed": crashed}));
+                    let began = text(later(at, f64::from(person) / 80.0));
+                    let who = format!("u{}", demo.chance.number(1, 900));
+                    if exited + errored > 0 {
+                        counted.push(json!({"started": began, "did": who, "exited": exited, "errored": errored}));
+                    }
+                    // Most of those that crash do not say whose they are.
+                    let said = demo.chance.holds(0.07).then_some(who);
+                    if crashed > 0 {
+                        counted.push(json!({"started": began, "did": said, "crashed": crashed}));
                     }
                 }
             }
-            if !counted.is_empty() {
-                let attrs = json!({"release": release.version, "environment": "production"});
-                let item = json!({"attrs": attrs, "aggregates": counted});
+            let attrs = json!({"release": release.version, "environment": "production"});
+            for some in counted.chunks(OF_AN_ITEM) {
+                let item = json!({"attrs": attrs, "aggregates": some});
                 envelope = format!("{envelope}{}\n{item}\n", json!({"type": "sessions"}));
             }
         }

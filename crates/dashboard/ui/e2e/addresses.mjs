@@ -3,18 +3,15 @@ let known = null;
 
 export async function addresses(server) {
   if (known) return known;
-  const [{ issues }, { threads }, { weavers }, { releases }, { requests: [request] }] = await Promise.all([
+  const [{ issues }, { threads }, { weavers }, { requests: [request] }] = await Promise.all([
     server.ask('GET', '/api/crash/projects/shop-web/issues?limit=50'),
     server.ask('GET', '/api/threads?limit=20'),
     server.ask('GET', '/api/weavers?limit=20'),
-    server.ask('GET', '/api/crash/projects/shop-web/releases'),
     server.ask('GET', '/api/llm/requests?limit=1'),
   ]);
   const issue = issues.find((one) => one.title.includes('price')) ?? issues[0];
   const thread = threads.find((one) => one.message_count > 6) ?? threads[0];
   const weaver = weavers.find((one) => one.status === 'running') ?? weavers[0];
-  const release = releases[0];
-  const request = requests.find((one) => one.outcome === 'succeeded') ?? requests[0];
   known = [
     { name: 'overview', path: '/' },
     { name: 'crashes', path: '/crashes', shows: ['SHOP-WEB-'] },

@@ -1,6 +1,6 @@
 // What a test does with the browser: tabs of a signed-in user that note all that goes wrong in the page.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
@@ -61,8 +61,9 @@ export class Browsing {
 export class Tab {
   /** Errors of the console, exceptions, and what the policy forbade. */
   faults = [];
-  /** Faults that a test brings about; and that this machine's network has changed beside us. */
-  #expected = [/ERR_NETWORK_CHANGED/];
+  /** Faults that a test brings about; and what the browser says of a server that is not well, which the page shows, and of
+   *  this machine's own interfaces. */
+  #expected = [/503 .*\/health\)$/, /ERR_NETWORK_CHANGED/];
 
   constructor(page, browsing, kind) {
     this.page = page;
@@ -127,6 +128,15 @@ export class Tab {
 
   async screenshot(name) {
     await this.page.screenshot({ path: join(this.browsing.out, `${name}-${this.kind}.png`) });
+  }
+
+  /** As WebP, which is a third as large. */
+  async picture(name) {
+    const session = await this.page.context().newCDPSession(this.page);
+    const { data } = await session.send('Page.captureScreenshot', { format: 'webp', quality: 86 });
+    const picture = Buffer.from(data, 'base64');
+    writeFileSync(join(this.browsing.out, `${name}.webp`), picture);
+    return picture.length;
   }
 
   /** A page is never wider than its window. */

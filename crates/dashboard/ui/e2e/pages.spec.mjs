@@ -18,6 +18,19 @@ const tests = {
   },
 };
 
+/** Those of the README, in docs/images. */
+const PICTURES = ['overview', 'issue'];
+
+tests['the pictures of the README are small'] = async (browsing) => {
+  const tab = await browsing.tab();
+  const all = await addresses(browsing.server);
+  for (const { name, path } of all.filter((one) => PICTURES.includes(one.name))) {
+    await tab.go(path);
+    const bytes = await tab.picture(name);
+    assert.ok(bytes > 10_000 && bytes < 150_000, `${name}: ${bytes} bytes`);
+  }
+};
+
 for (const theme of THEMES) {
   for (const size of Object.keys(SIZES)) {
     tests[`each page in ${theme} on the ${size}`] = async (browsing) => {

@@ -1,7 +1,12 @@
 //! The dashboard in a real browser, on the real server with demo data: one test for each area, each a file
 //! `<area>.spec.mjs` in crates/dashboard/ui/e2e.
 
-use std::{collections::BTreeSet, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use loom_testkit::{TestDatabase, chromium, kubernetes::FakeKubernetes, sdk};
 use tokio::process::Command;
@@ -11,6 +16,9 @@ use crate::cli::BINARY;
 const UI: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dashboard/ui");
 const PATIENCE: Duration = Duration::from_secs(400);
 const USER: &str = "dev@localhost";
+
+/// Areas whose server runs weavers, in a cluster that is played.
+const WITH_WEAVERS: [&str; 3] = ["actions", "live", "weavers"];
 
 macro_rules! areas {
     ($($area:ident)+) => {
@@ -46,13 +54,9 @@ async fn look_at(area: &str) {
         eprintln!("no Chromium here (`.ci/setup browser`): not looked at");
         return;
     };
-    let database = TestDatabase::filled("demo", async |url| {
-        let made = run(server(url.expose()).args(["demo-data", "--email", USER])).await;
-        assert!(made.contains("has a month of data now"), "{made}");
-    })
-    .await;
+    let database = with_demo_data().await;
     let data = tempfile::tempdir().unwrap();
-    let cluster = FakeKubernetes::start();
+    let cluster = WITH_WEAVERS.contains(&area).then(FakeKubernetes::start);
     let target = PathBuf::from(BINARY).ancestors().nth(2).unwrap().to_owned();
     let mut node = Command::new(sdk::node().join("node"));
     node.current_dir(UI)
@@ -60,13 +64,47 @@ async fn look_at(area: &str) {
         .env("LOOM_E2E_SERVER", BINARY)
         .env("LOOM_E2E_OUT", target.join("screenshots"))
         .env("LOOM_TEST_CHROMIUM", browser)
-        .env("LOOM_SERVER_DATA_DIR", data.path())
-        .env("LOOM_SERVER_WEAVER_ENABLED", "true")
-        .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
+        .env("LOOM_SERVER_DATA_DIR", data.path());
+    if let Some(cluster) = &cluster {
+        node.env("LOOM_SERVER_WEAVER_ENABLED", "true")
+            .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
+    }
     for (name, value) in settings(database.url().expose()) {
         node.env(name, value);
     }
     eprintln!("{}", run(&mut node).await);
+}
+
+/// A database with the demo data, made once for all tests of a run.
+async fn with_demo_data() -> TestDatabase {
+    TestDatabase::filled("demo", async |url| {
+        let data = tempfile::tempdir().unwrap();
+        let made =
+            run(server(url.expose(), data.path()).args(["demo-data", "--email", USER])).await;
+        assert!(made.contains("has a month of data now"), "{made}");
+    })
+    .await
+}
+
+#[tokio::test]
+async fn demo_data_comes_once_and_leaves_alone_what_has_data_of_its_own() {
+    let database = with_demo_data().await;
+    let count = async || -> i64 {
+        let count = "SELECT (SELECT count(*) FROM threads) + (SELECT count(*) FROM llm_requests)
+                          + (SELECT count(*) FROM crash_events) + (SELECT count(*) FROM cron_checkins)";
+        sqlx::query_scalar(count).fetch_one(database.pool()).await.unwrap()
+    };
+    let before = count().await;
+    assert!(before > 10_000, "{before} rows");
+    let data = tempfile::tempdir().unwrap();
+    let command = || server(database.url().expose(), data.path());
+    let again = run(command().arg("demo-data")).await;
+    assert!(again.contains("has its demo data already"), "{again}");
+    // It has projects from the beginning.
+    let refused = command().args(["demo-data", "--org", "loom-internal"]).output().await.unwrap();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--force"), "{refused:?}");
+    assert_eq!(count().await, before);
 }
 
 /// What the server of these tests is told, wherever it runs.
@@ -81,9 +119,9 @@ fn settings(database: &str) -> [(&str, &str); 6] {
     ]
 }
 
-fn server(database: &str) -> Command {
+fn server(database: &str, data: &Path) -> Command {
     let mut server = Command::new(BINARY);
-    server.envs(settings(database));
+    server.envs(settings(database)).env("LOOM_SERVER_DATA_DIR", data);
     server
 }
 
