@@ -177,6 +177,9 @@ in
           ++ lib.optional (cfg.webhookUrlFile != null) "webhook-url:${cfg.webhookUrlFile}";
         # The program hears of a stop, and lets a switch come to its end.
         KillMode = "mixed";
+        # Its own words are kept, and not that it was started and ended, six times a minute.
+        SyslogLevel = "notice";
+        LogLevelMax = "notice";
         TimeoutStopSec = builtins.ceil (2 * cfg.switchTimeoutSecs) + 60;
       };
     };

@@ -218,7 +218,7 @@ mod tests {
         ] {
             let (text, secret) = without_password(&url.into());
             assert_eq!(
-                (text.as_str(), secret.as_ref().map(|secret| secret.expose())),
+                (text.as_str(), secret.as_ref().map(SecretString::expose)),
                 (shown, password)
             );
         }

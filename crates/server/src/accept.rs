@@ -121,6 +121,8 @@ pub(crate) async fn serve(
     max_connections: usize,
     ending: Ending,
 ) {
+    // Also if this ends in a way that nobody meant.
+    let closed = ending.closed.clone().drop_guard();
     let server = Server::new(router, ending.clone());
     let connections = Arc::new(Semaphore::new(max_connections));
     loop {
@@ -153,7 +155,7 @@ pub(crate) async fn serve(
             }
         }
     }
-    ending.closed.cancel();
+    drop(closed);
     server.end(&ending).await;
 }
 

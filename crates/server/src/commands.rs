@@ -70,6 +70,8 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     };
     let result = runtime.block_on(Box::pin(execute(command, &loaded)));
+    // What hangs in the kernel, as on a network file system that is gone, is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(5));
     logging::flush();
     match result {
         Ok(code) => code,

@@ -18,8 +18,10 @@ use crate::{Weavers, cluster, model::Network, network};
 /// The images must be pulled, too.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A policy takes a moment until it holds for a new pod.
-const SCRIPT: &str = "sleep 3; wget -q -T 5 -O /dev/null \"$LOOM_CANARY_URL\"";
+/// A policy takes a moment until it holds for a new pod. The shell keeps the time: the `-T` of some builds of
+/// BusyBox crashes.
+const SCRIPT: &str = "sleep 3; wget -q -O /dev/null \"$LOOM_CANARY_URL\" & asks=$!; \
+    (sleep 5; kill $asks) & wait $asks";
 
 /// What came of the last try.
 #[derive(Clone, Debug)]
@@ -126,6 +128,9 @@ impl Weavers {
                 "restartPolicy": "Never", "activeDeadlineSeconds": PATIENCE.as_secs(),
                 "automountServiceAccountToken": false, "enableServiceLinks": false,
                 "terminationGracePeriodSeconds": 0,
+                // Where weavers run, and nowhere else.
+                "nodeSelector": self.config.node_selector,
+                "tolerations": self.config.tolerations,
                 "imagePullSecrets": self.config.image_pull_secrets.iter()
                     .map(|name| json!({"name": name})).collect::<Vec<_>>(),
                 "securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "runAsGroup": 1000,

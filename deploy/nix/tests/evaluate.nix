@@ -1,6 +1,6 @@
 # Evaluates the flake, its packages and its modules, and says what does not come to what it should.
 #
-#   nix-instantiate --eval --strict --json deploy/nix/tests/evaluate.nix [--arg lib 'import <nixpkgs/lib>']
+#   nix-instantiate --eval --strict --json -E 'import ./deploy/nix/tests/evaluate.nix { }'   # or { lib = import <nixpkgs/lib>; }
 {
   lib ? import ./lib.nix,
 }:
@@ -66,7 +66,7 @@ let
   failed = machine: map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) machine.assertions);
 
   # The machine of the template.
-  example = machine (removeAttrs (import ../example/loom.nix { inherit pkgs; }) [ ]);
+  example = machine (import ../example/loom.nix { inherit pkgs; });
   unit = example.systemd.services.loom-server;
   updater = example.systemd.services.loom-auto-update;
   program = (lib.head (lib.filter (one: lib.hasInfix "auto-update" "${one}") example.environment.systemPackages)).text;
@@ -97,6 +97,7 @@ let
       aarch64-darwin = [ "dashboard" "default" ];
     };
     "there are checks" = builtins.attrNames flake.checks.x86_64-linux == [ "auto-update" "nixos" "package" ];
+    "the sources are there" = builtins.all (package: toString package.src != "") [ here.default here.dashboard here.auto-update ];
     "the server has the commit's revision" = here.default.env.LOOM_GIT_SHA == revision && here.default.revision == revision;
     "a tree with changes has no revision" = (here.default.override { revision = null; }).env.LOOM_GIT_SHA == "unknown";
     "the server has its dashboard" = lib.hasInfix "${here.dashboard} crates/dashboard/ui/dist" here.default.postPatch;

@@ -40,10 +40,10 @@ let
     # Every path that is named must be there.
     fileset = rec {
       there = path: if isList path then all there path else builtins.pathExists path || throw "${toString path} is not there";
-      unions = there;
+      unions = paths: paths;
       maybeMissing = path: builtins.seq (toString path) [ ];
-      difference = one: two: builtins.seq (there one) (there two);
-      toSource = { root, fileset }: assert there root && fileset; root;
+      difference = one: two: [ one two ];
+      toSource = { root, fileset }: assert there root && there fileset; root;
     };
 
     mkOption = option: option // { _type = "option"; };

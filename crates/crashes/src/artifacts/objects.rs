@@ -71,7 +71,7 @@ impl Objects {
 
     /// Writes a little, reads it again and removes it.
     pub(crate) async fn probe(&self, id: Uuid) -> Result<(), String> {
-        let path = Path::from(format!("probe/{}", id.simple()));
+        let path = Path::from(format!("probe-{}", id.simple()));
         let store = self.store().await.map_err(|error| error.to_string())?;
         let text = |error: object_store::Error| error.to_string();
         store.put(&path, Bytes::from_static(b"loom").into()).await.map_err(text)?;

@@ -3,18 +3,15 @@ let known = null;
 
 export async function addresses(server) {
   if (known) return known;
-  const [{ issues }, { threads }, { weavers }, { releases }, { requests }] = await Promise.all([
+  const [{ issues }, { threads }, { weavers }, { requests: [request] }] = await Promise.all([
     server.ask('GET', '/api/crash/projects/shop-web/issues?limit=50'),
     server.ask('GET', '/api/threads?limit=20'),
     server.ask('GET', '/api/weavers?limit=20'),
-    server.ask('GET', '/api/crash/projects/shop-web/releases'),
-    server.ask('GET', '/api/llm/requests?limit=20'),
+    server.ask('GET', '/api/llm/requests?limit=1'),
   ]);
   const issue = issues.find((one) => one.title.includes('price')) ?? issues[0];
   const thread = threads.find((one) => one.message_count > 6) ?? threads[0];
   const weaver = weavers.find((one) => one.status === 'running') ?? weavers[0];
-  const release = releases[0];
-  const request = requests.find((one) => one.outcome === 'succeeded') ?? requests[0];
   known = [
     { name: 'overview', path: '/' },
     { name: 'crashes', path: '/crashes', shows: ['SHOP-WEB-'] },
@@ -24,17 +21,24 @@ export async function addresses(server) {
     { name: 'monitor', path: '/crons/verify-backup', shows: ['verify-backup'] },
     { name: 'jobs', path: '/jobs', shows: ['Usage roll-up'] },
     { name: 'logs', path: '/logs' },
-    ...['', '/requests', '/playground', '/models', '/limits', '/providers', '/settings'].map((part) => under('/llm', part)),
-    { name: 'llm-request', path: `/llm/requests/${request.id}`, shows: [request.model] },
+    { name: 'llm', path: '/llm?span=30d', shows: ['claude-sonnet-4-5'] },
+    { name: 'llm-users', path: '/llm?span=30d&by=user&measure=latency', shows: ['Ada Okafor'] },
+    { name: 'llm-requests', path: '/llm/requests?outcome=failed', shows: ['failed'] },
+    { name: 'llm-request', path: `/llm/requests/${request.id}`, shows: ['What it was'] },
+    { name: 'llm-playground', path: '/llm/playground' },
+    { name: 'llm-models', path: '/llm/models', shows: ['claude-opus-4-5'] },
+    { name: 'llm-limits', path: '/llm/limits' },
+    { name: 'llm-providers', path: '/llm/providers', shows: ['openai'] },
+    { name: 'llm-settings', path: '/llm/settings', shows: ['Capture'] },
     { name: 'threads', path: '/threads', shows: [thread.title] },
-    { name: 'threads-found', path: '/threads?q=test', shows: ['Said by'] },
+    { name: 'threads-search', path: '/threads?q=idempotency', shows: ['Said by'] },
     { name: 'thread', path: `/threads/${thread.id}`, shows: [thread.title, 'Assistant'] },
-    { name: 'weavers', path: '/weavers', shows: ['This server runs no weavers', 'agents/'] },
+    { name: 'weavers', path: '/weavers', shows: ['agents/'] },
     { name: 'weaver', path: `/weavers/${weaver.id}`, shows: ['its process has started'] },
     { name: 'weaver-log', path: `/weavers/${weaver.id}?tab=log` },
-    { name: 'releases', path: '/releases' },
-    { name: 'releases-shop', path: '/releases?project=shop-web', shows: [release.version] },
-    { name: 'release', path: `/releases/shop-web/${encodeURIComponent(release.version)}`, shows: [release.version] },
+    { name: 'releases', path: '/releases?project=shop-web&span=30d', shows: ['shop-web@2.14.1'] },
+    { name: 'release', path: '/releases/shop-web/shop-web%402.14.1', shows: ['Threads that made it'] },
+    { name: 'releases-compared', path: '/releases/shop-web/shop-web%402.15.0?with=shop-web%402.14.1', shows: ['Between them'] },
     ...['', '/sessions', '/keys', '/organisation', '/members', '/projects', '/projects/shop-web', '/crons', '/repositories',
       '/privacy', '/audit'].map((part) => under('/settings', part)),
     ...['', '/users', '/audit', '/deliveries', '/webhooks', '/replicas', '/maintenance'].map((part) => under('/admin', part)),

@@ -11,6 +11,32 @@ async function needsCluster(server) {
 const make = (server, image) => server.ask('POST', '/api/weaver', { image, wait: false });
 
 export default {
+  'without a cluster the page says how there is one': async (browsing) => {
+    const { server } = browsing;
+    if (!server.isOurs) throw new Skip('the server is not ours to end');
+    const before = process.env.LOOM_SERVER_WEAVER_ENABLED;
+    await server.stop();
+    process.env.LOOM_SERVER_WEAVER_ENABLED = 'false';
+    await server.start();
+    try {
+      const tab = await browsing.tab({ size: 'phone' });
+      await tab.go('/weavers');
+      await tab.seen('This server runs no weavers');
+      await tab.seen('LOOM_SERVER_WEAVER_ENABLED=true');
+      assert.equal(await tab.page.getByRole('link', { name: 'New weaver' }).count(), 0);
+      await tab.fits();
+      await tab.accessible();
+      await tab.screenshot('weavers-off');
+      tab.clean();
+      await browsing.close();
+    } finally {
+      await server.stop();
+      if (before === undefined) delete process.env.LOOM_SERVER_WEAVER_ENABLED;
+      else process.env.LOOM_SERVER_WEAVER_ENABLED = before;
+      await server.start();
+    }
+  },
+
   'a weaver is made, and what is wrong stands at its field': async (browsing) => {
     const { server } = browsing;
     await needsCluster(server);
@@ -95,9 +121,9 @@ export default {
     const rows = tab.page.locator('.xterm-rows');
     await rows.getByText(/size \d+x\d+/).first().waitFor();
     await tab.page.keyboard.type('plain \u001b[38;2;10;200;100mcoloured\u001b[0m');
-    const coloured = rows.locator('span', { hasText: 'coloured' });
-    await coloured.waitFor();
-    assert.equal(await coloured.evaluate((element) => getComputedStyle(element).color), 'rgb(10, 200, 100)');
+    // The row is drawn anew whenever something is said.
+    await tab.page.waitForFunction(() => [...document.querySelectorAll('.xterm-rows span')]
+      .some((one) => one.textContent.includes('coloured') && getComputedStyle(one).color === 'rgb(10, 200, 100)'));
     await tab.accessible();
     await tab.screenshot('weaver-terminal');
     await tab.page.setViewportSize({ width: 800, height: 900 });

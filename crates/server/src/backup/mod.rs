@@ -41,7 +41,8 @@ pub(crate) async fn backup(config: &Config, target: &Path, with_key: bool) -> an
         bail!("{} is there already; name a directory that is not", target.display());
     }
     let unfinished = unfinished(target)?;
-    // Secrets are in it: it is nobody's business but the owner's.
+    // Secrets are in it: it is nobody's business but the owner's, whoever writes into it.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     fs::DirBuilder::new().mode(0o700).create(&unfinished).with_context(|| {
         format!("{} cannot be made (is it left of a backup that failed?)", unfinished.display())
     })?;

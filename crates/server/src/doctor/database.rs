@@ -30,7 +30,11 @@ pub(super) async fn look(config: &Config) -> (Option<Database>, Vec<Finding>) {
     let database = match opened {
         Ok(Ok(database)) => database,
         Ok(Err(error)) => {
-            let advice = "Nothing works without it; the private one's log is postgres.log in the data directory.";
+            let advice = if wanted.url.is_some() {
+                "Nothing works without it. What each message means is in docs/troubleshooting.md."
+            } else {
+                "Nothing works without it. Its log is postgres.log in the data directory."
+            };
             return (None, vec![Finding::problem(CHECK, error.to_string(), advice)]);
         }
         Err(_) => {

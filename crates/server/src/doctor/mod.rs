@@ -45,8 +45,8 @@ async fn look(
     send_test_mail: Option<&str>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    report.add(machine::data(config).await);
-    report.add(machine::programs(config).await);
+    report.add(limited("data directory", machine::data(config)).await);
+    report.add(limited("programs", machine::programs(config)).await);
     report.add(machine::server(config).await);
     let (database, findings) = database::look(config).await;
     let is_usable = database.is_some() && !findings.iter().any(Finding::is_problem);

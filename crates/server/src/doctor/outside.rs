@@ -25,7 +25,7 @@ pub(super) async fn storage(config: &Config, features: &Features) -> Vec<Finding
         findings.push(Finding::of("git", component, well));
     }
     let (place, is_there) = match config.crashes.artifact_place() {
-        ArtifactPlace::Directory(path) => (path.display().to_string(), is_there),
+        ArtifactPlace::Directory(path) => (path.display().to_string(), is_there && path.is_dir()),
         ArtifactPlace::Bucket(bucket) => (format!("the bucket {bucket}"), true),
     };
     if is_there {

@@ -32,7 +32,7 @@ macro_rules! areas {
     };
 }
 
-areas! { actions budget live pages threads weavers }
+areas! { actions admin budget crashes crons live llm pages releases settings threads weavers }
 
 #[test]
 fn each_file_of_tests_in_the_browser_is_run() {
@@ -43,6 +43,10 @@ fn each_file_of_tests_in_the_browser_is_run() {
     assert_eq!(specs, AREAS.iter().map(|area| (*area).to_owned()).collect());
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "what was looked at, and how long it took, is for whoever runs it"
+)]
 async fn look_at(area: &str) {
     if !loom_dashboard::is_built()
         || !PathBuf::from(UI).join("node_modules/playwright-core").is_dir()

@@ -27,7 +27,7 @@ fn cli(database: &TestDatabase, data: &Path) -> Cli {
         .set("LOOM_SERVER_HEALTH_DISK_FREE_PERCENT", "0")
         .set("LOOM_SERVER_HEALTH_DISK_FREE_MIB", "0")
         .set("LOOM_SERVER_HEALTH_MEMORY_PERCENT", "100")
-        .set("PATH", &std::env::var("PATH").unwrap_or_default())
+        .set("PATH", std::env::var_os("PATH").unwrap_or_default().to_str().unwrap())
 }
 
 /// What it says of one thing, as (status, message and advice).
@@ -85,7 +85,7 @@ async fn where_all_is_well_it_says_so_and_changes_nothing() {
     let shown = cli.run(&["doctor"]).await.exits(0);
     assert!(shown.out.contains("ok       settings"), "{shown:?}");
     // Of a directory that is there it looks at more.
-    fs::create_dir(&data).unwrap();
+    fs::create_dir_all(data.join("artifacts")).unwrap();
     let report = json(&cli.run(&["doctor", "--json"]).await.exits(0));
     assert_said(&report, "git", "ok", "version 2");
     assert_said(&report, "artifacts", "ok", "takes and gives");

@@ -80,8 +80,9 @@ pub(crate) async fn check_rows(caller: &Caller) {
     let monitors = caller.get("/api/crons/monitors").await.expect(200).json();
     assert!(monitors.to_string().contains("Nightly"), "{monitors}");
     // And it takes more.
+    let new = loom_core::id::new_uuid(loom_core::Clock::system().now());
     let more = json!({"title": "New", "messages": []});
-    caller.put(&format!("/api/threads/{}", THREAD.replace("0a", "0b")), &more).await.expect(201);
+    caller.put(&format!("/api/threads/T-{new}"), &more).await.expect(201);
 }
 
 /// What lies in files.

@@ -168,5 +168,5 @@ export function works(kind: string): boolean {
 /** Why it stopped, in words. */
 export function failure(state: Schemas['AgentState']): string | null {
   if (!state.last_error) return null;
-  return state.last_error === 'lost' ? 'The agent went away while it worked; another may go on.' : state.last_error;
+  return state.last_error === 'lost' ? 'The agent went away while it worked.' : state.last_error;
 }

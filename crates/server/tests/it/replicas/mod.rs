@@ -1,5 +1,11 @@
 //! Three servers, each a process of its own, behind a balancer as `deploy/balancer/` sets it up.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "clippy knows tests, but not what only tests call"
+)]
+
 mod one;
 mod rolling_chaos;
 
@@ -7,6 +13,7 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -19,7 +26,7 @@ use crate::cli::{BINARY, Cli};
 const PATIENCE: Duration = Duration::from_secs(60);
 const SERVERS: usize = 3;
 /// So long a server that goes is still there for a balancer that does not know yet.
-const DELAY: &str = "3";
+const DELAY: &str = "5";
 
 #[derive(Clone, Copy)]
 enum Balancer {
@@ -80,8 +87,10 @@ impl Balancer {
 /// Ports below those that the kernel gives to outgoing connections, so that a server that is started again
 /// finds its own still free.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let from = 10_000 + std::process::id() % 20_000;
-    let mut held = (from..32_000)
+    // For each process, and each call in it, a place of its own to begin at.
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let place = std::process::id() * 8 + CALLS.fetch_add(1, Ordering::Relaxed) * 500;
+    let mut held = (10_000 + place % 20_000..32_000)
         .filter_map(|port| u16::try_from(port).ok())
         .filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
     let held: [TcpListener; N] = std::array::from_fn(|_| held.next().unwrap());

@@ -18,6 +18,9 @@ use tokio::{task::JoinSet, time::interval};
 
 use super::{Balancer, Cluster, Person, SERVERS};
 
+/// So many requests have one of each kind; each message is told to all who follow its author.
+const ROUND: usize = 100;
+
 struct Form {
     requests_per_second: u64,
     people: usize,
@@ -32,7 +35,7 @@ impl Form {
             Self { requests_per_second: 200, people: 5, streams: 200, lasts }
         } else {
             // Each server once.
-            Self { requests_per_second: 60, people: 2, streams: 30, lasts: Duration::ZERO }
+            Self { requests_per_second: 40, people: 2, streams: 20, lasts: Duration::ZERO }
         }
     }
 }
@@ -66,24 +69,24 @@ impl Author {
     async fn request(&self, n: usize, seen: &Seen) {
         seen.sent.fetch_add(1, Ordering::Relaxed);
         let thread = self.thread;
-        let (kind, request, end) = match n % 20 {
+        let (kind, request, end) = match n % ROUND {
             0 => {
                 let message = json!({"id": format!("m{n}"), "role": "user", "content": "word"});
                 let path = format!("/api/threads/{thread}/messages");
                 let request = self.person.ask(Method::POST, &path);
                 ("append", request.json(&json!({"messages": [message]})), "}")
             }
-            1..=3 => {
+            1..=15 => {
                 let body = json!({"model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "Hi"}]});
                 ("chat", self.person.ask(Method::POST, "/v1/chat/completions").json(&body), "}")
             }
-            4 => {
+            16..=20 => {
                 let body = json!({"model": "mock-paced-20", "stream": true,
                     "messages": [{"role": "user", "content": "Hi"}]});
                 let request = self.person.ask(Method::POST, "/v1/chat/completions").json(&body);
                 ("reply, streamed", request, "data: [DONE]\n\n")
             }
-            5..=11 => ("thread", self.person.get(&format!("/api/threads/{thread}")), "}"),
+            21..=60 => ("thread", self.person.get(&format!("/api/threads/{thread}")), "}"),
             _ => ("me", self.person.get("/auth/me"), "}"),
         };
         let answer = async {
@@ -117,14 +120,20 @@ struct Follower {
 }
 
 impl Follower {
-    async fn open(&self) -> Response {
+    async fn open(&self) -> Result<Response, String> {
         let mut request = self.author.person.get("/api/threads/events");
         if let Some(id) = &self.last_id {
             request = request.header("last-event-id", id);
         }
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), 200, "a stream was not given");
-        response
+        let response = request.send().await.map_err(|error| format!("no stream: {error:?}"))?;
+        if response.status() == 200 {
+            return Ok(response);
+        }
+        Err(format!(
+            "no stream: {}: {}",
+            response.status(),
+            response.text().await.unwrap_or_default()
+        ))
     }
 
     /// Reads until the stream ends, and tells whether it ended well; None when all was told.
@@ -150,7 +159,7 @@ impl Follower {
                         *self.told.entry(data["to_seq"].as_i64().unwrap()).or_default() += 1;
                     }
                     (Some("bye"), Some(data)) => {
-                        reason = data["reason"].as_str().map(str::to_owned)
+                        reason = data["reason"].as_str().map(str::to_owned);
                     }
                     _ => {}
                 }
@@ -181,15 +190,21 @@ impl Follower {
 
     async fn follow(mut self, mut response: Response, seen: Arc<Seen>) -> Self {
         while let Some(end) = self.read(&mut response, &seen).await {
-            match end {
-                // It says when to come.
-                Ok(retry) => tokio::time::sleep(retry).await,
+            let again = match end {
+                Ok(retry) => {
+                    // It says when to come.
+                    tokio::time::sleep(retry).await;
+                    self.open().await
+                }
+                Err(error) => Err(error),
+            };
+            match again {
+                Ok(again) => response = again,
                 Err(error) => {
                     seen.failed(error);
-                    return self;
+                    break;
                 }
             }
-            response = self.open().await;
             seen.resumed.fetch_add(1, Ordering::Relaxed);
         }
         self
@@ -213,7 +228,7 @@ async fn roll(balancer: Balancer) {
     for n in 0..form.streams {
         let author = Arc::clone(&authors[n % authors.len()]);
         let follower = Follower { author, told: BTreeMap::new(), last_id: None };
-        let response = follower.open().await;
+        let response = follower.open().await.unwrap();
         followers.spawn(follower.follow(response, Arc::clone(&seen)));
     }
     let load = {
@@ -227,7 +242,7 @@ async fn roll(balancer: Balancer) {
                     break;
                 }
                 let (author, seen) =
-                    (Arc::clone(&authors[n / 20 % authors.len()]), Arc::clone(&seen));
+                    (Arc::clone(&authors[n / ROUND % authors.len()]), Arc::clone(&seen));
                 requests.spawn(async move { author.request(n, &seen).await });
                 while requests.try_join_next().is_some() {}
             }
@@ -257,7 +272,7 @@ async fn roll(balancer: Balancer) {
         followers.len(),
         seen.resumed.load(Ordering::Relaxed),
     );
-    let failures = seen.failures.lock().unwrap();
+    let failures = std::mem::take(&mut *seen.failures.lock().unwrap());
     assert!(
         failures.is_empty(),
         "{} failed: {:#?}",
@@ -273,7 +288,7 @@ async fn roll(balancer: Balancer) {
         let all: BTreeMap<i64, usize> = (1..=appended).map(|place| (place, 1)).collect();
         assert_eq!(follower.told, all, "each message once");
     }
-    assert_eq!(cluster.balancer.terminate(super::PATIENCE).await.is_ok(), true);
+    assert!(cluster.balancer.terminate(super::PATIENCE).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

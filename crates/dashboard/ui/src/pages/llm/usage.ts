@@ -76,8 +76,10 @@ export function series(all: Report, split: Report, by: By, measured: Measured, n
     };
   }
   const keys = [...new Set(split.groups.map((group) => keyOf(group, by)))];
-  const shown: Series[] = keys.map((key) => ({
-    name: name(key),
+  // Two users, or threads, may have the same name.
+  const named = keys.map(name);
+  const shown: Series[] = keys.map((key, index) => ({
+    name: named.indexOf(name(key)) === index ? name(key) : `${name(key)} (${index + 1})`,
     values: line(split.groups.filter((group) => keyOf(group, by) === key), measure.of, 0),
   }));
   // A request with several tags is in the group of each, so that nothing is left to tell.
