@@ -73,7 +73,7 @@ async fn look_at(area: &str) {
         node.env("LOOM_SERVER_WEAVER_ENABLED", "true")
             .env("LOOM_SERVER_WEAVER_KUBECONFIG", cluster.kubeconfig());
     }
-    for (name, value) in settings(database.url().expose()) {
+    for (name, value) in environment(database.url().expose()) {
         node.env(name, value);
     }
     eprintln!("{}", run(&mut node).await);
@@ -112,7 +112,7 @@ async fn demo_data_comes_once_and_leaves_alone_what_has_data_of_its_own() {
 }
 
 /// What the server of these tests is told, wherever it runs.
-fn settings(database: &str) -> [(&str, &str); 6] {
+fn environment(database: &str) -> [(&str, &str); 6] {
     [
         ("DATABASE_URL", database),
         ("LOOM_SERVER_AUTH_DEV_MODE", "true"),
@@ -125,7 +125,7 @@ fn settings(database: &str) -> [(&str, &str); 6] {
 
 fn server(database: &str, data: &Path) -> Command {
     let mut server = Command::new(BINARY);
-    server.envs(settings(database)).env("LOOM_SERVER_DATA_DIR", data);
+    server.envs(environment(database)).env("LOOM_SERVER_DATA_DIR", data);
     server
 }
 
