@@ -53,7 +53,8 @@ impl Events {
                     let prefix = format!("{name}: ");
                     frame.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default()
                 };
-                if frame.starts_with(':') {
+                // A comment, or when to come again.
+                if !frame.lines().any(|line| line.starts_with("data:")) {
                     continue;
                 }
                 return Some(Event {
