@@ -50,11 +50,9 @@ pub struct Config {
 impl Config {
     pub fn load(env: &mut Env, base_url: &str) -> Self {
         let max_hours: f64 = env.number("LOOM_SERVER_WEAVER_MAX_TTL_HOURS", 48.0, 0.1, 720.0);
-        let text = "text without spaces";
         Self {
             enabled: env.flag("LOOM_SERVER_WEAVER_ENABLED", false),
-            server_url: env
-                .optional::<String>("LOOM_SERVER_WEAVER_SERVER_URL", "an http(s) URL")
+            server_url: cluster::server_url(env)
                 .unwrap_or_else(|| base_url.to_owned())
                 .trim_end_matches('/')
                 .to_owned(),
@@ -76,7 +74,7 @@ impl Config {
                 1_000_000,
             )),
             ready_timeout: env.secs("LOOM_SERVER_WEAVER_READY_TIMEOUT_SECS", 60, 1, 3600),
-            images: env.list("LOOM_SERVER_WEAVER_IMAGES"),
+            images: cluster::images(env),
             image_pull_secrets: cluster::pull_secrets(env),
             runtime_class: cluster::runtime_class(env),
             node_selector: cluster::node_selector(env),
@@ -90,8 +88,8 @@ impl Config {
                 )
                 .unwrap_or(Network::Internet),
             network_except: cluster::ranges(env),
-            canary_image: env.optional("LOOM_SERVER_WEAVER_CANARY_IMAGE", text),
-            git_image: env.optional("LOOM_SERVER_WEAVER_GIT_IMAGE", text),
+            canary_image: cluster::one_image(env, "LOOM_SERVER_WEAVER_CANARY_IMAGE"),
+            git_image: cluster::one_image(env, "LOOM_SERVER_WEAVER_GIT_IMAGE"),
             retention_days: env.number("LOOM_SERVER_WEAVER_RETENTION_DAYS", 30, 1, 3650),
             log_mib: env.number("LOOM_SERVER_WEAVER_LOG_MIB", 20, 1, 1024),
             attach_idle: env.secs("LOOM_SERVER_WEAVER_ATTACH_IDLE_SECS", 1800, 1, 86_400),

@@ -80,7 +80,7 @@ async fn change_llm_settings(
         store::delete_cached(&mut tx, here.org).await?;
     }
     tx.commit().await?;
-    proxy.record.settings.set(here.org, is);
+    proxy.record.settings.read(&proxy.pool).await?;
     let details = json!({"from": was, "to": is});
     proxy.audit.done(&here, &info, "llm_settings.change", here.org.to_string(), details).await?;
     Ok(Json(is))

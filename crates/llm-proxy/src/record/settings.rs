@@ -121,29 +121,21 @@ impl Settings {
 
 /// The settings of the organisations that keep something.
 #[derive(Default)]
-pub(super) struct Known(ArcSwap<HashMap<OrgId, Settings>>);
+pub(super) struct Known {
+    all: ArcSwap<HashMap<OrgId, Settings>>,
+    /// Two who read one after the other must not store the older last.
+    reading: tokio::sync::Mutex<()>,
+}
 
 impl Known {
     pub(super) fn of(&self, org: OrgId) -> Settings {
-        self.0.load().get(&org).copied().unwrap_or_default()
-    }
-
-    /// Here and now; the others hear of it by NOTIFY.
-    pub(super) fn set(&self, org: OrgId, settings: Settings) {
-        self.0.rcu(|all| {
-            let mut all = HashMap::clone(all);
-            if settings.keeps_nothing() {
-                all.remove(&org);
-            } else {
-                all.insert(org, settings);
-            }
-            all
-        });
+        self.all.load().get(&org).copied().unwrap_or_default()
     }
 
     pub(super) async fn read(&self, pool: &PgPool) -> Result<()> {
+        let _turn = self.reading.lock().await;
         let all = store::all_settings(pool).await?;
-        self.0.store(Arc::new(all.into_iter().collect()));
+        self.all.store(Arc::new(all.into_iter().collect()));
         Ok(())
     }
 }

@@ -6,12 +6,16 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Toleration;
 use loom_core::config::Env;
 
+use crate::image;
+
 const SELECTOR: &str = "LOOM_SERVER_WEAVER_NODE_SELECTOR";
 const TOLERATIONS: &str = "LOOM_SERVER_WEAVER_TOLERATIONS";
 const NAMESPACE: &str = "LOOM_SERVER_WEAVER_K8S_NAMESPACE";
 const PULL_SECRETS: &str = "LOOM_SERVER_WEAVER_IMAGE_PULL_SECRETS";
 const RUNTIME: &str = "LOOM_SERVER_WEAVER_RUNTIME_CLASS";
 const EXCEPT: &str = "LOOM_SERVER_WEAVER_NETWORK_EXCEPT";
+const SERVER: &str = "LOOM_SERVER_WEAVER_SERVER_URL";
+const IMAGES: &str = "LOOM_SERVER_WEAVER_IMAGES";
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 pub(super) fn namespace(env: &mut Env) -> String {
@@ -111,6 +115,43 @@ pub(super) fn ranges(env: &mut Env) -> Vec<String> {
     ranges
 }
 
+pub(super) fn server_url(env: &mut Env) -> Option<String> {
+    let allowed = "an http(s) URL";
+    let text = env.optional::<String>(SERVER, allowed)?;
+    let is_url = text.parse::<http::Uri>().is_ok_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && url.host().is_some_and(|host| !host.is_empty())
+    });
+    if !is_url {
+        env.problem(SERVER, format!("must be {allowed}"));
+    }
+    Some(text)
+}
+
+/// Names of images, and beginnings of names.
+pub(super) fn images(env: &mut Env) -> Vec<String> {
+    let images = env.list(IMAGES);
+    let is_one = |entry: &str| {
+        let begin = entry.strip_suffix(['/', ':', '@']).unwrap_or(entry);
+        image::whole(begin).is_some()
+    };
+    if let Some(bad) = images.iter().find(|entry| !is_one(entry)) {
+        let why = format!(
+            "`{bad}` is no name of an image, nor the beginning of one that ends in `/`, `:` or `@`, as ghcr.io/acme/"
+        );
+        env.problem(IMAGES, why);
+    }
+    images
+}
+
+pub(super) fn one_image(env: &mut Env, name: &str) -> Option<String> {
+    let text = env.optional::<String>(name, "text without spaces")?;
+    if image::whole(&text).is_none() {
+        env.problem(name, "must be the name of an image, as ghcr.io/acme/tool:1");
+    }
+    Some(text)
+}
+
 /// A DNS name, as those of objects are.
 fn is_name(name: &str) -> bool {
     name.len() <= 253
@@ -176,6 +217,13 @@ mod tests {
             (RUNTIME, "gvisor", ""),
             (RUNTIME, "gVisor", "runtime class"),
             (RUNTIME, "gvisor,kata", "runtime class"),
+            (SERVER, "http://loom.example:8080/", ""),
+            (SERVER, "loom.example", "http(s)"),
+            (SERVER, "ftp://loom.example", "http(s)"),
+            (IMAGES, "ghcr.io/,localhost:5000/,acme/,alpine:,r.io/a@,busybox:1.36", ""),
+            (IMAGES, "alpine,ghcr.io/acme/*", "`ghcr.io/acme/*`"),
+            ("LOOM_SERVER_WEAVER_GIT_IMAGE", "alpine/git:2", ""),
+            ("LOOM_SERVER_WEAVER_GIT_IMAGE", "a;b", "name of an image"),
         ];
         for (name, value, said) in cases {
             match fault(name, value) {
