@@ -19,7 +19,7 @@ export default {
     await tab.page.getByRole('searchbox').fill(other.email);
     await tab.page.getByRole('searchbox').press('Enter');
     const row = tab.page.getByRole('row').filter({ hasText: other.email });
-    await row.getByLabel('audit').check();
+    await row.getByLabel('audit').click();
     await tab.seen(`${other.email} is an auditor now`);
     await tab.page.getByRole('button', { name: 'Undo' }).click();
     await tab.page.waitForFunction(() => !document.querySelectorAll('tbody input[type=checkbox]')[1]?.checked);
