@@ -1,7 +1,7 @@
 // What happens on the server, over one connection for the whole tab: pages say which streams they want, and
 // the connection is made anew when that changes. Each stream goes on where it was.
 
-import { addressOf } from './api';
+import { addressOf, api } from './api';
 
 export interface Told {
   of: string;
@@ -74,16 +74,27 @@ function open() {
     if (told.event === 'end' && told.data === '{}') setTimeout(() => { if (listeners.has(told.of) && source === opened) open(); }, 2_000);
   };
   opened.onerror = () => {
-    // The browser's own waiting is too long for a restart, and none after a refusal.
     opened.close();
-    if (source !== opened) return;
-    source = null;
-    live.state = 'offline';
-    retry = setTimeout(open, pause);
-    pause = Math.min(pause * 2, 15_000);
+    if (source === opened) lost();
   };
 }
 
+/** Tries again by itself: the browser's own waiting is too long for a restart, and none after a refusal. */
+function lost() {
+  source?.close();
+  source = null;
+  if (live.state === 'open') live.heardAt = Date.now();
+  // A refusal tells a page nothing, and may be of a session that has ended: this one leads to the sign-in then.
+  else void api.GET('/auth/me').catch(() => undefined);
+  live.state = 'offline';
+  clearTimeout(retry);
+  retry = setTimeout(open, pause);
+  pause = Math.min(pause * 2, 5_000);
+}
+
+window.addEventListener('offline', () => {
+  if (source) lost();
+});
 window.addEventListener('online', () => {
   if (live.state === 'offline') open();
 });
