@@ -60,6 +60,7 @@ function open() {
   const after = lastId ? `&last_event_id=${encodeURIComponent(lastId)}` : '';
   const opened = new EventSource(addressOf(`/api/live?${wanted}${after}`));
   source = opened;
+  const over = new Map<string, number>();
   opened.onopen = () => {
     live.state = 'open';
     live.heardAt = Date.now();
@@ -70,12 +71,22 @@ function open() {
     lastId = message.lastEventId;
     const told = JSON.parse(message.data) as Told;
     listeners.get(told.of)?.forEach((listener) => listener(told));
+    const ended = told.event === 'end' && told.data === '{}';
+    if (ended || told.event === 'refused') over.set(told.of, ended ? 2_000 : 30_000);
     // A stream lasts an hour; it is asked for again if it is still wanted then.
-    if (told.event === 'end' && told.data === '{}') setTimeout(() => { if (listeners.has(told.of) && source === opened) open(); }, 2_000);
+    if (ended) setTimeout(() => { if (listeners.has(told.of) && source === opened) open(); }, 2_000);
   };
   opened.onerror = () => {
     opened.close();
-    if (source === opened) lost();
+    if (source !== opened) return;
+    if ([...listeners.keys()].some((of) => !over.has(of))) {
+      lost();
+      return;
+    }
+    // The server has no more to tell now: of a thing, say, that there is not.
+    source = null;
+    live.state = 'idle';
+    retry = setTimeout(open, Math.min(...over.values()));
   };
 }
 
