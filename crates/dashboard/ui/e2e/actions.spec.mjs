@@ -27,6 +27,59 @@ export default {
     assert.equal(await tab.page.evaluate(() => document.documentElement.dataset.theme), 'light');
   },
 
+  'by keyboard alone one gets past the navigation, and through the palette': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/crashes');
+    await tab.page.keyboard.press('Tab');
+    await tab.page.keyboard.press('Enter');
+    assert.equal(await tab.page.evaluate(() => document.activeElement?.id), 'content');
+    await tab.page.keyboard.press('Control+k');
+    await tab.page.locator('#commands').waitFor();
+    for (let n = 0; n < 18; n += 1) await tab.page.keyboard.press('ArrowDown');
+    const inSight = () => {
+      const [list, chosen] = ['#commands', '#commands [aria-selected=true]'].map((one) => document.querySelector(one)?.getBoundingClientRect());
+      return chosen.top >= list.top - 1 && chosen.bottom <= list.bottom + 1;
+    };
+    await tab.page.waitForFunction(inSight);
+    await tab.page.keyboard.type('nightly-b');
+    await tab.page.locator('#commands [role=option]', { hasText: 'monitor' }).first().waitFor();
+    assert.equal(await tab.page.locator('#commands [role=option]', { hasText: 'monitor' }).count(), 1);
+    await tab.page.keyboard.press('Enter');
+    await tab.page.waitForURL('**/crons/nightly-backup');
+  },
+
+  'filters are gone back through': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/llm?span=30d');
+    await tab.page.locator('#by').selectOption('user');
+    await tab.page.waitForURL(/by=user/);
+    await tab.seen('Ada Okafor');
+    await tab.page.goBack();
+    await tab.page.waitForURL((url) => !url.search.includes('by='));
+    await tab.seen('claude-sonnet-4-5');
+    assert.equal(await tab.page.locator('#by').inputValue(), 'model');
+  },
+
+  'a link names its organisation': async (browsing) => {
+    const { server } = browsing;
+    const tab = await browsing.tab({ organisation: null });
+    await tab.go('/crons/nightly-backup?org=acme-shop');
+    await tab.seen('nightly-backup');
+    assert.equal(await tab.page.evaluate(() => localStorage.getItem('loom.org')), server.organisation);
+    assert.equal(new URL(tab.page.url()).search, '');
+  },
+
+  'what is copied can be pasted where the address is not https': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.page.addInitScript(() => Object.defineProperty(navigator, 'clipboard', { value: undefined }));
+    await tab.go('/logs');
+    await button(tab, 'Copy').click();
+    await tab.seen(/lines are copied/);
+    await tab.page.locator('#q').focus();
+    await tab.page.keyboard.press('Control+v');
+    assert.match(await tab.page.locator('#q').inputValue(), /INFO/);
+  },
+
   'j and k go through a list, and / to its search': async (browsing) => {
     const tab = await browsing.tab();
     await tab.go('/crashes');
