@@ -142,6 +142,19 @@ export default {
     );
   },
 
+  'a job is switched off, and on again': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/jobs');
+    const row = main(tab).locator('tr', { hasText: 'Search drift check' });
+    await row.getByRole('button', { name: 'Switch off' }).click();
+    await row.getByRole('button', { name: 'Switch on' }).waitFor();
+    await tab.page.getByRole('button', { name: 'Undo' }).click();
+    await row.getByRole('button', { name: 'Switch off' }).waitFor();
+    await row.getByRole('link').click();
+    await tab.page.locator('#history').waitFor();
+    assert.ok(await tab.page.evaluate(() => document.querySelector('#history').getBoundingClientRect().bottom < innerHeight), 'its runs are in sight');
+  },
+
   'a monitor is paused, and goes on': async (browsing) => {
     const { server } = browsing;
     const tab = await browsing.tab();
@@ -160,6 +173,27 @@ export default {
     await tab.page.locator('#level').selectOption('error');
     await tab.page.waitForURL(/level=error/);
     await tab.page.waitForFunction(() => document.querySelectorAll('[role=log] .line.info').length === 0);
+  },
+
+  'the log is paused, and a request followed': async (browsing) => {
+    const { server } = browsing;
+    const tab = await browsing.tab({ size: 'phone' });
+    await tab.go('/logs?target=loom_server');
+    await button(tab, 'Pause').click();
+    const id = `followed-${process.pid}`;
+    await fetch(`${server.url}/auth/me`, { headers: { 'x-request-id': id } });
+    await button(tab, /^Go on \([1-9]/).click();
+    const line = tab.page.locator('[role=log] .line', { hasText: '/auth/me' }).last();
+    await line.click();
+    const chosen = tab.page.getByRole('region', { name: 'The chosen line' });
+    await chosen.waitFor();
+    const { top, bottom } = await chosen.evaluate((section) => section.getBoundingClientRect().toJSON());
+    assert.ok(top > 0 && bottom <= 844, `the chosen line is at ${top} to ${bottom}`);
+    await chosen.getByRole('link', { name: id }).click();
+    await tab.page.waitForURL(/request_id=/);
+    await tab.seen(/^Lines of the request/);
+    const [file] = await Promise.all([tab.page.waitForEvent('download'), button(tab, 'Download').click()]);
+    assert.match(file.suggestedFilename(), /^loom-.*\.log$/);
   },
 
   'threads are searched, and read': async (browsing) => {
