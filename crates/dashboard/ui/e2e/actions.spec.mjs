@@ -80,6 +80,23 @@ export default {
     assert.match(await tab.page.locator('#q').inputValue(), /INFO/);
   },
 
+  'who only belongs to an organisation sees nothing that is refused': async (browsing) => {
+    const { server } = browsing;
+    const tab = await browsing.tab();
+    await tab.page.route('**/auth/me', async (route) => {
+      const answer = await route.fetch();
+      const me = await answer.json();
+      await route.fulfill({ response: answer, json: { ...me, role: 'member', user: { ...me.user, is_system_admin: false, is_auditor: false } } });
+    });
+    const asked = [];
+    tab.page.on('request', (request) => asked.push(new URL(request.url()).pathname));
+    for (const path of ['/', '/llm', '/llm/requests', '/llm/models', '/llm/limits', '/llm/settings', '/llm/providers']) await tab.go(path);
+    const admins = new RegExp(`^/api/(admin/|orgs/${server.organisation}/(llm/(prices|settings)|invitations))|^/api/llm/(providers|credentials)`);
+    assert.deepEqual(asked.filter((path) => admins.test(path)), []);
+    await tab.seen('There is no such part here');
+    assert.equal(await tab.page.getByRole('link', { name: 'Jobs' }).count(), 0);
+  },
+
   'j and k go through a list, and / to its search': async (browsing) => {
     const tab = await browsing.tab();
     await tab.go('/crashes');
