@@ -198,9 +198,12 @@ export default {
     await tab.go('/logs?target=loom_server');
     await button(tab, 'Pause').click();
     const id = `followed-${process.pid}`;
-    await fetch(`${server.url}/auth/me`, { headers: { 'x-request-id': id } });
+    await fetch(`${server.url}/api/threads/search?q=followed`, { headers: { 'x-request-id': id } });
     await button(tab, /^Go on \([1-9]/).click();
-    const line = tab.page.locator('[role=log] .line', { hasText: '/auth/me' }).last();
+    const line = tab.page.locator('[role=log] .line', { hasText: '/api/threads/search' }).last();
+    await line.waitFor();
+    // A line that moves on is hard to point at.
+    await button(tab, 'Pause').click();
     await line.click();
     const chosen = tab.page.getByRole('region', { name: 'The chosen line' });
     await chosen.waitFor();
