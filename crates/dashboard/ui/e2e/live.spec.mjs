@@ -60,6 +60,15 @@ const acts = {
     await rows.waitFor();
     return () => tab.until(/exit 7\b/, () => server.ask('POST', '/api/crons/monitors/exchange-rates/checkins', { status: 'error', exit_code: 7, output }));
   },
+  'a request to a model': async (tab, { server }) => {
+    const tag = unique('live-request');
+    await tab.go(`/llm/requests?tag=${tag}`);
+    const rows = (count) => document.querySelectorAll('main tbody tr').length === count;
+    return () => tab.untilTrue(rows, 1, () => fetch(`${server.url}/v1/chat/completions`, {
+      method: 'POST', headers: { 'content-type': 'application/json', 'x-loom-org': server.organisation, 'x-loom-tags': tag },
+      body: JSON.stringify({ model: 'loom-demo', messages: [{ role: 'user', content: 'Hello' }] }),
+    }));
+  },
   'a state of a weaver': async (tab, { server }) => {
     await tab.go('/weavers');
     const made = await server.ask('POST', '/api/weaver', { image: 'agent', tags: { live: unique('weaver') } })
