@@ -15,11 +15,36 @@ let
   host = if http.host == null then "0.0.0.0" else http.host;
   listenHost = if lib.hasInfix ":" host then "[${host}]" else host;
   grace = if http.shutdownGraceSecs == null then 30 else http.shutdownGraceSecs;
+  delay = if http.shutdownDelaySecs == null then 0 else http.shutdownDelaySecs;
   user = "loom";
   database = "postgres://${user}@localhost/${user}?host=/run/postgresql";
   revision = cfg.package.revision or null;
   # systemd would read something into it.
   literally = lib.mapAttrs (_: lib.replaceStrings [ "%" ] [ "%%" ]);
+  environment =
+    known.environment cfg.settings
+    // lib.optionalAttrs cfg.database.createLocally { DATABASE_URL = database; }
+    // { HOME = "/var/lib/loom"; }
+    // cfg.environment;
+
+  # The same settings for the unit and for root's `loom-server doctor`, `backup`, `admin create`. What `cron exec` runs
+  # stays as it is.
+  program = pkgs.writeShellScriptBin "loom-server" ''
+    if [[ $EUID == 0 && ''${1-} != cron ]]; then
+      ${lib.concatStrings (
+        lib.mapAttrsToList (name: value: ''
+          export ${name}=${lib.escapeShellArg value}
+        '') environment
+        ++ lib.mapAttrsToList (name: path: ''
+          ${name}=$(cat ${lib.escapeShellArg path}) || exit
+          export ${name}
+        '') cfg.secrets
+      )}
+      cd /var/lib/loom
+      exec ${pkgs.util-linux}/bin/setpriv --reuid=${user} --regid=${user} --init-groups -- ${lib.getExe cfg.package} "$@"
+    fi
+    exec ${lib.getExe cfg.package} "$@"
+  '';
 in
 {
   options.services.loom-server = {
@@ -126,7 +151,7 @@ in
 
     # What the auto-update expects to be told by the server of this system.
     environment.etc."loom-server/revision" = mkIf (revision != null) { text = "${revision}\n"; };
-    environment.systemPackages = [ cfg.package ];
+    environment.systemPackages = [ program ];
 
     users.users.${user} = {
       isSystemUser = true;
@@ -158,11 +183,7 @@ in
       startLimitIntervalSec = 0;
 
       environment =
-        literally (known.environment cfg.settings)
-        // lib.optionalAttrs cfg.database.createLocally { DATABASE_URL = database; }
-        // lib.mapAttrs' (name: _: lib.nameValuePair "${name}_FILE" "%d/${name}") cfg.secrets
-        // { HOME = "/var/lib/loom"; }
-        // literally cfg.environment;
+        literally environment // lib.mapAttrs' (name: _: lib.nameValuePair "${name}_FILE" "%d/${name}") cfg.secrets;
 
       serviceConfig = {
         Type = "notify";
@@ -181,7 +202,7 @@ in
         # Migrations of large tables come before readiness.
         TimeoutStartSec = "15min";
         # Requests and streams are let end, then all is written.
-        TimeoutStopSec = builtins.ceil grace + 30;
+        TimeoutStopSec = builtins.ceil (delay + grace) + 30;
         KillMode = "mixed";
         WatchdogSec = 60;
         LimitNOFILE = 65536;

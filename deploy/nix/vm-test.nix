@@ -101,6 +101,10 @@ in
     with subtest("a secret is in no environment"):
         machine.fail(f"grep -z MDEy /proc/{pid}/environ")
 
+    with subtest("the command line has the server's settings"):
+        machine.succeed("loom-server admin create you@example.com")
+        machine.succeed("install -d -o loom -m 700 /backups && loom-server backup /backups/one")
+
     with subtest("the database is this machine's, and a kill is survived"):
         machine.succeed("sudo -u postgres psql loom -c 'select 1 from _sqlx_migrations limit 1'")
         machine.succeed(f"kill -KILL {pid}")

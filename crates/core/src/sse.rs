@@ -1,6 +1,7 @@
 //! Server-sent events: headers, keep-alive, and what ends a stream.
 
 mod seats;
+mod watch;
 
 use std::{convert::Infallible, future::Future, time::Duration};
 
@@ -18,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use seats::{Places, Seat, Seats};
+pub use watch::watch;
 
 use crate::port::BoxFuture;
 

@@ -1,17 +1,16 @@
 //! What those who watch are told, on whichever server they do.
 
-use std::{collections::VecDeque, fmt::Write};
+use std::fmt::Write;
 
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, future::ready};
 use loom_core::{
     id::OrgId,
-    sse::{KEEP_ALIVE, Leash, Places, Seat},
+    sse::{self, Leash, Places, Seat},
 };
 use loom_db::{Signal, Subscription};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
 
 use crate::{engine::Engine, model::Status, work::Row};
 
@@ -82,18 +81,6 @@ pub(crate) const PLACES: Places = Places {
     instead: "",
 };
 
-struct Watch {
-    org: OrgId,
-    monitor: Option<String>,
-    said: Subscription,
-    ready: VecDeque<Bytes>,
-    leash: Leash,
-
-    _seat: Seat,
-    next_ping: Instant,
-    ended: bool,
-}
-
 /// The events of an organisation, or of one of its monitors, from now on. `init` is the first.
 pub(crate) fn events(
     org: OrgId,
@@ -103,80 +90,31 @@ pub(crate) fn events(
     seat: Seat,
     leash: Leash,
 ) -> impl Stream<Item = Bytes> + Send + use<> {
-    let ready = VecDeque::from([piece("init", init)]);
-    let next_ping = Instant::now() + KEEP_ALIVE;
-    let watch = Watch { org, monitor, said, ready, leash, _seat: seat, next_ping, ended: false };
-    stream::unfold(watch, |mut watch| async move {
-        let next = watch.next().await?;
-        Some((next, watch))
-    })
+    let heard = said.signals().filter_map(move |signal| {
+        ready(match &signal {
+            Signal::ReadAgain => {
+                Some(piece("reset", &json!({"reason": "events may be missing; read again"})))
+            }
+            Signal::Said(word) => pieces(word, org, monitor.as_deref()),
+        })
+    });
+    sse::watch(piece("init", init), heard, leash, seat)
 }
 
 fn piece(event: &str, data: &Value) -> Bytes {
     Bytes::from(format!("event: {event}\ndata: {data}\n\n"))
 }
 
-impl Watch {
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(ready) = self.ready.pop_front() {
-                return Some(ready);
-            }
-            if self.ended {
-                return None;
-            }
-            let waiting = async {
-                tokio::select! {
-                    signal = self.said.next() => Some(signal),
-                    () = sleep_until(self.next_ping) => None,
-                }
-            };
-            match self.leash.unless_ended(waiting).await {
-                Err(bye) => {
-                    self.ended = true;
-                    return Some(Bytes::from_static(bye.event().as_bytes()));
-                }
-                Ok(None) => {
-                    self.next_ping = Instant::now() + KEEP_ALIVE;
-                    return Some(Bytes::from_static(b": keep-alive\n\n"));
-                }
-                Ok(Some(None)) => self.ended = true,
-                Ok(Some(Some(signal))) => {
-                    // Nothing is given out on an authorisation that is older than this.
-                    if let Err(bye) =
-                        self.leash.check_again(std::time::Duration::from_secs(1)).await
-                    {
-                        self.ended = true;
-                        return Some(Bytes::from_static(bye.event().as_bytes()));
-                    }
-                    self.take(&signal);
-                }
-            }
+/// Those of the events in a word that are wanted, if any are.
+fn pieces(word: &str, org: OrgId, monitor: Option<&str>) -> Option<Bytes> {
+    let mut text = String::new();
+    let lines = word.strip_prefix(WORD)?.lines();
+    for told in lines.filter_map(|line| serde_json::from_str::<Told>(line).ok()) {
+        let is_of = |slug| told.data.get("monitor").and_then(Value::as_str) == Some(slug);
+        if told.org == org && monitor.is_none_or(is_of) {
+            // Writing into a string does not fail.
+            let _ = write!(text, "event: {}\ndata: {}\n\n", told.event, told.data);
         }
     }
-
-    fn take(&mut self, signal: &Signal) {
-        let reset = || piece("reset", &json!({"reason": "events may be missing; read again"}));
-        match signal {
-            Signal::ReadAgain => self.ready.push_back(reset()),
-            Signal::Said(word) => {
-                let Some(lines) = word.strip_prefix(WORD) else { return };
-                let mut text = String::new();
-                for told in lines.lines().filter_map(|line| serde_json::from_str::<Told>(line).ok())
-                {
-                    let is_ours = told.org == self.org
-                        && self.monitor.as_ref().is_none_or(|slug| {
-                            told.data.get("monitor").and_then(Value::as_str) == Some(slug)
-                        });
-                    if is_ours {
-                        // Writing into a string does not fail.
-                        let _ = write!(text, "event: {}\ndata: {}\n\n", told.event, told.data);
-                    }
-                }
-                if !text.is_empty() {
-                    self.ready.push_back(text.into());
-                }
-            }
-        }
-    }
+    (!text.is_empty()).then(|| text.into())
 }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{Stream, stream};
 use loom_common_secret::SecretString;
 use sqlx::{
     PgPool,
@@ -63,6 +64,14 @@ impl Subscription {
             Err(broadcast::error::RecvError::Lagged(_)) => Some(Signal::ReadAgain),
             Err(broadcast::error::RecvError::Closed) => None,
         }
+    }
+
+    /// All signals from now on, until the hub stops.
+    pub fn signals(self) -> impl Stream<Item = Signal> + Send {
+        stream::unfold(self, |mut said| async move {
+            let signal = said.next().await?;
+            Some((signal, said))
+        })
     }
 }
 

@@ -1,14 +1,14 @@
-//! Chance that is the same each time.
+//! Chance that is the same each time; only ids are not, so that several organisations can have the data.
 
 use chrono::{DateTime, Utc};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use uuid::{Builder, Uuid};
 
-pub(crate) struct Chance(StdRng);
+pub(crate) struct Chance(StdRng, [u8; 10]);
 
 impl Chance {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(StdRng::seed_from_u64(seed))
+        Self(StdRng::seed_from_u64(seed), rand::random())
     }
 
     /// From 0 to 1.
@@ -44,7 +44,10 @@ impl Chance {
     /// A UUIDv7 of that time.
     pub(crate) fn id(&mut self, at: DateTime<Utc>) -> Uuid {
         let millis = u64::try_from(at.timestamp_millis()).unwrap_or_default();
-        let random: [u8; 10] = self.0.random();
+        let mut random: [u8; 10] = self.0.random();
+        for (byte, own) in random.iter_mut().zip(self.1) {
+            *byte ^= own;
+        }
         Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
     }
 
@@ -52,5 +55,18 @@ impl Chance {
         (0..digits)
             .map(|_| char::from_digit(self.0.random_range(0..16), 16).unwrap_or('0'))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_the_same_each_time_and_ids_are_not() {
+        let (mut one, mut other) = (Chance::new(7), Chance::new(7));
+        let at = DateTime::UNIX_EPOCH;
+        assert_ne!(one.id(at), other.id(at));
+        assert_eq!(one.number(0, i64::MAX), other.number(0, i64::MAX));
     }
 }

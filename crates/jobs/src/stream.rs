@@ -1,10 +1,10 @@
 //! Runs as they begin and end, on whichever server, for those who watch.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{StreamExt as _, future::ready};
 use http::request::Parts;
 use loom_core::{
     Error, Principal, Query, Result,
@@ -12,12 +12,11 @@ use loom_core::{
     error::Problem,
     id::RunId,
     principal::{Authentication, Scope},
-    sse::{self, Bye, KEEP_ALIVE, Leash, Places, Recheck, Seat},
+    sse::{self, Leash, Places, Recheck},
 };
-use loom_db::{Signal, Subscription};
+use loom_db::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
 
 use crate::{
     http::Admin,
@@ -30,8 +29,6 @@ pub const RUNS_CHANNEL: &str = "loom_job_runs";
 
 const RECHECK: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(60 * 60);
-/// Events are given out on an authorisation that is no older than this.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// Who watches.
 pub(crate) const PLACES: Places = Places {
@@ -86,8 +83,15 @@ pub(crate) async fn watch_jobs(
     let seat = inner.seats.sit(principal.holder())?;
     let said = inner.hub.subscribe(RUNS_CHANNEL);
     let leash = Leash::new(inner.streams.clone(), recheck(&admin, parts), RECHECK, LONGEST);
-    let watch = Watch { job: query.job, said, leash, _seat: seat, begun: false, ended: false };
-    Ok(sse::raw_response(watch.events()))
+    let heard = said.signals().filter_map(move |signal| {
+        let piece = match &signal {
+            Signal::ReadAgain => Some("event: lagged\ndata: {}\n\n".to_owned()),
+            Signal::Said(word) => tell(word, query.job.as_deref()),
+        };
+        ready(piece.map(Bytes::from))
+    });
+    let begin = Bytes::from_static(b"event: ready\ndata: {}\n\n");
+    Ok(sse::raw_response(sse::watch(begin, heard, leash, seat)))
 }
 
 /// Asks who is behind the request once more, and what they may now.
@@ -108,66 +112,9 @@ fn recheck(admin: &Admin, parts: Parts) -> Recheck {
     })
 }
 
-struct Watch {
-    job: Option<String>,
-    said: Subscription,
-    leash: Leash,
-    _seat: Seat,
-    begun: bool,
-    ended: bool,
-}
-
-impl Watch {
-    fn events(self) -> impl Stream<Item = Bytes> + Send {
-        stream::unfold(self, |mut watch| async move {
-            if watch.ended {
-                return None;
-            }
-            let piece = match watch.piece().await {
-                Ok(piece) => Bytes::from(piece),
-                Err(bye) => {
-                    watch.ended = true;
-                    Bytes::from_static(bye.event().as_bytes())
-                }
-            };
-            Some((piece, watch))
-        })
-    }
-
-    async fn piece(&mut self) -> std::result::Result<String, Bye> {
-        if !self.begun {
-            self.begun = true;
-            return Ok("event: ready\ndata: {}\n\n".to_owned());
-        }
-        // What is heard of other jobs is no sign of life here.
-        let until = Instant::now() + KEEP_ALIVE;
-        loop {
-            let next = timeout_at(until, self.said.next());
-            let piece = match self.leash.unless_ended(next).await? {
-                Ok(Some(Signal::Said(words))) if *words != *loom_db::READ_AGAIN => {
-                    self.tell(&words)
-                }
-                Ok(Some(_)) => "event: lagged\ndata: {}\n\n".to_owned(),
-                Ok(None) => return Err(Bye::Shutdown),
-                Err(_) => return Ok(": keep-alive\n\n".to_owned()),
-            };
-            if !piece.is_empty() {
-                self.leash.check_again(FRESH).await?;
-                return Ok(piece);
-            }
-        }
-    }
-
-    fn tell(&self, word: &str) -> String {
-        let mut piece = String::new();
-        // Of another version of the server it may be something else.
-        if let Ok(told) = serde_json::from_str::<Value>(word)
-            && let Some(job) = told.get("job").and_then(Value::as_str)
-            && self.job.as_deref().is_none_or(|one| one == job)
-        {
-            // Writing into a string does not fail.
-            let _ = write!(piece, "event: run\ndata: {told}\n\n");
-        }
-        piece
-    }
+fn tell(word: &str, job: Option<&str>) -> Option<String> {
+    // Of another version of the server it may be something else.
+    let told: Value = serde_json::from_str(word).ok()?;
+    let of = told.get("job")?.as_str()?;
+    job.is_none_or(|one| one == of).then(|| format!("event: run\ndata: {told}\n\n"))
 }

@@ -26,6 +26,7 @@ use crate::{
     record, trace,
     trailer::{self, Told},
     usage::Usage,
+    usage_sums::News,
 };
 
 /// A usage row waits this long for company. A server that is killed loses at most this much, and
@@ -108,6 +109,7 @@ impl Ledger {
         budgets: Budgets,
         prices: Arc<Overrides>,
         drains: Drains,
+        news: News,
     ) -> Self {
         let limits = Limits { linger: LINGER, ..Limits::default() };
         // In the queue for the shared connections a batch would wait behind every request of a busy
@@ -117,8 +119,12 @@ impl Ledger {
         let writer = {
             let own = own.clone();
             Writer::start("llm_requests", limits, move |rows: Arc<[Row]>| {
-                let (own, budgets) = (own.clone(), budgets.clone());
-                async move { budgets.store(&own, &rows).await }
+                let (own, budgets, news) = (own.clone(), budgets.clone(), news.clone());
+                async move {
+                    budgets.store(&own, &rows).await?;
+                    news.recorded(&rows);
+                    Ok(())
+                }
             })
         };
         Self { writer, own, clock, prices, drains }

@@ -47,7 +47,8 @@ use std::sync::Arc;
 use loom_core::{
     Clock, Error, Result,
     health::Check,
-    port::{Audit, KeyBudgets, OrgDirectory, WeaverDirectory},
+    port::{Audit, KeyBudgets, OrgDirectory, Reauthenticate, WeaverDirectory},
+    sse::Seats,
 };
 use loom_db::{Hub, Subscription};
 use loom_notify::Notify;
@@ -61,6 +62,8 @@ pub use pool::{
     CredentialKind, CredentialView, METRICS as CREDENTIAL_METRICS, NewCredential, SecretJson,
     Tested,
 };
+
+pub use usage_sums::USAGE_CHANNEL;
 
 /// What replicas tell each other: what of this feature's settings has changed.
 pub const CHANNEL: &str = "loom_llm";
@@ -76,6 +79,8 @@ pub struct Deps {
     pub orgs: Arc<dyn OrgDirectory>,
     pub key_budgets: Arc<dyn KeyBudgets>,
     pub weavers: Arc<dyn WeaverDirectory>,
+    /// Asks again who watches.
+    pub who: Arc<dyn Reauthenticate>,
     /// This server's name among the replicas.
     pub replica: String,
     /// Ends all running streams.
@@ -95,11 +100,14 @@ pub struct Inner {
     hub: Hub,
     audit: Arc<dyn Audit>,
     orgs: Arc<dyn OrgDirectory>,
+    who: Arc<dyn Reauthenticate>,
     limits: limits::Limits,
     client: reqwest::Client,
     providers: provider::Providers,
     org_routes: org_routes::OrgRoutes,
     ledger: ledger::Ledger,
+    news: usage_sums::News,
+    seats: Seats,
     record: record::Record,
     prices: Arc<price::Overrides>,
     timeouts: config::Timeouts,
@@ -111,6 +119,8 @@ pub struct Inner {
     measured: pool::Measured,
     /// Cancelled when all streams must end.
     stop: CancellationToken,
+    /// Ends the streams of those who watch.
+    leaving: CancellationToken,
 }
 
 impl std::ops::Deref for LlmProxy {
@@ -134,6 +144,7 @@ impl LlmProxy {
             orgs,
             key_budgets,
             weavers,
+            who,
             replica,
             stop,
         } = deps;
@@ -157,6 +168,7 @@ impl LlmProxy {
             .build()
             .map_err(Error::internal)?;
         let drains = drain::Drains::new(config.drain);
+        let news = usage_sums::News::new(pool.clone());
         Ok(Self(Arc::new(Inner {
             ledger: ledger::Ledger::start(
                 &pool,
@@ -164,7 +176,11 @@ impl LlmProxy {
                 limits.clone(),
                 Arc::clone(&prices),
                 drains,
+                news.clone(),
             ),
+            news,
+            seats: Seats::new(usage_sums::PLACES),
+            leaving: stop.child_token(),
             prices,
             limits,
             record: record::Record::new(&vault)?,
@@ -183,6 +199,7 @@ impl LlmProxy {
             hub,
             audit,
             orgs,
+            who,
             client,
             stop,
         })))
@@ -191,6 +208,7 @@ impl LlmProxy {
     /// Reads credentials, routes, settings and limits, and follows their changes. `keys` says when API
     /// keys have changed.
     pub async fn start(self, keys: Subscription) -> Result<Self> {
+        self.news.start();
         let words = self.hub.subscribe(CHANNEL);
         self.read_routes(None).await?;
         let proxy = self.clone();
@@ -214,6 +232,11 @@ impl LlmProxy {
             .merge(record::routes(self.clone()))
             .merge(limits::http::routes(self.clone()))
             .merge(self.account_routes())
+    }
+
+    /// What those follow who watch; to be had together with other streams.
+    pub fn stream_routes(&self) -> OpenApiRouter {
+        usage_sums::stream_routes(self.clone())
     }
 
     /// What accounts tell, and what they are reckoned by.
@@ -243,11 +266,18 @@ impl LlmProxy {
         Check::new("llm_providers", probe)
     }
 
+    /// Says good-bye to all who watch.
+    pub fn end_streams(&self) {
+        self.leaving.cancel();
+    }
+
     /// Writes what is not yet written of the account. Streams that run on are no longer counted.
     pub async fn close(&self) {
+        self.leaving.cancel();
         self.keeper.close().await;
         self.record.close().await;
         self.ledger.close().await;
+        self.news.close().await;
         self.limits.close().await;
     }
 }

@@ -73,6 +73,7 @@ pub const METRICS: &[Metric] = &[
         "Cost of requests whose model has a known price, in billionths of a US dollar.",
         &["provider"],
     ),
+    Metric::gauge("loom_llm_usage_watchers", "Streams of usage that are open.", &[]),
     Metric::counter(
         "loom_llm_idempotent_requests_total",
         "Requests with an idempotency key, by what became of them.",

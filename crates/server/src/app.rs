@@ -59,6 +59,7 @@ const CHANNELS: &[&str] = &[
     loom_jobs::RUNS_CHANNEL,
     loom_notify::CHANNEL,
     loom_llm_proxy::CHANNEL,
+    loom_llm_proxy::USAGE_CHANNEL,
     loom_threads::CHANNEL,
     loom_crashes::CHANNEL,
     loom_crons::CHANNEL,
@@ -165,6 +166,7 @@ impl Features {
             orgs: Arc::new(auth.clone()),
             key_budgets: Arc::new(auth.clone()),
             weavers: Arc::new(loom_weavers::Directory::new(pool.clone())),
+            who: Arc::new(ByKeys(auth.clone())),
             replica: loom_logs::replica_name(),
             stop: stop_streams.clone(),
         };
@@ -409,6 +411,7 @@ pub fn routes(
         .merge(health.routes())
         .merge(meta::metrics_routes(Gauges::new(features, health, database)))
         .merge(features.auth.routes())
+        .merge(features.llm.stream_routes())
         .merge(features.threads.routes())
         .merge(features.crashes.routes())
         .merge(features.ingest.native_routes())
@@ -551,6 +554,7 @@ impl Running {
         // Who is sent away now does not come back to this server.
         self.ending.closed.cancelled().await;
         self.features.logs.end_streams();
+        self.features.llm.end_streams();
         self.features.threads.end_streams();
         self.features.crashes.end_streams();
         self.features.crons.end_streams();

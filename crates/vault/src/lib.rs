@@ -116,11 +116,15 @@ impl Vault {
     /// # Errors
     /// Never, with a key of 32 bytes.
     pub fn derive(&self, purpose: &str) -> Result<SecretString> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.current.bytes())
-            .map_err(loom_core::Error::internal)?;
-        mac.update(b"loom/derived-key/1/");
-        mac.update(purpose.as_bytes());
-        Ok(SecretString::from(hex::encode(mac.finalize().into_bytes())))
+        derive(&self.current, purpose)
+    }
+
+    /// As [`Vault::derive`], and the same as before while a rotation is under way.
+    ///
+    /// # Errors
+    /// Never, with a key of 32 bytes.
+    pub fn derive_lasting(&self, purpose: &str) -> Result<SecretString> {
+        derive(self.previous.as_ref().unwrap_or(&self.current), purpose)
     }
 
     fn key(&self, needed: KeyId) -> Result<&MasterKey, Fault> {
@@ -133,6 +137,14 @@ impl Vault {
             },
         )
     }
+}
+
+fn derive(key: &MasterKey, purpose: &str) -> Result<SecretString> {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(key.bytes()).map_err(loom_core::Error::internal)?;
+    mac.update(b"loom/derived-key/1/");
+    mac.update(purpose.as_bytes());
+    Ok(SecretString::from(hex::encode(mac.finalize().into_bytes())))
 }
 
 impl fmt::Debug for Vault {

@@ -17,7 +17,7 @@ use loom_core::{Error, Result};
 use crate::Config;
 
 /// Each request to the cluster that is not a stream.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is done there, as `deploy/kubernetes/weavers/rbac.yaml` allows it: group, resource, subresource, verbs.
 pub(crate) const NEEDED: &[(&str, &str, &str, &[&str])] = &[
@@ -124,6 +124,16 @@ impl Cluster {
         let answer = api.create(&PostParams::default(), &review).await?;
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
+}
+
+/// A request to the cluster that is not a stream, with its limit.
+pub(crate) async fn ask<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
+    tokio::time::timeout(PATIENCE, request).await.unwrap_or_else(|_| {
+        let text = "the cluster did not answer in time";
+        Err(kube::Error::Service(text.into()))
+    })
 }
 
 /// 502: the cluster refused, or is out of reach.

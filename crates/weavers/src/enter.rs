@@ -5,57 +5,71 @@ pub(crate) mod exec;
 mod wire;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status as Ended;
-use loom_core::{
-    Error, Result,
-    id::{OrgId, WeaverId},
-};
+use loom_core::{Error, Result};
 
 use crate::{Weavers, model::Row, store};
 
 /// Commands and terminals of one server at the same time.
 const MOST: usize = 200;
+/// Of them, those of one person or service, and those that have not said yet whose they are.
+const MOST_OF_ONE: usize = 50;
 /// Until the cluster has opened it.
 const OPENING: Duration = Duration::from_secs(15);
 /// Of a command, all words together.
 const COMMAND: usize = 64 * 1024;
 const WORDS: usize = 256;
+/// How often what is open gives a sign of life: far more often than the shortest idle timeout.
+const SIGN: Duration = Duration::from_secs(20);
 
-/// A place is given back when dropped.
+/// How many each has that is inside, by the name of their credential's holder.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Places(Arc<AtomicUsize>);
+pub(crate) struct Places(Arc<Mutex<HashMap<String, usize>>>);
 
-pub(crate) struct Place(Places);
+/// A place; given back when dropped.
+pub(crate) struct Place {
+    places: Places,
+    who: String,
+}
 
 impl Places {
     /// # Errors
     /// 429 when there are too many.
-    fn take(&self) -> Result<Place> {
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
-        let place = Place(self.clone());
-        if before >= MOST {
+    fn take(&self, who: String) -> Result<Place> {
+        let mut by = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_many = by.get(&who).is_some_and(|count| *count >= MOST_OF_ONE);
+        if is_many || by.values().sum::<usize>() >= MOST {
             return Err(Error::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_sessions",
-                "too many commands and terminals run on this server; try again later",
+                if is_many {
+                    "you have too many commands and terminals on this server; end one"
+                } else {
+                    "too many commands and terminals run on this server; try again later"
+                },
             )
             .retry_after(Duration::from_secs(10)));
         }
-        Ok(place)
+        *by.entry(who.clone()).or_default() += 1;
+        Ok(Place { places: self.clone(), who })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        let mut by = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by.get_mut(&self.who) {
+            *count -= 1;
+            if *count == 0 {
+                by.remove(&self.who);
+            }
+        }
     }
 }
 
@@ -134,8 +148,14 @@ fn not_opened(error: Option<kube::Error>) -> Error {
     }
 }
 
-/// A sign of life.
-async fn mark(weavers: &Weavers, org: OrgId, id: WeaverId) -> Result<()> {
-    let mut db = weavers.deps.pool.acquire().await?;
-    store::list::touch(&mut db, org, id, weavers.deps.clock.now()).await
+/// A sign of life; nobody is stopped by one that is not written down.
+async fn mark(weavers: &Weavers, row: &Row) {
+    let marked: Result<()> = async {
+        let mut db = weavers.deps.pool.acquire().await?;
+        store::list::touch(&mut db, row.org_id, row.id, weavers.deps.clock.now()).await
+    }
+    .await;
+    if let Err(error) = marked {
+        tracing::debug!(%error, weaver = %row.id, "a sign of life is not written down");
+    }
 }

@@ -87,6 +87,16 @@ impl Weavers {
         Ok(Some(self.deps.vault.seal(&context(id), &SecretString::from(text))?))
     }
 
+    /// What its log must not show, also on a server that has not made its pod.
+    pub(crate) fn learn_env(&self, row: &Row) {
+        match self.open_env(row) {
+            Ok(sealed) => loom_redact::learn(sealed.into_values()),
+            Err(error) => {
+                tracing::warn!(%error, weaver = %row.id, "the sealed values of a weaver are not masked in its log");
+            }
+        }
+    }
+
     fn open_env(&self, row: &Row) -> Result<BTreeMap<String, SecretString>> {
         let Some(sealed) = &row.sealed_env else { return Ok(BTreeMap::new()) };
         let text = self.deps.vault.unseal(&context(row.id), sealed)?;

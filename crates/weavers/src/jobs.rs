@@ -20,7 +20,7 @@ pub(crate) fn all(weavers: &Weavers) -> Vec<Job> {
         Job::new(
             "weaver-cleanup",
             "Weaver clean-up",
-            "Ends weavers whose time is over, or that have done nothing for as long as they may",
+            "Ends weavers whose time is over, or that have done nothing for as long as they may, and keeps their network policies",
             weavers.config.cleanup_interval,
             MINUTE * 5,
             move |context| clean_up(cleanup.clone(), context),
@@ -61,6 +61,12 @@ pub(crate) fn all(weavers: &Weavers) -> Vec<Job> {
 
 async fn clean_up(weavers: Weavers, _: JobContext) -> Result<JobReport, JobError> {
     let ended = weavers.end_those_due().await?;
+    // Somebody may have taken away what holds those that run, and this server may have moved.
+    if weavers.config.enabled
+        && let Err(error) = weavers.put_policies().await
+    {
+        tracing::warn!(%error, "the network policies of weavers cannot be kept as they are to be");
+    }
     let handled = i64::try_from(ended.len()).unwrap_or(i64::MAX);
     Ok(JobReport { items_handled: handled.unsigned_abs() })
 }

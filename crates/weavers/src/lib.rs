@@ -86,7 +86,7 @@ pub struct Weavers(Arc<Inner>);
 pub struct Inner {
     deps: Deps,
     config: Config,
-    /// How this installation calls itself on its pods: the same as long as its master key is.
+    /// How this installation calls itself on its pods: the same as long as its master key is, and the one before.
     installation: String,
     announcer: Announcer,
     /// Ends the streams.
@@ -118,7 +118,7 @@ impl Weavers {
     /// # Errors
     /// When the vault gives no key.
     pub fn new(deps: Deps, config: Config) -> loom_core::Result<Self> {
-        let key = deps.vault.derive("weavers")?;
+        let key = deps.vault.derive_lasting("weavers")?;
         let digest = Sha256::digest(key.expose().as_bytes());
         let installation =
             digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();

@@ -83,6 +83,10 @@ impl Logs {
         let _ = self.cluster.set(cluster);
     }
 
+    pub(crate) fn is_followed(&self, id: WeaverId) -> bool {
+        self.lock().get(&id).is_some_and(|follower| !follower.task.is_finished())
+    }
+
     /// Begins to follow what runs, unless it is followed already.
     pub(crate) fn follow(&self, row: &Row, container: &'static str) {
         let runs = row.started_at.is_some() && row.exited_at.is_none() && row.ended_at.is_none();

@@ -21,7 +21,10 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::model::{Network, Row};
+use crate::{
+    cluster::ask,
+    model::{Network, Row},
+};
 
 /// The label of a pod by which a policy finds it.
 pub(crate) const LABEL: &str = "loom.dev/network";
@@ -87,7 +90,7 @@ pub(crate) async fn ensure(
     let params = PatchParams::apply(MANAGER).force();
     for policy in policies {
         let name = policy.metadata.name.as_deref().unwrap_or_default();
-        api.patch(name, &params, &Patch::Apply(policy)).await?;
+        ask(api.patch(name, &params, &Patch::Apply(policy))).await?;
     }
     Ok(())
 }
@@ -99,7 +102,8 @@ pub(crate) async fn relabel(
     row: &Row,
 ) -> Result<(), kube::Error> {
     let change = json!({"metadata": {"labels": {LABEL: label(row.network, installation)}}});
-    match pods.patch(&row.pod_name, &PatchParams::default(), &Patch::Merge(&change)).await {
+    let params = PatchParams::default();
+    match ask(pods.patch(&row.pod_name, &params, &Patch::Merge(&change))).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         done => done.map(|_| ()),
     }

@@ -1,19 +1,16 @@
 //! What those who watch are told, on whichever server they do.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use chrono::SecondsFormat;
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, future::ready};
 use loom_core::{
     id::{OrgId, UserId, WeaverId},
-    sse::{KEEP_ALIVE, Leash, Places, Seat},
+    sse::{self, Leash, Places, Seat},
     text,
 };
-use loom_db::{READ_AGAIN, Signal, Subscription};
+use loom_db::{Signal, Subscription};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
 use utoipa::ToSchema;
 
 use crate::{
@@ -82,17 +79,6 @@ pub(crate) const PLACES: Places = Places {
     instead: "",
 };
 
-struct Watch {
-    access: Access,
-    weaver: Option<WeaverId>,
-    said: Subscription,
-    ready: VecDeque<Bytes>,
-    leash: Leash,
-    _seat: Seat,
-    next_ping: Instant,
-    ended: bool,
-}
-
 /// What happens from now on to the weavers that somebody may see, or to one of them. `init` is the first.
 pub(crate) fn events(
     access: Access,
@@ -102,73 +88,24 @@ pub(crate) fn events(
     seat: Seat,
     leash: Leash,
 ) -> impl Stream<Item = Bytes> + Send + use<> {
-    let ready = VecDeque::from([piece("init", init)]);
-    let next_ping = Instant::now() + KEEP_ALIVE;
-    let watch = Watch { access, weaver, said, ready, leash, _seat: seat, next_ping, ended: false };
-    stream::unfold(watch, |mut watch| async move {
-        let next = watch.next().await?;
-        Some((next, watch))
-    })
+    let heard = said.signals().filter_map(move |signal| {
+        ready(match &signal {
+            Signal::ReadAgain => {
+                Some(piece("reset", &json!({"reason": "events may be missing; read again"})))
+            }
+            Signal::Said(word) => told(word)
+                .filter(|told| {
+                    weaver.is_none_or(|weaver| weaver == told.id)
+                        && access.sees(told.org_id, told.owner_user_id, told.id)
+                })
+                .map(|told| piece("weaver", &serde_json::to_value(&told).unwrap_or_default())),
+        })
+    });
+    sse::watch(piece("init", init), heard, leash, seat)
 }
 
 fn piece(event: &str, data: &Value) -> Bytes {
     Bytes::from(format!("event: {event}\ndata: {data}\n\n"))
-}
-
-impl Watch {
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(ready) = self.ready.pop_front() {
-                return Some(ready);
-            }
-            if self.ended {
-                return None;
-            }
-            let waiting = async {
-                tokio::select! {
-                    signal = self.said.next() => Some(signal),
-                    () = sleep_until(self.next_ping) => None,
-                }
-            };
-            match self.leash.unless_ended(waiting).await {
-                Err(bye) => {
-                    self.ended = true;
-                    return Some(Bytes::from_static(bye.event().as_bytes()));
-                }
-                Ok(None) => {
-                    self.next_ping = Instant::now() + KEEP_ALIVE;
-                    return Some(Bytes::from_static(b": keep-alive\n\n"));
-                }
-                Ok(Some(None)) => self.ended = true,
-                Ok(Some(Some(signal))) => {
-                    // Nothing is given out on an authorisation that is older than this.
-                    if let Err(bye) =
-                        self.leash.check_again(std::time::Duration::from_secs(1)).await
-                    {
-                        self.ended = true;
-                        return Some(Bytes::from_static(bye.event().as_bytes()));
-                    }
-                    self.take(&signal);
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, signal: &Signal) {
-        let reset = || piece("reset", &json!({"reason": "events may be missing; read again"}));
-        match signal {
-            Signal::ReadAgain => self.ready.push_back(reset()),
-            Signal::Said(word) if &**word == READ_AGAIN => self.ready.push_back(reset()),
-            Signal::Said(word) => {
-                let Some(told) = told(word) else { return };
-                let is_wanted = self.weaver.is_none_or(|weaver| weaver == told.id);
-                if is_wanted && self.access.sees(told.org_id, told.owner_user_id, told.id) {
-                    let data = serde_json::to_value(&told).unwrap_or_default();
-                    self.ready.push_back(piece("weaver", &data));
-                }
-            }
-        }
-    }
 }
 
 /// What a word on the channel says of a weaver, if it is such a one.

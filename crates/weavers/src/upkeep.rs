@@ -26,15 +26,24 @@ impl Weavers {
     /// # Errors
     /// 502 when it does not take them.
     pub(crate) async fn keep_policies(&self) -> Result<()> {
-        let lock = || self.kept.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lock().is_some_and(|at| at.elapsed() < AGAIN) {
+        let kept = *self.kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_some_and(|at| at.elapsed() < AGAIN) {
             return Ok(());
         }
+        self.put_policies().await
+    }
+
+    /// Puts them there, whenever that was done last.
+    ///
+    /// # Errors
+    /// As [`Weavers::keep_policies`].
+    pub(crate) async fn put_policies(&self) -> Result<()> {
         let there = self.cluster()?;
         let server = self.server().await?;
         let policies = network::policies(&self.installation, &server, &self.config.network_except);
         network::ensure(&there.network_policies(), &policies).await.map_err(cluster::failed)?;
-        *lock() = Some(Instant::now());
+        let now = Some(Instant::now());
+        *self.kept.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(())
     }
 

@@ -69,7 +69,9 @@ let
   example = machine (import ../example/loom.nix { inherit pkgs; });
   unit = example.systemd.services.loom-server;
   updater = example.systemd.services.loom-auto-update;
-  program = (lib.head (lib.filter (one: lib.hasInfix "auto-update" "${one}") example.environment.systemPackages)).text;
+  programNamed = name: (lib.head (lib.filter (one: one.name == name) example.environment.systemPackages)).text;
+  program = programNamed "loom-auto-update";
+  commandLine = programNamed "loom-server";
 
   given = {
     BRANCH = "trunk";
@@ -133,6 +135,14 @@ let
     "lists are joined" = unit.environment.LOOM_SERVER_SIGN_UP_DOMAINS == "example.com";
     "what is not set is left to the server" = !(unit.environment ? LOOM_SERVER_PORT);
     "its unit is ready when the server says so" = unit.serviceConfig.Type == "notify" && unit.serviceConfig.ProtectSystem == "strict" && unit.serviceConfig.TimeoutStopSec == 60;
+    "it has time for its delay and its grace" = (with' { http.shutdownDelaySecs = 10; http.shutdownGraceSecs = 45; }).serviceConfig.TimeoutStopSec == 85;
+    "root's command line has the server's settings and secrets" =
+      builtins.all (line: lib.hasInfix "${line}\n" commandLine) [
+        "export LOOM_SERVER_ENV=${lib.escapeShellArg "production"}"
+        "export LOOM_SERVER_BASE_URL=${lib.escapeShellArg "https://loom.example.com"}"
+        "export DATABASE_URL=${lib.escapeShellArg "postgres://loom@localhost/loom?host=/run/postgresql"}"
+        "LOOM_SERVER_MASTER_KEY=$(cat ${lib.escapeShellArg "/etc/loom/master-key"}) || exit"
+      ];
     "the system tells the server's revision" = example.environment.etc."loom-server/revision".text == "${revision}\n";
     "the update knows the machine" =
       builtins.all (name: lib.hasInfix "export LOOM_AUTO_UPDATE_${name}=${lib.escapeShellArg given.${name}}\n" program) (builtins.attrNames given);

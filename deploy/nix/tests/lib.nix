@@ -21,7 +21,7 @@ let
     last = list: elemAt list (length list - 1);
     concatStrings = concatStringsSep "";
     splitString = separator: text: filter isString (split (escapeRegex separator) text);
-    escapeRegex = replaceStrings [ "." "+" "*" "[" "(" ] [ "\\." "\\+" "\\*" "\\[" "\\(" ];
+    escapeRegex = let special = [ "\\" "." "+" "*" "?" "[" "{" "(" ")" "^" "$" "|" ]; in replaceStrings special (map (one: "\\${one}") special);
     hasPrefix = prefix: text: substring 0 (stringLength prefix) text == prefix;
     hasInfix = infix: text: length (splitString infix text) > 1;
     removePrefix = prefix: text: if hasPrefix prefix text then substring (stringLength prefix) (-1) text else text;

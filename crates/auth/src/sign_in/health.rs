@@ -106,10 +106,16 @@ impl SignIn {
             (false, false) => Status::Degraded,
         };
         if !failed.is_empty() {
-            component = component.error(format!(
-                "out of reach: {}; who is signed in is not affected",
-                failed.join(", ")
-            ));
+            component = component
+                .error(format!(
+                    "out of reach: {}; who is signed in is not affected",
+                    failed.join(", ")
+                ))
+                .code(
+                    "AUTH_PROVIDER_UNREACHABLE",
+                    "Nobody new gets in this way. The log says what came of asking; `loom-server doctor` asks \
+                     again. Check the provider's URL, and the way there.",
+                );
         }
         self.health.put(&component);
         component

@@ -51,8 +51,9 @@ pub(super) fn of(event: &Event, rules: &Rules) -> Title {
 
 fn of_exception(exception: &Exception, frame: Option<&Frame>, event: &Event) -> String {
     let value = exception.value.as_deref().map(first_line).unwrap_or_default();
-    // What the SDK made up has no type that says anything.
+    // What the SDK made up has no type that says anything; without one its value is a message that was captured.
     if exception.mechanism.synthetic
+        && (exception.kind.is_some() || value.is_empty())
         && let Some(function) = frame.and_then(|frame| frame.function.as_deref())
     {
         let family = Family::of(None, event.platform.as_deref());

@@ -1,12 +1,12 @@
 //! Who watches issues: what any server says on the channel goes to the watchers of all servers.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, future::ready, stream};
 use loom_core::{
     id::{OrgId, ProjectId},
-    sse::{Bye, KEEP_ALIVE, Leash, Places, Seat, Seats},
+    sse::{self, Leash, Places, Seat, Seats},
 };
 use loom_db::Signal;
 use serde::{Deserialize, Serialize};
@@ -28,8 +28,6 @@ const PLACES: Places = Places {
 };
 /// A watcher that falls behind by more is told that it lags.
 const BACKLOG: usize = 1024;
-/// Events are given out on an authorisation that is no older than this.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// Something that watchers are told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -145,15 +143,6 @@ pub(crate) fn listen(crashes: &Crashes) -> Listening {
 /// What is said from some moment on.
 pub(crate) struct Listening(broadcast::Receiver<Heard>);
 
-struct Watch {
-    scope: Scope,
-    listening: Listening,
-    begin: Option<String>,
-    leash: Leash,
-    ended: bool,
-    _seat: Seat,
-}
-
 /// The stream: `init` first, then what is told.
 pub(crate) fn events(
     scope: Scope,
@@ -162,56 +151,22 @@ pub(crate) fn events(
     seat: Seat,
     leash: Leash,
 ) -> impl Stream<Item = Bytes> + Send + use<> {
-    let begin = Some(format!("event: init\ndata: {init}\n\n"));
-    let watch = Watch { scope, listening, begin, leash, ended: false, _seat: seat };
-    stream::unfold(watch, |mut watch| async move {
-        if watch.ended {
-            return None;
-        }
-        let piece = match watch.piece().await {
-            Ok(piece) => Bytes::from(piece),
-            Err(bye) => {
-                watch.ended = true;
-                Bytes::from_static(bye.event().as_bytes())
+    let begin = Bytes::from(format!("event: init\ndata: {init}\n\n"));
+    let heard = stream::unfold((listening.0, scope), |(mut heard, scope)| async move {
+        let piece = match heard.recv().await {
+            Ok(Heard::Told(told)) if scope.has(&told) => {
+                format!("event: {}\ndata: {}\n\n", told.event, told.shown())
             }
-        };
-        Some((piece, watch))
-    })
-}
-
-impl Watch {
-    async fn piece(&mut self) -> Result<String, Bye> {
-        if let Some(begin) = self.begin.take() {
-            return Ok(begin);
-        }
-        let scope = &self.scope;
-        let next = async {
-            loop {
-                match self.listening.0.recv().await {
-                    Ok(Heard::Told(told)) if !scope.has(&told) => {}
-                    other => return other,
-                }
-            }
-        };
-        let Ok(heard) = self.leash.unless_ended(tokio::time::timeout(KEEP_ALIVE, next)).await?
-        else {
-            return Ok(": keep-alive\n\n".to_owned());
-        };
-        let mut piece = String::new();
-        // Writing into a string does not fail.
-        let _ = match heard {
-            Ok(Heard::Told(told)) => {
-                self.leash.check_again(FRESH).await?;
-                write!(piece, "event: {}\ndata: {}\n\n", told.event, told.shown())
-            }
-            Ok(Heard::Reset) => write!(piece, "event: reset\ndata: {{}}\n\n"),
+            Ok(Heard::Told(_)) => String::new(),
+            Ok(Heard::Reset) => "event: reset\ndata: {}\n\n".to_owned(),
             Err(broadcast::error::RecvError::Lagged(skipped)) => {
-                write!(piece, "event: lagged\ndata: {{\"skipped\":{skipped}}}\n\n")
+                format!("event: lagged\ndata: {{\"skipped\":{skipped}}}\n\n")
             }
-            Err(broadcast::error::RecvError::Closed) => return Err(Bye::Shutdown),
+            Err(broadcast::error::RecvError::Closed) => return None,
         };
-        Ok(piece)
-    }
+        Some((Bytes::from(piece), (heard, scope)))
+    });
+    sse::watch(begin, heard.filter(|piece| ready(!piece.is_empty())), leash, seat)
 }
 
 impl Scope {

@@ -32,7 +32,7 @@ pub(crate) struct ListQuery {
     project: Option<String>,
     #[param(inline)]
     status: Option<Activity>,
-    /// In at least one environment, by the last run that was judged.
+    /// In at least one environment.
     #[param(inline)]
     health: Option<Health>,
     /// A part of the slug or name.
@@ -79,11 +79,12 @@ pub(crate) async fn list_monitors(
     );
     let limit = page.limit()?;
     let after = page.after_time(&kind)?;
+    let now = crons.deps.clock.now();
     let filter = Filter {
         tag: query.tag,
         project,
         paused: query.status.map(|status| status == Activity::Paused),
-        health: query.health.map(Health::as_str),
+        health: query.health.map(|health| (health, now)),
         text: query.q,
     };
     let mut db = crons.deps.pool.acquire().await?;
@@ -93,7 +94,6 @@ pub(crate) async fn list_monitors(
         page::cut(found, limit, &kind, |monitor| (monitor.created_at, monitor.id.0));
     let ids: Vec<Uuid> = found.iter().map(|monitor| monitor.id.0).collect();
     let states = store::states::of(&mut db, principal.org, &ids).await?;
-    let now = crons.deps.clock.now();
     let view = |monitor: &Monitor| {
         let states = states.get(&monitor.id).map(Vec::as_slice).unwrap_or_default();
         monitor.view(states, &crons.config.base_url, may_write(&principal), now)

@@ -9,7 +9,7 @@ use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use crate::{
-    model::Monitor,
+    model::{Health, Monitor},
     schedule::{Plan, Schedule},
 };
 
@@ -224,7 +224,8 @@ pub(crate) struct Filter {
     pub(crate) tag: Option<String>,
     pub(crate) project: Option<ProjectId>,
     pub(crate) paused: Option<bool>,
-    pub(crate) health: Option<&'static str>,
+    /// In one environment at least, at a time.
+    pub(crate) health: Option<(Health, DateTime<Utc>)>,
     pub(crate) text: Option<String>,
 }
 
@@ -251,9 +252,10 @@ pub(crate) async fn list(
         sql.push(" AND (strpos(slug, lower(").push_bind(text.clone());
         sql.push(")) > 0 OR strpos(lower(name), lower(").push_bind(text.clone()).push(")) > 0)");
     }
-    if let Some(health) = filter.health {
-        sql.push(" AND EXISTS (SELECT FROM cron_environments e WHERE e.monitor_id = m.id AND e.health = ");
-        sql.push_bind(health).push(")");
+    if let Some((health, now)) = filter.health {
+        sql.push(" AND EXISTS (SELECT FROM cron_environments e WHERE e.monitor_id = m.id AND CASE WHEN e.health IN ('healthy', 'unknown') AND e.due_at IS NOT NULL AND e.expected_at < ");
+        sql.push_bind(now).push(" THEN 'late' ELSE e.health END = ");
+        sql.push_bind(health.as_str()).push(")");
     }
     if let Some((at, id)) = after {
         sql.push(" AND (created_at, id) < (").push_bind(at).push(", ").push_bind(id).push(")");

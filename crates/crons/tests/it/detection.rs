@@ -17,6 +17,10 @@ async fn a_missed_run_is_found_in_the_minute_after_its_margin_and_dated_when_it_
     assert_eq!(read(&ada, "backup").await["health"], "unknown");
     minutes(&app, 4).await;
     assert_eq!(read(&ada, "backup").await["health"], "late");
+    for (health, found) in [("late", 1), ("unknown", 0)] {
+        let page = ada.get(&format!("/api/crons/monitors?health={health}")).await.expect(200).json();
+        assert_eq!(page["monitors"].as_array().unwrap().len(), found, "{health}");
+    }
     assert!(checkins(&ada, "backup").await.is_empty());
     minutes(&app, 2).await;
     let monitor = read(&ada, "backup").await;

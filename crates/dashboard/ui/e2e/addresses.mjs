@@ -26,7 +26,7 @@ export async function addresses(server) {
     { name: 'llm-requests', path: '/llm/requests?outcome=failed', shows: ['failed'] },
     { name: 'llm-request', path: `/llm/requests/${request.id}`, shows: ['What it was'] },
     { name: 'llm-playground', path: '/llm/playground' },
-    { name: 'llm-models', path: '/llm/models', shows: ['claude-opus-4-5'] },
+    { name: 'llm-models', path: '/llm/models', shows: ['loom-demo'] },
     { name: 'llm-limits', path: '/llm/limits' },
     { name: 'llm-providers', path: '/llm/providers', shows: ['openai'] },
     { name: 'llm-settings', path: '/llm/settings', shows: ['Capture'] },

@@ -48,7 +48,7 @@ impl LlmProxy {
             };
             let read = match only {
                 Some(id) => self.read_credential(id).await,
-                None => self.read_credentials().await,
+                None => self.read_credentials().await.map(drop),
             };
             if let Err(error) = read {
                 tracing::warn!(
@@ -59,20 +59,24 @@ impl LlmProxy {
         }
     }
 
-    /// Reads all. One that cannot be opened is left out, and the log says so.
-    pub async fn read_credentials(&self) -> Result<()> {
+    /// Reads all. Those that cannot be opened are left out, and the log says why: their providers and names.
+    pub async fn read_credentials(&self) -> Result<Vec<(String, String)>> {
         let _reading = self.reading_credentials.lock().await;
         let mut by_provider: HashMap<String, Vec<Arc<Member>>> = HashMap::new();
+        let mut closed = Vec::new();
         for row in store::read(&self.pool, None).await? {
             let row = self.rewrapped(row).await;
             let Some(provider) = self.providers.named(&row.provider) else { continue };
             let member = self.member(provider, &row);
+            if member.is_none() {
+                closed.push((row.provider.clone(), row.name));
+            }
             by_provider.entry(row.provider).or_default().extend(member);
         }
         for provider in self.providers.iter() {
             provider.pool.set_stored(by_provider.remove(&*provider.name).unwrap_or_default());
         }
-        Ok(())
+        Ok(closed)
     }
 
     /// Reads one again; one that is gone goes.

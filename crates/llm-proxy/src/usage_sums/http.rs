@@ -37,11 +37,15 @@ async fn llm_usage(
 ) -> Result<Json<Answer>> {
     authorize(&principal, Action::Use(Scope::LlmUse))?;
     let question = query.check(proxy.clock.now())?;
+    Ok(Json(read::usage(&proxy.pool, principal.org, whose(&principal), &question).await?))
+}
+
+/// Whose requests somebody is shown.
+pub(super) fn whose(principal: &Principal) -> Whose {
     let is_admin = principal.role >= OrgRole::Admin && principal.scopes.contains(Scope::AdminRead);
-    let whose = match principal.user_id() {
+    match principal.user_id() {
         _ if is_admin => Whose::Everybodys,
         Some(user) => Whose::Of(user.0),
         None => Whose::Nobodys,
-    };
-    Ok(Json(read::usage(&proxy.pool, principal.org, whose, &question).await?))
+    }
 }

@@ -3,12 +3,17 @@
 
 mod http;
 mod model;
+mod news;
 mod read;
 mod roll_up;
 mod sketch;
 mod store;
+mod stream;
 mod sum;
 
 pub(crate) use http::routes;
+pub(crate) use news::News;
+pub use news::USAGE_CHANNEL;
 pub(crate) use roll_up::roll_up;
 pub(crate) use store::delete_before;
+pub(crate) use stream::{PLACES, routes as stream_routes};

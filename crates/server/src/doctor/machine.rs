@@ -131,16 +131,23 @@ fn directory(path: &Path) -> Finding {
     let written = fs::write(&probe, b"loom").and_then(|()| fs::remove_file(&probe));
     if let Err(error) = written {
         let me = nix::unistd::geteuid();
-        return Finding::problem(
-            check,
-            format!("{shown} cannot be written to by user {me}: {error}"),
+        let advice = if error.kind() == std::io::ErrorKind::PermissionDenied {
             format!(
                 "It belongs to user {}: run this as the server's user, or give it to that one (chown -R).",
                 about.uid()
-            ),
+            )
+        } else {
+            "Make room where it lies, and see that it is mounted to be written to.".to_owned()
+        };
+        return Finding::problem(
+            check,
+            format!("{shown} cannot be written to by user {me}: {error}"),
+            advice,
         );
     }
-    if about.permissions().mode() & 0o022 != 0 {
+    let mode = about.permissions().mode();
+    // The group of root may: in the container image whichever user it runs as is in that one.
+    if mode & 0o002 != 0 || (mode & 0o020 != 0 && about.gid() != 0) {
         return Finding::warning(
             check,
             format!("other users of this machine may write into {shown}"),
@@ -178,7 +185,8 @@ fn key(config: &Config) -> Finding {
         Err(error) => Finding::problem(
             check,
             format!("{:#}", anyhow::Error::from(error)),
-            "Put the right key back from its backup. Without it stored secrets cannot be read.",
+            "Run this as the server's user. If it is: put the right key back from its backup, without it \
+             stored secrets cannot be read.",
         ),
     }
 }

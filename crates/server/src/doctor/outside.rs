@@ -122,12 +122,21 @@ pub(super) async fn models(features: &Features, stored: bool) -> Vec<Finding> {
     let check = "models";
     let llm = &features.llm;
     let mut findings = Vec::new();
-    if stored && let Err(error) = llm.read_credentials().await {
-        findings.push(Finding::problem(
+    let read = if stored { llm.read_credentials().await } else { Ok(Vec::new()) };
+    match read {
+        Ok(closed) => findings.extend(closed.into_iter().map(|(provider, name)| {
+            Finding::problem(
+                check,
+                format!("{provider}, key `{name}`: what is stored cannot be opened"),
+                "Most often it was sealed with another master key: put that one back, or give it as \
+                 LOOM_SERVER_MASTER_KEY_PREVIOUS. The log says which one it needs.",
+            )
+        })),
+        Err(error) => findings.push(Finding::problem(
             check,
             format!("stored keys cannot be read: {error}"),
             "See `database`.",
-        ));
+        )),
     }
     let providers = llm.configured();
     let asked = join_all(providers.iter().map(async |name| {

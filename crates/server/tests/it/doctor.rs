@@ -157,6 +157,28 @@ async fn what_is_away_or_refuses_is_told_with_what_to_do_and_in_bounded_time() {
 }
 
 #[tokio::test]
+async fn a_master_key_that_opens_nothing_of_what_is_stored_is_told() {
+    let database = TestDatabase::new().await;
+    let dir = OpenDirectory::new();
+    let data = dir.join("data");
+    let key = dir.join("key");
+    fs::write(&key, UPSTREAM_KEY).unwrap();
+    let with = |master_key: &str| {
+        cli(&database, &data).set("LOOM_SERVER_MASTER_KEY", &master_key.repeat(16))
+    };
+    let add = ["llm", "credential", "add", "openai", "--name", "first", "--file"];
+    let add = [&add[..], &[key.to_str().unwrap()]].concat();
+    with("0a1b").run(&add).await.exits(0);
+    let report = json(&with("0c1d").run(&["doctor", "--json"]).await.exits(1));
+    assert_said(
+        &report,
+        "models",
+        "problem",
+        "openai, key `first`: what is stored cannot be opened",
+    );
+}
+
+#[tokio::test]
 async fn a_server_that_runs_and_its_peers_are_looked_at_beside_it() {
     let app = TestApp::start().await;
     let smtp = SmtpServer::start();

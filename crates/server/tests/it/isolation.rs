@@ -1831,6 +1831,10 @@ const EXEMPT: &[(&str, &str)] = &[
         "a stream: the tests of the crate read it (watchers_of_every_server_…)",
     ),
     ("GET /api/threads/events", "a stream: the tests of the crate read it (nobody_is_told_of_…)"),
+    (
+        "GET /api/llm/usage/stream",
+        "a stream that tells of no request what it was; see llm/usage_stream.rs",
+    ),
     ("GET /api/admin/logs/stream", "as /api/admin/logs"),
     ("GET /api/admin/jobs/stream", "as /api/admin/jobs"),
     ("GET /api/live", "asks the other streams, as whoever asks"),

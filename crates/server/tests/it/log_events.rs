@@ -53,7 +53,8 @@ impl Events {
                     let prefix = format!("{name}: ");
                     frame.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default()
                 };
-                if frame.starts_with(':') {
+                // A comment, or only how long to wait before coming again.
+                if field("data").is_empty() {
                     continue;
                 }
                 return Some(Event {

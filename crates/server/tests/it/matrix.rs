@@ -377,6 +377,7 @@ const ROWS: &[Row] = &[
     ("POST /v1/chat/completions", ALL, Some(CHAT)),
     ("POST /v1/responses", ALL, Some(r#"{"model": "gpt-4o-mini", "input": "hi"}"#)),
     ("GET /api/llm/usage", ALL, None),
+    ("GET /api/llm/usage/stream", ALL, None),
     ("GET /api/llm/requests", ALL, None),
     ("GET /api/llm/requests/{id}", ALL, None),
     ("GET /api/llm/models", ALL, None),
@@ -489,6 +490,7 @@ async fn every_documented_operation_lets_through_whom_its_row_says() {
         let path = path.replace("/weavers/stream", &one);
         let path = path.replace("/threads/events", "/threads/events?after=1&after=2");
         let path = path.replace("/crons/stream", "/crons/stream?monitor=none");
+        let path = path.replace("/usage/stream", "/usage/stream?of=nothing");
         // Of those who can be asked for it, one that is configured.
         let path = path.replace("/identities/openai/", "/identities/github/");
         let (mut found, mut statuses) = (String::new(), Vec::new());

@@ -4,7 +4,7 @@ use std::{fmt::Write, sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, future::ready, stream};
 use http::request::Parts;
 use loom_core::{
     Principal, Query, Result,
@@ -12,24 +12,19 @@ use loom_core::{
     error::Problem,
     id::{OrgId, ProjectId},
     principal::{Authentication, Scope},
-    sse::{self, Bye, KEEP_ALIVE, Leash, Recheck, Seat},
+    sse::{self, Leash, Recheck},
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{
-    sync::broadcast,
-    time::{Instant, timeout_at},
-};
+use tokio::sync::broadcast;
 
 use crate::{
     Sessions,
-    feed::{Heard, Told, What},
+    feed::{Heard, What},
 };
 
 const RECHECK: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(60 * 60);
-/// Events are given out on an authorisation that is no older than this.
-const FRESH: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -73,16 +68,9 @@ pub(crate) async fn watch_app_sessions(
     let (seat, heard) = sessions.feed.sit(principal.holder())?;
     let recheck = recheck(&sessions, principal.org, parts);
     let leash = Leash::new(sessions.feed.leaving.clone(), recheck, RECHECK, LONGEST);
-    let watch = Watch {
-        org: project.org,
-        project: project.id,
-        heard,
-        _seat: seat,
-        leash,
-        begun: false,
-        ended: false,
-    };
-    Ok(sse::raw_response(watch.events()))
+    let begin = Bytes::from_static(b"event: ready\ndata: {}\n\n");
+    let heard = pieces(project.org, project.id, heard);
+    Ok(sse::raw_response(sse::watch(begin, heard, leash, seat)))
 }
 
 /// Asks who is behind the request once more, and what they may now.
@@ -103,77 +91,44 @@ fn recheck(sessions: &Sessions, org: OrgId, parts: Parts) -> Recheck {
     })
 }
 
-struct Watch {
+/// What is heard of one project, until the feed ends.
+fn pieces(
     org: OrgId,
     project: ProjectId,
     heard: broadcast::Receiver<Heard>,
-    _seat: Seat,
-    leash: Leash,
-    begun: bool,
-    ended: bool,
+) -> impl Stream<Item = Bytes> + Send {
+    stream::unfold(heard, move |mut heard| async move {
+        let mut piece = String::new();
+        match heard.recv().await {
+            Ok(Heard::Told(told)) if (told.org, told.project) == (org, project) => {
+                write(&told.what, &mut piece);
+            }
+            Ok(Heard::Told(_)) => {}
+            Ok(Heard::ReadAgain) => piece.push_str("event: lagged\ndata: {}\n\n"),
+            Err(broadcast::error::RecvError::Lagged(skipped)) => {
+                // Writing into a string does not fail.
+                let _ = write!(piece, "event: lagged\ndata: {{\"skipped\":{skipped}}}\n\n");
+            }
+            Err(broadcast::error::RecvError::Closed) => return None,
+        }
+        Some((Bytes::from(piece), heard))
+    })
+    .filter(|piece| ready(!piece.is_empty()))
 }
 
-impl Watch {
-    fn events(self) -> impl Stream<Item = Bytes> + Send {
-        stream::unfold(self, |mut watch| async move {
-            if watch.ended {
-                return None;
-            }
-            let piece = match watch.piece().await {
-                Ok(piece) => Bytes::from(piece),
-                Err(bye) => {
-                    watch.ended = true;
-                    Bytes::from_static(bye.event().as_bytes())
-                }
-            };
-            Some((piece, watch))
-        })
-    }
-
-    async fn piece(&mut self) -> std::result::Result<String, Bye> {
-        if !self.begun {
-            self.begun = true;
-            return Ok("event: ready\ndata: {}\n\n".to_owned());
-        }
-        // What is heard of other projects is no sign of life here.
-        let until = Instant::now() + KEEP_ALIVE;
-        loop {
-            let next = timeout_at(until, self.heard.recv());
-            let mut piece = String::new();
-            match self.leash.unless_ended(next).await? {
-                Ok(Ok(Heard::Told(told))) => self.write(&told, &mut piece),
-                Ok(Ok(Heard::ReadAgain)) => piece.push_str("event: lagged\ndata: {}\n\n"),
-                Ok(Err(broadcast::error::RecvError::Lagged(skipped))) => {
-                    // Writing into a string does not fail.
-                    let _ = write!(piece, "event: lagged\ndata: {{\"skipped\":{skipped}}}\n\n");
-                }
-                Ok(Err(broadcast::error::RecvError::Closed)) => return Err(Bye::Shutdown),
-                Err(_) => return Ok(": keep-alive\n\n".to_owned()),
-            }
-            if !piece.is_empty() {
-                self.leash.check_again(FRESH).await?;
-                return Ok(piece);
+fn write(what: &What, piece: &mut String) {
+    match what {
+        What::Sessions { started, ended, crashed } => {
+            let kinds = [("started", started), ("ended", ended), ("crashed", crashed)];
+            for (kind, count) in kinds.into_iter().filter(|(_, count)| **count > 0) {
+                let _ = write!(piece, "event: session.{kind}\ndata: {{\"count\":{count}}}\n\n");
             }
         }
-    }
-
-    fn write(&self, told: &Told, piece: &mut String) {
-        if told.org != self.org || told.project != self.project {
-            return;
-        }
-        match &told.what {
-            What::Sessions { started, ended, crashed } => {
-                let kinds = [("started", started), ("ended", ended), ("crashed", crashed)];
-                for (kind, count) in kinds.into_iter().filter(|(_, count)| **count > 0) {
-                    let _ = write!(piece, "event: session.{kind}\ndata: {{\"count\":{count}}}\n\n");
-                }
-            }
-            What::HealthChanged { release, alert, kind, firing, value } => {
-                let data = json!({
-                    "release": release, "alert": alert, "kind": kind, "firing": firing, "value": value
-                });
-                let _ = write!(piece, "event: release.health_changed\ndata: {data}\n\n");
-            }
+        What::HealthChanged { release, alert, kind, firing, value } => {
+            let data = json!({
+                "release": release, "alert": alert, "kind": kind, "firing": firing, "value": value
+            });
+            let _ = write!(piece, "event: release.health_changed\ndata: {data}\n\n");
         }
     }
 }

@@ -169,5 +169,7 @@ fn servers_with_one_master_key_derive_the_same_keys_one_for_each_purpose() {
     let key = derive(1, "replicas");
     assert_eq!(key.expose().len(), 64);
     assert!(key == derive(1, "replicas"));
+    assert!(key == vault(2, Some(1)).derive_lasting("replicas").unwrap());
+    assert!(key == vault(1, None).derive_lasting("replicas").unwrap());
     assert!(key != derive(1, "replica") && key != derive(2, "replicas"));
 }

@@ -9,7 +9,7 @@ use axum::{
     },
     response::Response,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures::{SinkExt as _, channel::mpsc};
 use http::{HeaderValue, header, request::Parts};
 use kube::api::{AttachParams, AttachedProcess, TerminalSize};
@@ -21,12 +21,12 @@ use loom_core::{
 };
 use serde_json::json;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Instant, sleep_until, timeout},
 };
 
 use super::{
-    OPENING, Outcome, Place, not_opened, outcome, require_command, require_running,
+    OPENING, Outcome, Place, SIGN, mark, not_opened, outcome, require_command, require_running,
     wire::{self, Close, Word},
 };
 use crate::{Weavers, access, model::Row, pod::CONTAINER};
@@ -35,6 +35,8 @@ use crate::{Weavers, access, model::Row, pod::CONTAINER};
 const MESSAGE: usize = 64 * 1024;
 /// Between the cluster and us, and of one message to the client.
 const PIPE: usize = 64 * 1024;
+/// Whose places those have who have not said yet who they are.
+const NOBODY: &str = "nobody";
 /// Until the first message says who it is.
 const GREETING: Duration = Duration::from_secs(10);
 /// A client that takes nothing for so long is gone.
@@ -100,15 +102,14 @@ pub(crate) async fn attach(
         ));
     };
     let program = Program::of(parts.uri.query().unwrap_or_default())?;
-    let place = weavers.inside.take()?;
-    let allowed = match principal {
-        Some(principal) => Some(Allowed::look(&weavers, principal, id).await?),
-        None => None,
+    let (allowed, unknown) = match principal {
+        Some(principal) => (Some(Allowed::look(&weavers, principal, id).await?), None),
+        None => (None, Some(weavers.inside.take(NOBODY.to_owned())?)),
     };
     let upgrade = upgrade.max_message_size(MESSAGE).max_frame_size(MESSAGE);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        let visit = Visit { weavers, info, id, parts: Arc::new(parts), program, _place: place };
-        visit.run(socket, allowed).await;
+        let visit = Visit { weavers, info, id, parts: Arc::new(parts), program };
+        visit.run(socket, allowed, unknown).await;
     }))
 }
 
@@ -154,6 +155,7 @@ impl Program {
 struct Allowed {
     principal: Principal,
     row: Row,
+    _place: Place,
 }
 
 impl Allowed {
@@ -161,7 +163,8 @@ impl Allowed {
         let row = weavers.to_write(&principal, id).await?;
         require_running(&row)?;
         weavers.cluster()?;
-        Ok(Self { principal, row })
+        let place = weavers.inside.take(principal.holder())?;
+        Ok(Self { principal, row, _place: place })
     }
 }
 
@@ -171,7 +174,6 @@ struct Visit {
     id: WeaverId,
     parts: Arc<Parts>,
     program: Program,
-    _place: Place,
 }
 
 /// What went through.
@@ -182,7 +184,13 @@ struct Traffic {
 }
 
 impl Visit {
-    async fn run(mut self, mut socket: WebSocket, allowed: Option<Allowed>) {
+    /// `unknown`: the place of one that has not said yet who it is.
+    async fn run(
+        mut self,
+        mut socket: WebSocket,
+        allowed: Option<Allowed>,
+        unknown: Option<Place>,
+    ) {
         let allowed = match allowed {
             Some(allowed) => allowed,
             None => match self.greet(&mut socket).await {
@@ -195,6 +203,7 @@ impl Visit {
                 }
             },
         };
+        drop(unknown);
         let began = Instant::now();
         let (process, tty) = match self.open(&allowed).await {
             Ok(open) => open,
@@ -309,11 +318,14 @@ impl Visit {
         // A connection that broke leaves its outputs open for ever.
         let (mut ended, mut last) = (None, None);
         let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
+        // What the program has not taken yet, and since when: its outputs are read meanwhile.
+        let (mut input, mut taken) = (Bytes::new(), Instant::now());
         let idle = self.weavers.config.attach_idle;
         let mut quiet_since = Instant::now();
         let mut next_check = Instant::now() + RECHECK;
         let mut next_ping = Instant::now() + PING;
-        let mut marked: Option<Instant> = None;
+        let mut next_sign = Instant::now() + SIGN;
+        mark(&self.weavers, &allowed.row).await;
         if !send(socket, wire::attached(tty)).await {
             return None;
         }
@@ -344,17 +356,12 @@ impl Visit {
                     }
                     None => stderr = None,
                 },
-                message = socket.recv() => match message {
+                () = write(&mut stdin, &mut input), if !input.is_empty() => taken = Instant::now(),
+                () = sleep_until(taken + SENDING), if !input.is_empty() => return Some(Close::Idle),
+                message = socket.recv(), if input.is_empty() => match message {
                     Some(Ok(Message::Binary(bytes))) => {
                         traffic.up += bytes.len() as u64;
-                        // A program that does not read holds its writer up, not the rest.
-                        if let Some(open) = &mut stdin {
-                            match timeout(SENDING, open.write_all(&bytes)).await {
-                                Ok(Ok(())) => {}
-                                Ok(Err(_)) => stdin = None,
-                                Err(_) => return Some(Close::Idle),
-                            }
-                        }
+                        (input, taken) = (bytes, Instant::now());
                     }
                     Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
                         Ok(Word::Resize { cols, rows }) => resize(&mut sizes, cols, rows).await,
@@ -377,6 +384,11 @@ impl Visit {
                         return Some(Close::Revoked);
                     }
                 }
+                () = sleep_until(next_sign) => {
+                    happened = false;
+                    next_sign = Instant::now() + SIGN;
+                    mark(&self.weavers, &allowed.row).await;
+                }
                 () = sleep_until(next_ping) => {
                     happened = false;
                     next_ping = Instant::now() + PING;
@@ -388,10 +400,6 @@ impl Visit {
             }
             if happened {
                 quiet_since = Instant::now();
-                if marked.is_none_or(|at| at.elapsed() >= RECHECK) {
-                    marked = Some(quiet_since);
-                    self.mark(allowed).await;
-                }
             }
         }
         if last.is_none() {
@@ -403,13 +411,6 @@ impl Visit {
             Outcome::Refused(message) => wire::failed("command_not_started", &message),
         };
         send(socket, exit).await.then_some(Close::Done)
-    }
-
-    async fn mark(&self, allowed: &Allowed) {
-        let marked = super::mark(&self.weavers, allowed.row.org_id, self.id).await;
-        if let Err(error) = marked {
-            tracing::debug!(%error, weaver = %self.id, "a sign of life is not written down");
-        }
     }
 
     /// A token for one WebSocket is used up: of who came with one the membership is asked for.
@@ -476,6 +477,19 @@ async fn read(from: &mut Option<impl AsyncRead + Unpin>, buffer: &mut BytesMut) 
         Ok(count) if count > 0 => Some(buffer.split().freeze()),
         _ => None,
     }
+}
+
+/// Writes what is taken; nothing is lost or written twice when it is dropped.
+async fn write(to: &mut Option<impl AsyncWrite + Unpin>, bytes: &mut Bytes) {
+    let written = match to {
+        Some(open) => open.write(bytes).await.unwrap_or_default(),
+        None => 0,
+    };
+    if written == 0 {
+        *to = None;
+        bytes.clear();
+    }
+    bytes.advance(written);
 }
 
 /// Did it go out?

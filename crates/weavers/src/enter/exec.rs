@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use utoipa::ToSchema;
 
-use super::{OPENING, Outcome, mark, not_opened, outcome, require_command, require_running};
+use super::{OPENING, Outcome, SIGN, mark, not_opened, outcome, require_command, require_running};
 use crate::{Weavers, pod::CONTAINER};
 
 const TIMEOUT: u64 = 60;
@@ -105,12 +105,12 @@ pub(crate) async fn exec(
     }
     require_running(&row)?;
     let cluster = weavers.cluster()?;
-    let _place = weavers.inside.take()?;
+    let _place = weavers.inside.take(principal.holder())?;
     let shown: Vec<_> =
         wanted.command.iter().map(|word| loom_redact::shared().redact(word).into_owned()).collect();
     let details = json!({"command": shown, "stdin_bytes": wanted.stdin.as_ref().map(String::len)});
     weavers.deps.audit.done(&principal, &info, "weaver.exec", id.to_string(), details).await?;
-    mark(&weavers, row.org_id, id).await?;
+    mark(&weavers, &row).await;
 
     let params = AttachParams::default()
         .container(CONTAINER)
@@ -125,8 +125,14 @@ pub(crate) async fn exec(
         Ok(Err(error)) => return Err(not_opened(Some(error))),
         Err(_) => return Err(not_opened(None)),
     };
-    let answer = run(process, wanted.stdin, Duration::from_secs(secs)).await?;
-    mark(&weavers, row.org_id, id).await?;
+    let mut running = std::pin::pin!(run(process, wanted.stdin, Duration::from_secs(secs)));
+    let answer = loop {
+        tokio::select! {
+            answer = &mut running => break answer?,
+            () = sleep(SIGN) => mark(&weavers, &row).await,
+        }
+    };
+    mark(&weavers, &row).await;
     Ok(Json(answer))
 }
 

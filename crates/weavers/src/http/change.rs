@@ -21,8 +21,9 @@ use crate::{
     access::{self},
     cluster, draft,
     identity::hours_to_millis,
-    model::{Change, Network, Row, Status},
+    model::{Network, Row, Status},
     network,
+    reconcile::decide::end_with,
     store::{self, list::Patch},
     view::WeaverView,
 };
@@ -175,11 +176,7 @@ impl Weavers {
         if row.status.is_over() || row.ending.is_some() {
             return Ok(false);
         }
-        let change = Change {
-            ending: Some(ending),
-            reason: Some((code.to_owned(), reason.to_owned())),
-            ..Change::default()
-        };
+        let change = end_with(ending, code, reason.to_owned(), Vec::new());
         let written = store::change(&mut tx, &row, &change, None).await?;
         tx.commit().await?;
         if let Some(written) = written {

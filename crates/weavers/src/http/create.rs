@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode, header};
 use loom_core::{
     Error, Json, Principal, Result, error::Problem, id::WeaverId, principal::RequestInfo,
 };
-use loom_db::{READ_AGAIN, Signal, Subscription};
+use loom_db::{Signal, Subscription};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -274,10 +274,7 @@ impl Weavers {
             };
             let concerns = match &signal {
                 Signal::ReadAgain => true,
-                Signal::Said(word) => {
-                    &**word == READ_AGAIN
-                        || stream::told(word).is_some_and(|told| told.id == row.id)
-                }
+                Signal::Said(word) => stream::told(word).is_some_and(|told| told.id == row.id),
             };
             if concerns {
                 let mut db = self.deps.pool.acquire().await?;

@@ -9,13 +9,13 @@ use loom_core::{Result, id::WeaverId};
 use metrics::{counter, gauge};
 
 use super::{
-    create::{Made, Refusal, ask, gone},
+    create::{Made, Refusal, gone},
     decide::{Action, decide, end_with},
     lead::{Lead, Next, ROW, STRAY},
 };
 use crate::{
     Weavers,
-    cluster::failed,
+    cluster::{ask, failed},
     model::{Change, Event, Row, Status, Trouble},
     network,
     pod::{CONTAINER, seen},
@@ -98,7 +98,6 @@ impl Weavers {
                 Made::Pod(pod) => {
                     let change = Change {
                         pod_uid: pod.metadata.uid.clone(),
-                        erase_sealed: row.sealed_env.is_some(),
                         trouble: row.trouble.is_some().then_some(None),
                         ..Change::default()
                     };
@@ -118,6 +117,7 @@ impl Weavers {
                 Ok(Then::Again)
             }
             Action::ReadLogsThenDelete { uid } => {
+                self.learn_env(row);
                 if let Err(error) = self.logs.read_rest(row).await {
                     tracing::warn!(%error, weaver = %row.id, "the last lines of a weaver could not be read");
                 }
@@ -299,7 +299,10 @@ impl Weavers {
     }
 
     pub(super) fn follow(&self, row: &Row) {
-        self.logs.follow(row, CONTAINER);
+        if !self.logs.is_followed(row.id) {
+            self.learn_env(row);
+            self.logs.follow(row, CONTAINER);
+        }
     }
 
     pub(super) fn no_longer_leads(&self) {

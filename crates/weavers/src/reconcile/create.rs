@@ -1,8 +1,6 @@
 //! Makes the pod of a weaver, and what it needs before. Each step can be repeated after a stop anywhere: names
 //! come from the id, and what is there already is taken over.
 
-use std::future::Future;
-
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use loom_core::Result;
@@ -11,7 +9,7 @@ use serde_json::json;
 use super::lead::Lead;
 use crate::{
     Weavers,
-    cluster::{PATIENCE, failed},
+    cluster::{ask, failed},
     identity::Identity,
     model::Row,
     pod::{INSTALLATION, WEAVER, spec},
@@ -28,16 +26,6 @@ pub(super) struct Refusal {
     pub(super) text: String,
     /// It will not take it a second time either.
     pub(super) is_final: bool,
-}
-
-/// A request to the cluster that is not a stream, with its limit.
-pub(super) async fn ask<T>(
-    request: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, kube::Error> {
-    tokio::time::timeout(PATIENCE, request).await.unwrap_or_else(|_| {
-        let text = "the cluster did not answer in time";
-        Err(kube::Error::Service(text.into()))
-    })
 }
 
 impl Weavers {

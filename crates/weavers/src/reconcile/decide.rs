@@ -76,9 +76,10 @@ pub(crate) fn warn_at(row: &Row) -> DateTime<Utc> {
     row.expires_at - WARNING.min(life / 2)
 }
 
+/// One that is on its way is not idle.
 fn idle_at(row: &Row) -> Option<DateTime<Utc>> {
     let limit = TimeDelta::seconds(row.idle_timeout_secs?.into());
-    Some(row.active_at + limit)
+    Some(row.active_at.max(row.started_at?) + limit)
 }
 
 pub(crate) fn out_of_time(row: &Row, now: DateTime<Utc>) -> Option<Change> {
@@ -123,7 +124,6 @@ fn last_words(row: &Row, pod: &Pod, now: DateTime<Utc>) -> Change {
     let mut change = Change::default();
     if row.pod_uid.is_none() {
         change.pod_uid = seen::uid(pod).map(str::to_owned);
-        change.erase_sealed = row.sealed_env.is_some();
     }
     if row.exited_at.is_none()
         && let Some(outcome) = seen::outcome(pod)
@@ -157,7 +157,6 @@ fn observe(row: &Row, pod: &Pod, now: DateTime<Utc>) -> Change {
     let mut change = Change::default();
     if row.pod_uid.is_none() {
         change.pod_uid = seen::uid(pod).map(str::to_owned);
-        change.erase_sealed = row.sealed_env.is_some();
     }
     if let Some(node) = seen::node(pod)
         && row.node.as_deref() != Some(node)

@@ -109,7 +109,7 @@ pub(crate) async fn used(
     let used = sqlx::query_as!(
         Used,
         r#"SELECT count(*) AS "all!", count(*) FILTER (WHERE org_id = $2) AS "of_org!",
-                  count(*) FILTER (WHERE org_id = $2 AND owner_id IS NOT DISTINCT FROM $3) AS "of_user!",
+                  count(*) FILTER (WHERE owner_id = $3) AS "of_user!",
                   coalesce(sum(cpu_millis) FILTER (WHERE org_id = $2), 0)::bigint AS "cpu_millis!",
                   coalesce(sum(memory_bytes) FILTER (WHERE org_id = $2), 0)::bigint AS "memory_bytes!"
              FROM weavers WHERE installation = $1 AND ended_at IS NULL"#,

@@ -270,6 +270,10 @@ async fn quotas_say_what_is_used() {
     assert_eq!(burst.iter().filter(|answer| answer.status == 202).count(), 2);
     let of_user = full(&ada, body.clone()).await;
     assert_eq!((&of_user["used"], &of_user["limit"]), (&json!("2"), &json!("2")));
+    // Another organisation does not give a user more.
+    app.join(ada.id, grace.org, OrgRole::Member).await;
+    let elsewhere = ada.with("x-loom-org", &grace.org.to_string());
+    assert_eq!(full(&elsewhere, small.clone()).await["quota"], "weavers of this user");
     let memory = full(&in_team, body.clone()).await;
     assert_eq!((&memory["used"], &memory["limit"]), (&json!("32Gi"), &json!("40Gi")));
     in_team.post("/api/weaver", &small).await.expect(202);

@@ -248,6 +248,32 @@ async fn a_terminal_carries_both_ways_until_the_weaver_ends() {
 }
 
 #[tokio::test]
+async fn a_program_that_answers_while_it_reads_is_not_held_up() {
+    let world = World::start().await;
+    let id = running(&world).await;
+    let mut terminal = Terminal::of(&world, &id, "?command=cat&tty=false").await;
+    assert_eq!(terminal.control().await["status"], "attached");
+    let (mut up, mut down) = terminal.0.split();
+    let piece = vec![b'x'; 60_000];
+    let send = async {
+        for _ in 0..200 {
+            up.send(Message::binary(piece.clone())).await.unwrap();
+        }
+    };
+    let read = async {
+        let mut left = 200 * piece.len();
+        while left > 0 {
+            match down.next().await.unwrap().unwrap() {
+                Message::Binary(bytes) => left -= bytes.len(),
+                Message::Ping(_) => {}
+                other => panic!("{other:?}, and {left} bytes are to come"),
+            }
+        }
+    };
+    tokio::join!(send, read);
+}
+
+#[tokio::test]
 async fn a_shell_beside_it_has_a_size_and_ends_alone() {
     let world = World::start().await;
     let id = running(&world).await;
@@ -305,6 +331,32 @@ async fn who_attaches_says_who_it_is_in_the_handshake_or_at_first() {
     terminal.text(&json!({"type": "auth", "token": stranger.key})).await;
     assert_eq!(terminal.control().await["code"], "weaver_not_found");
     assert!(world.cluster.stdin(&pod(&id)).is_empty());
+}
+
+#[tokio::test]
+async fn nobody_takes_the_places_of_all_others() {
+    let world = World::start().await;
+    let id = running(&world).await;
+    let path = format!("/api/weaver/{id}/attach");
+    let echo = json!({"command": ["echo"]});
+    let mut strangers = Vec::new();
+    for _ in 0..50 {
+        strangers.push(Terminal::open(&world.app, None, &path).await.unwrap());
+    }
+    let more = Terminal::open(&world.app, None, &path).await.err().unwrap();
+    assert_eq!(status(more), 429);
+    exec(&world.user, &id, &echo).await.expect(200);
+    let mut own = Vec::new();
+    for _ in 0..50 {
+        own.push(Terminal::of(&world, &id, "").await);
+    }
+    assert_eq!(exec(&world.user, &id, &echo).await.expect(429).code(), "too_many_sessions");
+    let other = world.app.user("else@example.com").await;
+    let body = json!({"image": "fake/agent"});
+    let theirs = other.post("/api/weaver", &body).await.expect(201).json();
+    exec(&other, theirs["id"].as_str().unwrap(), &echo).await.expect(200);
+    own.pop();
+    eventually(async || (exec(&world.user, &id, &echo).await.status == 200).then_some(())).await;
 }
 
 #[tokio::test]

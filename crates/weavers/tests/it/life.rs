@@ -39,6 +39,18 @@ async fn a_weaver_gets_one_pod_runs_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn sealed_values_stay_sealed_until_the_end_for_who_masks_the_log_next() {
+    let world = World::start().await;
+    let env = json!({"DB_PASSWORD": "correct horse battery"});
+    let id = world.weaver_with(json!({"image": "fake/agent", "env": env})).await;
+    let row = world.row_in(&id, "running").await;
+    assert!(row["sealed_env"].is_string(), "{row}");
+    world.delete(&id).await;
+    let row = world.row_in(&id, "deleted").await;
+    assert!(row["sealed_env"].is_null(), "{row}");
+}
+
+#[tokio::test]
 async fn answers_that_are_lost_make_no_second_pod() {
     let world = World::start().await;
     world.cluster.fault(Fault::lose("create", "secrets").times(1));
@@ -109,6 +121,7 @@ async fn a_cluster_that_is_gone_for_a_while_loses_nothing() {
     let row = world.row_when(&asked, |row| row["trouble"].is_object()).await;
     assert_eq!(row["trouble"]["code"], "kubernetes_unavailable");
     world.delete(&doomed).await;
+    assert_eq!(world.row(&doomed).await["status"], "terminating");
     assert_eq!(world.row(&running).await["status"], "running");
     world.cluster.back();
     world.row_in(&asked, "running").await;
@@ -173,6 +186,18 @@ async fn the_clean_up_ends_what_is_due_also_on_a_server_that_does_not_watch() {
     world.cluster.back();
     world.row_in(&id, "expired").await;
     world.is_gone(&id).await;
+}
+
+#[tokio::test]
+async fn policies_that_somebody_takes_away_come_back_also_when_no_pod_is_made() {
+    let world = World::start().await;
+    let id = world.weaver("fake/agent").await;
+    world.row_in(&id, "running").await;
+    for policy in world.cluster.objects("networkpolicies") {
+        world.cluster.remove("networkpolicies", policy["metadata"]["name"].as_str().unwrap());
+    }
+    world.app.running.features.jobs.run_now("weaver-cleanup").await.unwrap();
+    assert_eq!(world.cluster.objects("networkpolicies").len(), 4);
 }
 
 #[tokio::test]

@@ -696,3 +696,13 @@ fn it_is_explained_what_counts_and_why() {
     assert_eq!(found.components["parts"][0]["value"], "user_<int>");
     assert_eq!(found.components["parts"][0]["value_counts"], true);
 }
+
+#[test]
+fn a_captured_message_with_a_stack_is_called_by_its_text() {
+    let made_up = json!({"handled": true, "synthetic": true, "type": "generic"});
+    let thrown = with(browser("app.js", "pay"), "/exception/values/0/mechanism", made_up);
+    assert_eq!(grouped(thrown.clone()).title, "TypeError in pay");
+    let mut said = with(thrown, "/exception/values/0/value", json!("the cart is empty"));
+    said["exception"]["values"][0]["type"] = Value::Null;
+    assert_eq!(grouped(said).title, "the cart is empty");
+}

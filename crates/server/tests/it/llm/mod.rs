@@ -30,6 +30,7 @@ mod sdk;
 mod silence;
 mod translated;
 mod usage;
+mod usage_stream;
 mod vertex;
 
 use bytes::{Bytes, BytesMut};

@@ -367,6 +367,11 @@ fn time_and_idleness_end_it_and_it_is_warned_before() {
     let idle = Row { idle_timeout_secs: Some(60), active_at: at(100), ..row };
     assert_eq!(decide(&idle, Some(&runs()), at(159)), [Action::LookAgain(at(160))]);
     assert_eq!(end_of(&written(&idle, Some(&runs()), 160)), (Some(Status::Expired), "idle"));
+    let late = Row { started_at: Some(at(130)), ..idle.clone() };
+    assert_eq!(decide(&late, Some(&runs()), at(160)), [Action::LookAgain(at(190))]);
+    let pulls = Row { status: Status::Pending, started_at: None, ready_at: None, ..idle };
+    let pulling = waiting("ContainerCreating", "");
+    assert_eq!(decide(&pulls, Some(&pulling), at(300)), [Action::LookAgain(at(warn))]);
 }
 
 #[test]
