@@ -27,6 +27,76 @@ export default {
     assert.equal(await tab.page.evaluate(() => document.documentElement.dataset.theme), 'light');
   },
 
+  'by keyboard alone one gets past the navigation, and through the palette': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/crashes');
+    await tab.page.keyboard.press('Tab');
+    await tab.page.keyboard.press('Enter');
+    assert.equal(await tab.page.evaluate(() => document.activeElement?.id), 'content');
+    await tab.page.keyboard.press('Control+k');
+    await tab.page.locator('#commands').waitFor();
+    for (let n = 0; n < 18; n += 1) await tab.page.keyboard.press('ArrowDown');
+    const inSight = () => {
+      const [list, chosen] = ['#commands', '#commands [aria-selected=true]'].map((one) => document.querySelector(one)?.getBoundingClientRect());
+      return chosen.top >= list.top - 1 && chosen.bottom <= list.bottom + 1;
+    };
+    await tab.page.waitForFunction(inSight);
+    await tab.page.keyboard.type('nightly-b');
+    await tab.page.locator('#commands [role=option]', { hasText: 'monitor' }).first().waitFor();
+    assert.equal(await tab.page.locator('#commands [role=option]', { hasText: 'monitor' }).count(), 1);
+    await tab.page.keyboard.press('Enter');
+    await tab.page.waitForURL('**/crons/nightly-backup');
+  },
+
+  'filters are gone back through': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/llm?span=30d');
+    await tab.page.locator('#by').selectOption('user');
+    await tab.page.waitForURL(/by=user/);
+    await tab.seen('Ada Okafor');
+    await tab.page.goBack();
+    await tab.page.waitForURL((url) => !url.search.includes('by='));
+    await tab.seen('claude-sonnet-4-5');
+    assert.equal(await tab.page.locator('#by').inputValue(), 'model');
+  },
+
+  'a link names its organisation': async (browsing) => {
+    const { server } = browsing;
+    const tab = await browsing.tab({ organisation: null });
+    await tab.go('/crons/nightly-backup?org=acme-shop');
+    await tab.seen('nightly-backup');
+    assert.equal(await tab.page.evaluate(() => localStorage.getItem('loom.org')), server.organisation);
+    assert.equal(new URL(tab.page.url()).search, '');
+  },
+
+  'what is copied can be pasted where the address is not https': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.page.addInitScript(() => Object.defineProperty(navigator, 'clipboard', { value: undefined }));
+    await tab.go('/logs');
+    await button(tab, 'Copy').click();
+    await tab.seen(/lines are copied/);
+    await tab.page.locator('#q').focus();
+    await tab.page.keyboard.press('Control+v');
+    assert.match(await tab.page.locator('#q').inputValue(), /INFO/);
+  },
+
+  'who only belongs to an organisation sees nothing that is refused': async (browsing) => {
+    const { server } = browsing;
+    const tab = await browsing.tab();
+    await tab.page.route('**/auth/me', async (route) => {
+      const answer = await route.fetch();
+      const me = await answer.json();
+      await route.fulfill({ response: answer, json: { ...me, role: 'member', user: { ...me.user, is_system_admin: false, is_auditor: false } } });
+    });
+    const asked = [];
+    tab.page.on('request', (request) => asked.push(new URL(request.url()).pathname));
+    for (const path of ['/', '/llm', '/llm/requests', '/llm/models', '/llm/limits', '/llm/settings', '/llm/providers']) await tab.go(path);
+    const admins = new RegExp(`^/api/(admin/|orgs/${server.organisation}/(llm/(prices|settings)|invitations))|^/api/llm/(providers|credentials)`);
+    assert.deepEqual(asked.filter((path) => admins.test(path)), []);
+    await tab.seen('There is no such part here');
+    assert.equal(await tab.page.getByRole('link', { name: 'Jobs' }).count(), 0);
+  },
+
   'j and k go through a list, and / to its search': async (browsing) => {
     const tab = await browsing.tab();
     await tab.go('/crashes');
@@ -89,6 +159,19 @@ export default {
     );
   },
 
+  'a job is switched off, and on again': async (browsing) => {
+    const tab = await browsing.tab();
+    await tab.go('/jobs');
+    const row = main(tab).locator('tr', { hasText: 'Search drift check' });
+    await row.getByRole('button', { name: 'Switch off' }).click();
+    await row.getByRole('button', { name: 'Switch on' }).waitFor();
+    await tab.page.getByRole('button', { name: 'Undo' }).click();
+    await row.getByRole('button', { name: 'Switch off' }).waitFor();
+    await row.getByRole('link').click();
+    await tab.page.locator('#history').waitFor();
+    assert.ok(await tab.page.evaluate(() => document.querySelector('#history').getBoundingClientRect().bottom < innerHeight), 'its runs are in sight');
+  },
+
   'a monitor is paused, and goes on': async (browsing) => {
     const { server } = browsing;
     const tab = await browsing.tab();
@@ -107,6 +190,30 @@ export default {
     await tab.page.locator('#level').selectOption('error');
     await tab.page.waitForURL(/level=error/);
     await tab.page.waitForFunction(() => document.querySelectorAll('[role=log] .line.info').length === 0);
+  },
+
+  'the log is paused, and a request followed': async (browsing) => {
+    const { server } = browsing;
+    const tab = await browsing.tab({ size: 'phone' });
+    await tab.go('/logs?target=loom_server');
+    await button(tab, 'Pause').click();
+    const id = `followed-${process.pid}`;
+    await fetch(`${server.url}/api/threads/search?q=followed`, { headers: { 'x-request-id': id } });
+    await button(tab, /^Go on \([1-9]/).click();
+    const line = tab.page.locator('[role=log] .line', { hasText: '/api/threads/search' }).last();
+    await line.waitFor();
+    // A line that moves on is hard to point at.
+    await button(tab, 'Pause').click();
+    await line.click();
+    const chosen = tab.page.getByRole('region', { name: 'The chosen line' });
+    await chosen.waitFor();
+    const { top, bottom } = await chosen.evaluate((section) => section.getBoundingClientRect().toJSON());
+    assert.ok(top > 0 && bottom <= 844, `the chosen line is at ${top} to ${bottom}`);
+    await chosen.getByRole('link', { name: id }).click();
+    await tab.page.waitForURL(/request_id=/);
+    await tab.seen(/^Lines of the request/);
+    const [file] = await Promise.all([tab.page.waitForEvent('download'), button(tab, 'Download').click()]);
+    assert.match(file.suggestedFilename(), /^loom-.*\.log$/);
   },
 
   'threads are searched, and read': async (browsing) => {

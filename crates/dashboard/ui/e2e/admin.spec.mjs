@@ -19,7 +19,11 @@ export default {
     await tab.page.getByRole('searchbox').fill(other.email);
     await tab.page.getByRole('searchbox').press('Enter');
     const row = tab.page.getByRole('row').filter({ hasText: other.email });
-    await row.getByLabel('audit').check();
+    // Who says no, sees that nothing was done.
+    await row.getByLabel('administer').click();
+    await tab.page.getByRole('dialog').getByRole('button', { name: 'Cancel' }).click();
+    assert.equal(await row.getByLabel('administer').isChecked(), false);
+    await row.getByLabel('audit').click();
     await tab.seen(`${other.email} is an auditor now`);
     await tab.page.getByRole('button', { name: 'Undo' }).click();
     await tab.page.waitForFunction(() => !document.querySelectorAll('tbody input[type=checkbox]')[1]?.checked);

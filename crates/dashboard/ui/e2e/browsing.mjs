@@ -10,6 +10,16 @@ export const PATIENCE = 15_000;
 export const SIZES = { desktop: { width: 1360, height: 900 }, phone: { width: 390, height: 844 } };
 export const THEMES = ['dark', 'light'];
 
+/** The least that `measure` gives, of up to five times: a machine that is busy with something else says nothing of ours. */
+export async function least(enough, measure) {
+  let best = Infinity;
+  for (let turn = 0; turn < 5 && best > enough; turn += 1) {
+    if (turn > 0) await new Promise((done) => setTimeout(done, 500));
+    best = Math.min(best, await measure());
+  }
+  return best;
+}
+
 /** Thrown by a test that has nothing to look at. */
 export class Skip extends Error {}
 

@@ -1,12 +1,16 @@
-// What a first visit costs, and that long lists stay light. Sizes are judged; times are told, and judged only where
-// something must be badly wrong.
+// What a first visit costs, and that long lists stay light.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 
+import { least } from './browsing.mjs';
+
 const DIST = new URL('../dist/', import.meta.url);
 const MOST_BYTES = 150 * 1024;
 const MOST_LINES = 10_000;
+const SLOWEST_PAINT = 1000;
+/** In milliseconds, of 60 a second with a little room. */
+const LONGEST_FRAME = 20;
 
 /** The scripts that the page loads before anything else: its entry, and what that imports at once. */
 function firstScripts() {
@@ -50,17 +54,21 @@ export default {
   },
 
   'the first paint on a slow machine': async (browsing) => {
-    const tab = await browsing.tab();
-    const session = await tab.page.context().newCDPSession(tab.page);
-    await session.send('Emulation.setCPUThrottlingRate', { rate: 4 });
-    await tab.go('/');
-    const { paint, largest } = await tab.page.evaluate(() => new Promise((done) => {
-      const paint = performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0;
-      new PerformanceObserver((list) => done({ paint, largest: list.getEntries().at(-1)?.startTime ?? 0 }))
-        .observe({ type: 'largest-contentful-paint', buffered: true });
-    }));
-    console.log(`        first paint ${Math.round(paint)} ms, largest ${Math.round(largest)} ms, with a processor four times as slow`);
-    assert.ok(paint > 0 && paint < 10_000, `${paint} ms`);
+    const first = await least(SLOWEST_PAINT, async () => {
+      const tab = await browsing.tab();
+      const session = await tab.page.context().newCDPSession(tab.page);
+      await session.send('Emulation.setCPUThrottlingRate', { rate: 4 });
+      await tab.go('/');
+      const { paint, largest } = await tab.page.evaluate(() => new Promise((done) => {
+        const paint = performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0;
+        new PerformanceObserver((list) => done({ paint, largest: list.getEntries().at(-1)?.startTime ?? 0 }))
+          .observe({ type: 'largest-contentful-paint', buffered: true });
+      }));
+      console.log(`        first paint ${Math.round(paint)} ms, largest ${Math.round(largest)} ms, with a processor four times as slow`);
+      assert.ok(paint > 0);
+      return paint;
+    });
+    assert.ok(first <= SLOWEST_PAINT, `${first} ms`);
   },
 
   'ten thousand lines of the log': async (browsing) => {
@@ -72,7 +80,7 @@ export default {
     await tab.page.route(/\/api\/admin\/logs(\?|$)/, (route) => route.fulfill({ json: { entries, last_id: null, next_cursor: null } }));
     await tab.go('/logs');
     await tab.seen(`line ${MOST_LINES}`);
-    const { rows, frames, longest } = await tab.page.evaluate(async () => {
+    const scroll = () => tab.page.evaluate(async () => {
       const view = document.querySelector('[role=log]');
       let rows = 0;
       const pauses = [];
@@ -84,10 +92,15 @@ export default {
         pauses.push(performance.now() - last);
         last = performance.now();
       }
-      return { rows, frames: 1000 / (pauses.reduce((a, b) => a + b) / pauses.length), longest: Math.max(...pauses) };
+      return { rows, frame: pauses.reduce((a, b) => a + b) / pauses.length, longest: Math.max(...pauses) };
     });
-    console.log(`        ${rows} rows in the page at most, ${frames.toFixed(0)} frames a second, the longest ${longest.toFixed(0)} ms`);
-    assert.ok(rows > 10 && rows < 150, `${rows} rows are in the page`);
+    const frame = await least(LONGEST_FRAME, async () => {
+      const { rows, frame, longest } = await scroll();
+      console.log(`        ${rows} rows in the page at most, ${(1000 / frame).toFixed(0)} frames a second, the longest ${longest.toFixed(0)} ms`);
+      assert.ok(rows > 10 && rows < 150, `${rows} rows are in the page`);
+      return frame;
+    });
+    assert.ok(frame <= LONGEST_FRAME, `${frame} ms for a frame`);
     await tab.page.locator('[role=log]').evaluate((view) => { view.scrollTop = 0; });
     await tab.seen('line 1');
   },

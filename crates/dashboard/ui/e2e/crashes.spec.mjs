@@ -22,6 +22,52 @@ export default {
     await tab.page.getByLabel(`Choose ${two.short_id}`, { exact: true }).waitFor();
   },
 
+  'what is undone of many is again what each was': async (browsing) => {
+    const all = await list(browsing.server, '');
+    assert.ok(all.some((one) => one.assigned_to) && all.some((one) => !one.assigned_to), 'somebody has some of them');
+    const held = (issues) => issues.map((one) => `${one.short_id} ${one.assigned_to?.id ?? 'nobody'}`).sort();
+    const tab = await browsing.tab();
+    await tab.go('/crashes?project=shop-web&query=+');
+    await tab.page.getByLabel('Choose all').click();
+    await tab.page.getByRole('button', { name: 'Take' }).click();
+    await tab.seen('are yours');
+    await tab.page.getByRole('button', { name: 'Undo' }).click();
+    await tab.seen('Undone');
+    assert.deepEqual(held(await list(browsing.server, '')), held(all));
+  },
+
+  'a frame shows what its variables held, and markup is text everywhere': async (browsing) => {
+    const { number, dsn } = await browsing.server.ask('GET', '/api/crash/projects/shop-web');
+    const markup = `<img src=x onerror="document.title='acted'"> ${Date.now()}`;
+    const frames = [{ function: 'total', filename: 'cart.py', lineno: 7, in_app: true, context_line: 'return sum(prices)', vars: { label: markup, prices: [1, 2] } }];
+    const event = {
+      platform: 'python', exception: { values: [{ type: 'MarkupError', value: markup, stacktrace: { frames } }] }, tags: { markup }, user: { id: '7', username: markup },
+      breadcrumbs: [{ category: 'http', data: { method: 'GET', url: 'https://example.com/prices', status_code: 503 } }, { category: markup, message: markup }],
+    };
+    const sent = await fetch(`${browsing.server.url}/api/${number}/store/?sentry_key=${new URL(dsn).username}`, { method: 'POST', body: JSON.stringify(event) });
+    assert.ok(sent.ok);
+    const tab = await browsing.tab({ size: 'phone' });
+    await tab.go('/crashes?project=shop-web&query=MarkupError');
+    await tab.page.getByRole('link', { name: 'MarkupError' }).click();
+    await tab.page.getByLabel('Variables of total').getByText(markup).waitFor();
+    await tab.seen('GET https://example.com/prices [503]');
+    await tab.fits();
+    assert.ok((await tab.page.title()).includes('MarkupError'));
+    assert.equal(await tab.page.locator('main img').count(), 0);
+  },
+
+  'an issue that was merged leads to the one that has its events': async (browsing) => {
+    const [one, two] = await list(browsing.server);
+    const path = `/api/crash/projects/shop-web/issues/${one.short_id}`;
+    await browsing.server.ask('POST', `${path}/merge`, { issues: [two.id] });
+    const tab = await browsing.tab();
+    tab.expect(/404/);
+    await tab.go(`/crashes/shop-web/${two.short_id}`);
+    await tab.page.getByRole('link', { name: 'another issue' }).click();
+    await tab.page.getByRole('button', { name: `Take out ${two.short_id}` }).click();
+    await tab.seen('is an issue of its own again');
+  },
+
   'searches lie ready, and one is kept on this browser': async (browsing) => {
     const tab = await browsing.tab();
     await tab.go('/crashes');

@@ -62,6 +62,16 @@ export default {
     await tab.page.getByRole('link', { name: 'nightly-backup' }).waitFor();
   },
 
+  'of a monitor that there is not, the page says so and nothing else': async (browsing) => {
+    const tab = await browsing.tab();
+    tab.expect(/404/);
+    await tab.go('/crons/there-is-none');
+    await tab.seen('there is no such monitor');
+    await tab.page.waitForTimeout(1000);
+    assert.equal(await tab.page.getByRole('alert').count(), 1);
+    assert.equal(await tab.page.getByText('Offline').count(), 0);
+  },
+
   'the 90 days of a monitor are told in words, too': async (browsing) => {
     const tab = await browsing.tab();
     await tab.go('/crons/nightly-backup');

@@ -30,13 +30,14 @@ export function exact(at: string | number): string {
 }
 
 export function duration(ms: number): string {
-  if (ms < 1000) return `${Math.round(ms)} ms`;
-  const seconds = ms / 1000;
-  if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  if (Math.round(ms) < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 59_500) return `${parseFloat((ms / 1000).toFixed(ms < 10_000 ? 1 : 0))} s`;
+  const seconds = Math.round(ms / 1000);
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${Math.round(seconds % 60)} s`;
   const hours = Math.floor(minutes / 60);
-  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  const two = (much: string, rest: number, unit: string) => (rest > 0 ? `${much} ${rest} ${unit}` : much);
+  if (minutes < 60) return two(`${minutes} min`, seconds % 60, 's');
+  return hours < 48 ? two(`${hours} h`, minutes % 60, 'min') : two(`${Math.floor(hours / 24)} d`, hours % 24, 'h');
 }
 
 const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });

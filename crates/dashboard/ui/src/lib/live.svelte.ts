@@ -1,7 +1,7 @@
 // What happens on the server, over one connection for the whole tab: pages say which streams they want, and
 // the connection is made anew when that changes. Each stream goes on where it was.
 
-import { addressOf } from './api';
+import { addressOf, api } from './api';
 
 export interface Told {
   of: string;
@@ -60,6 +60,7 @@ function open() {
   const after = lastId ? `&last_event_id=${encodeURIComponent(lastId)}` : '';
   const opened = new EventSource(addressOf(`/api/live?${wanted}${after}`));
   source = opened;
+  const over = new Map<string, number>();
   opened.onopen = () => {
     live.state = 'open';
     live.heardAt = Date.now();
@@ -70,20 +71,41 @@ function open() {
     lastId = message.lastEventId;
     const told = JSON.parse(message.data) as Told;
     listeners.get(told.of)?.forEach((listener) => listener(told));
+    const ended = told.event === 'end' && told.data === '{}';
+    if (ended || told.event === 'refused') over.set(told.of, ended ? 2_000 : 30_000);
     // A stream lasts an hour; it is asked for again if it is still wanted then.
-    if (told.event === 'end' && told.data === '{}') setTimeout(() => { if (listeners.has(told.of) && source === opened) open(); }, 2_000);
+    if (ended) setTimeout(() => { if (listeners.has(told.of) && source === opened) open(); }, 2_000);
   };
   opened.onerror = () => {
-    // The browser's own waiting is too long for a restart, and none after a refusal.
     opened.close();
     if (source !== opened) return;
+    if ([...listeners.keys()].some((of) => !over.has(of))) {
+      lost();
+      return;
+    }
+    // The server has no more to tell now: of a thing, say, that there is not.
     source = null;
-    live.state = 'offline';
-    retry = setTimeout(open, pause);
-    pause = Math.min(pause * 2, 15_000);
+    live.state = 'idle';
+    retry = setTimeout(open, Math.min(...over.values()));
   };
 }
 
+/** Tries again by itself: the browser's own waiting is too long for a restart, and none after a refusal. */
+function lost() {
+  source?.close();
+  source = null;
+  if (live.state === 'open') live.heardAt = Date.now();
+  // A refusal tells a page nothing, and may be of a session that has ended: this one leads to the sign-in then.
+  else void api.GET('/auth/me').catch(() => undefined);
+  live.state = 'offline';
+  clearTimeout(retry);
+  retry = setTimeout(open, pause);
+  pause = Math.min(pause * 2, 5_000);
+}
+
+window.addEventListener('offline', () => {
+  if (source) lost();
+});
 window.addEventListener('online', () => {
   if (live.state === 'offline') open();
 });

@@ -10,11 +10,16 @@ export interface Loaded<T> {
   again(): Promise<void>;
 }
 
+/** How soon what could not reach the server asks again, in milliseconds. */
+const RETRY = 3_000;
+
 /** Loads now, and again whenever what `ask` reads has changed. The last good value stays while it fails. */
 export function load<T>(ask: () => Promise<T>): Loaded<T> {
   const state = $state<{ value?: T; problem?: Problem; loading: boolean; at: number }>({ loading: true, at: 0 });
   let asked = 0;
+  let retry: ReturnType<typeof setTimeout> | undefined;
   async function again() {
+    clearTimeout(retry);
     const mine = ++asked;
     state.loading = true;
     try {
@@ -26,12 +31,17 @@ export function load<T>(ask: () => Promise<T>): Loaded<T> {
     } catch (error) {
       if (mine !== asked) return;
       state.problem = error instanceof Problem ? error : new Problem(0, 'page_error', String(error), null);
+      if (state.problem.code === 'offline') retry = setTimeout(() => void again(), RETRY);
     } finally {
       if (mine === asked) state.loading = false;
     }
   }
   $effect(() => {
     void again();
+    return () => {
+      asked += 1;
+      clearTimeout(retry);
+    };
   });
   return {
     get value() {

@@ -38,6 +38,8 @@ export function follow(event: MouseEvent) {
   const link = (event.target as Element | null)?.closest('a');
   if (!link || link.target || link.hasAttribute('download') || link.origin !== location.origin) return;
   if (!isPage(link.pathname)) return;
+  // A place on this page is the browser's.
+  if (link.hash && link.pathname === location.pathname && link.search === location.search) return;
   event.preventDefault();
   go(link.pathname + link.search);
 }

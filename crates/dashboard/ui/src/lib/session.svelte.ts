@@ -1,9 +1,13 @@
 // Who is signed in, and for which of their organisations.
 import { api, chooseOrganisation, data, organisation, Problem, type Schemas } from './api';
+import { go, route, withQuery } from './route.svelte';
 
 export const session = $state<{ me: Schemas['Me'] | null }>({ me: null });
 
 export async function loadSession() {
+  // A link may say which organisation it is of, by its id or its short name.
+  const linked = route.query.get('org');
+  if (linked) organisation.id = linked;
   try {
     session.me = await data(api.GET('/auth/me'));
   } catch (error) {
@@ -11,6 +15,10 @@ export async function loadSession() {
     if (!(error instanceof Problem) || !organisation.id || error.status === 401 || error.status === 0) throw error;
     chooseOrganisation(null);
     session.me = await data(api.GET('/auth/me'));
+  }
+  if (linked) {
+    chooseOrganisation(session.me.org_id ?? null);
+    go(withQuery({ org: null }), { replace: true });
   }
 }
 

@@ -121,6 +121,7 @@ export function followThread(id: string) {
       case 'lagged':
         gone = '';
         if (head) void again(head.last_seq);
+        else if (problem) void again(0);
         break;
     }
   }

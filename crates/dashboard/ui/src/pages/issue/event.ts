@@ -14,6 +14,8 @@ export interface Seen {
   platform?: string | null;
   transaction?: string | null;
   trace_id?: string | null;
+  logger?: string | null;
+  fingerprint?: string[] | null;
   sdk?: { name?: string; version?: string } | null;
   exceptions?: Exception[];
   threads?: (Exception & { id?: unknown; name?: string | null; crashed?: boolean; current?: boolean })[];
