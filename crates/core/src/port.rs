@@ -76,6 +76,14 @@ pub trait Audit: Send + Sync {
 /// the server with `auth`, used by what streams.
 pub trait Reauthenticate: Send + Sync {
     fn again<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Authentication>;
+
+    /// The same by the credential that let somebody in, of whom there is no request that could be asked
+    /// again: a token for one WebSocket is used up. In the organisation of then.
+    fn still<'a>(
+        &'a self,
+        principal: &'a Principal,
+        info: &'a RequestInfo,
+    ) -> BoxFuture<'a, Authentication>;
 }
 
 /// What API keys may spend on models. Implemented by `auth`, used by `llm-proxy`.

@@ -181,8 +181,9 @@ impl Engine {
         self.send(db, monitor, RECOVERED, &line(&subject), &text, &data, true).await.map(|_| ())
     }
 
+    /// The page of the dashboard.
     fn link(&self, monitor: &Monitor) -> String {
-        format!("{}/api/crons/monitors/{}?org={}", self.base_url, monitor.slug, monitor.org)
+        format!("{}/crons/{}?org={}", self.base_url, monitor.slug, monitor.org)
     }
 
     /// By every way that is set. What one of them does not take must not undo what the alert is about. False:

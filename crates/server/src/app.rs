@@ -13,7 +13,7 @@ use loom_core::{
     Clock,
     health::Check,
     port::{BoxFuture, Reauthenticate},
-    principal::Authentication,
+    principal::{Authentication, Principal, RequestInfo},
 };
 use loom_crashes::Crashes;
 use loom_crons::Crons;
@@ -390,6 +390,14 @@ struct ByKeys(Auth);
 impl Reauthenticate for ByKeys {
     fn again<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Authentication> {
         Box::pin(self.0.authenticate(request))
+    }
+
+    fn still<'a>(
+        &'a self,
+        principal: &'a Principal,
+        info: &'a RequestInfo,
+    ) -> BoxFuture<'a, Authentication> {
+        Box::pin(self.0.still(principal, info))
     }
 }
 

@@ -51,6 +51,34 @@ impl Auth {
         }
     }
 
+    /// Whether the credential that let somebody in still does, in the same organisation.
+    pub async fn still(&self, principal: &Principal, info: &RequestInfo) -> Authentication {
+        match self.by_id(principal, info).await {
+            Ok(now) => Authentication::Known(now),
+            Err(error) => Authentication::Refused(error),
+        }
+    }
+
+    async fn by_id(&self, principal: &Principal, info: &RequestInfo) -> Result<Principal> {
+        let org = principal.org.to_string();
+        let (kind, found) = match (principal.via, principal.actor) {
+            (Via::ApiKey(id), _) => (Kind::Key, store::digest_of_key(&self.pool, id).await?),
+            (Via::Session(id), _) => {
+                (Kind::Session, sessions::store::digest_of(&self.pool, id).await?)
+            }
+            (Via::WeaverToken(id), _) => {
+                (Kind::Weaver, store::digest_of_weaver(&self.pool, id).await?)
+            }
+            (Via::DevMode, Actor::User(user)) => {
+                return self.as_user(user, Via::DevMode, principal.scopes, Some(&org)).await;
+            }
+            (Via::DevMode, _) => return Err(Error::unauthenticated("no user of development mode")),
+        };
+        let digest = found.and_then(|digest| digest.try_into().ok());
+        let digest = digest.ok_or_else(|| self.refuse(None, Fault::Unknown, Some(info)))?;
+        self.by_digest(kind, digest, Some(&org), Some(info)).await
+    }
+
     async fn identify(&self, request: &Parts) -> Result<Option<Principal>> {
         let wanted = wanted_org(&request.headers, &request.uri)?;
         // Git names the organisation in its path alone. Who is no member comes as who they are

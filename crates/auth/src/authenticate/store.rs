@@ -67,6 +67,19 @@ pub(crate) async fn api_key(pool: &PgPool, digest: &[u8]) -> Result<Option<Found
     Ok(Some((holder, user)))
 }
 
+/// Of the secret of a key that is there still.
+pub(crate) async fn digest_of_key(pool: &PgPool, id: ApiKeyId) -> Result<Option<Vec<u8>>> {
+    let found = sqlx::query_scalar!("SELECT secret_sha256 FROM api_keys WHERE id = $1", id.0);
+    Ok(found.fetch_optional(pool).await?)
+}
+
+/// Of the secret of a weaver that is there still.
+pub(crate) async fn digest_of_weaver(pool: &PgPool, id: WeaverId) -> Result<Option<Vec<u8>>> {
+    let found =
+        sqlx::query_scalar!("SELECT secret_sha256 FROM weaver_tokens WHERE weaver_id = $1", id.0);
+    Ok(found.fetch_optional(pool).await?)
+}
+
 /// The weaver token with this digest.
 pub(crate) async fn weaver_token(pool: &PgPool, digest: &[u8]) -> Result<Option<Found>> {
     let row = sqlx::query!(

@@ -90,6 +90,12 @@ pub(crate) async fn holder(pool: &PgPool, digest: &[u8]) -> Result<Option<Found>
     }))
 }
 
+/// Of the secret of a session that is there still.
+pub(crate) async fn digest_of(pool: &PgPool, id: SessionId) -> Result<Option<Vec<u8>>> {
+    let found = sqlx::query_scalar!("SELECT secret_sha256 FROM user_sessions WHERE id = $1", id.0);
+    Ok(found.fetch_optional(pool).await?)
+}
+
 /// Notes a use and moves the end on; at most once in five minutes, however many replicas ask.
 pub(crate) async fn touch(
     pool: &PgPool,

@@ -97,11 +97,11 @@ impl Crashes {
         for action in &rule.actions {
             let queued = match action {
                 CrashAlertAction::Email { users } => {
-                    let body = self.mail_text(rule, about, said);
+                    let body = self.mail_text(org, rule, about, said);
                     self.mail(db, org, users, (&subject, &body), &mut deliveries).await
                 }
                 CrashAlertAction::Webhook { webhook_id, .. } => {
-                    let data = self.data(rule, about, said);
+                    let data = self.data(org, rule, about, said);
                     let what = (said.kind, subject.as_str());
                     notify
                         .call_hook(db, org, *webhook_id, what, Call::Event(&data))
@@ -109,7 +109,7 @@ impl Crashes {
                         .map(|queued| deliveries.extend(queued))
                 }
                 CrashAlertAction::Slack { webhook_id, .. } => {
-                    let body = self.slack(rule, about, said);
+                    let body = self.slack(org, rule, about, said);
                     let what = (said.kind, subject.as_str());
                     notify
                         .call_hook(db, org, *webhook_id, what, Call::Plain(&body))
@@ -151,16 +151,18 @@ impl Crashes {
         Ok(())
     }
 
-    fn link(&self, rule: &CrashAlertRule, about: Option<&(IssueId, Issue)>) -> String {
-        let project = format!("{}/api/crash/projects/{}", self.config.base_url, rule.project_id);
+    /// A page of the dashboard.
+    fn link(&self, org: OrgId, rule: &CrashAlertRule, about: Option<&(IssueId, Issue)>) -> String {
+        let (base, project) = (&self.config.base_url, rule.project_id);
         match about {
-            Some((id, _)) => format!("{project}/issues/{id}"),
-            None => project,
+            Some((_, issue)) => format!("{base}/crashes/{project}/{}?org={org}", issue.short_id),
+            None => format!("{base}/crashes?project={project}&org={org}"),
         }
     }
 
     fn mail_text(
         &self,
+        org: OrgId,
         rule: &CrashAlertRule,
         about: Option<&(IssueId, Issue)>,
         said: &Said,
@@ -181,13 +183,19 @@ impl Crashes {
         }
         text.push_str(&format!(
             "\n{}\n\nYou get this by the alert “{}” of the project.\n",
-            self.link(rule, about),
+            self.link(org, rule, about),
             rule.name
         ));
         text
     }
 
-    fn data(&self, rule: &CrashAlertRule, about: Option<&(IssueId, Issue)>, said: &Said) -> Value {
+    fn data(
+        &self,
+        org: OrgId,
+        rule: &CrashAlertRule,
+        about: Option<&(IssueId, Issue)>,
+        said: &Said,
+    ) -> Value {
         let issue = about.map(|(id, issue)| {
             json!({
                 "id": id, "short_id": issue.short_id, "title": issue.title, "culprit": issue.culprit,
@@ -201,15 +209,21 @@ impl Crashes {
             "project_id": rule.project_id,
             "issue": issue,
             "facts": said.facts,
-            "url": self.link(rule, about),
+            "url": self.link(org, rule, about),
         })
     }
 
-    fn slack(&self, rule: &CrashAlertRule, about: Option<&(IssueId, Issue)>, said: &Said) -> Value {
+    fn slack(
+        &self,
+        org: OrgId,
+        rule: &CrashAlertRule,
+        about: Option<&(IssueId, Issue)>,
+        said: &Said,
+    ) -> Value {
         let subject = said.subject(about.map(|(_, issue)| issue));
         let mut body = format!("*{}*", escaped(&said.headline));
         if let Some((_, issue)) = about {
-            let link = self.link(rule, about);
+            let link = self.link(org, rule, about);
             body.push_str(&format!(
                 "\n<{link}|{}> {}",
                 escaped(&issue.short_id),

@@ -45,6 +45,10 @@ impl Reauthenticate for Again {
     fn again<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Authentication> {
         Box::pin(std::future::ready(self.0.clone()))
     }
+
+    fn still<'a>(&'a self, _: &'a Principal, _: &'a RequestInfo) -> BoxFuture<'a, Authentication> {
+        Box::pin(std::future::ready(self.0.clone()))
+    }
 }
 
 pub(crate) fn admin() -> Principal {

@@ -77,6 +77,10 @@ impl Reauthenticate for Nobody {
     fn again<'a>(&'a self, _: &'a Parts) -> BoxFuture<'a, Authentication> {
         Box::pin(std::future::ready(Authentication::Anonymous))
     }
+
+    fn still<'a>(&'a self, _: &'a Principal, _: &'a RequestInfo) -> BoxFuture<'a, Authentication> {
+        Box::pin(std::future::ready(Authentication::Anonymous))
+    }
 }
 
 pub(crate) fn threads(pool: PgPool, clock: Clock) -> Threads {

@@ -1,6 +1,6 @@
 //! A terminal: to the weaver's own command, or to another that runs beside it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     extract::{
@@ -42,7 +42,7 @@ const GREETING: Duration = Duration::from_secs(10);
 /// A client that takes nothing for so long is gone.
 const SENDING: Duration = Duration::from_secs(30);
 /// Whether it still may.
-const RECHECK: Duration = Duration::from_secs(30);
+const RECHECK: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(30);
 /// How it ended comes after its output, the rest of the output after that; waited for so long.
 const LAST: Duration = Duration::from_secs(3);
@@ -108,7 +108,7 @@ pub(crate) async fn attach(
     };
     let upgrade = upgrade.max_message_size(MESSAGE).max_frame_size(MESSAGE);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        let visit = Visit { weavers, info, id, parts: Arc::new(parts), program };
+        let visit = Visit { weavers, info, id, parts, program };
         visit.run(socket, allowed, unknown).await;
     }))
 }
@@ -172,7 +172,7 @@ struct Visit {
     weavers: Weavers,
     info: RequestInfo,
     id: WeaverId,
-    parts: Arc<Parts>,
+    parts: Parts,
     program: Program,
 }
 
@@ -185,12 +185,7 @@ struct Traffic {
 
 impl Visit {
     /// `unknown`: the place of one that has not said yet who it is.
-    async fn run(
-        mut self,
-        mut socket: WebSocket,
-        allowed: Option<Allowed>,
-        unknown: Option<Place>,
-    ) {
+    async fn run(self, mut socket: WebSocket, allowed: Option<Allowed>, unknown: Option<Place>) {
         let allowed = match allowed {
             Some(allowed) => allowed,
             None => match self.greet(&mut socket).await {
@@ -225,7 +220,7 @@ impl Visit {
     }
 
     /// Waits for the message that says who it is.
-    async fn greet(&mut self, socket: &mut WebSocket) -> Result<Option<Allowed>> {
+    async fn greet(&self, socket: &mut WebSocket) -> Result<Option<Allowed>> {
         let first = timeout(GREETING, async {
             loop {
                 match socket.recv().await {
@@ -242,9 +237,7 @@ impl Visit {
             return Err(anonymous());
         };
         let parts = with_token(&self.parts, &token).ok_or_else(anonymous)?;
-        let again = self.weavers.deps.who.again(&parts).await;
-        self.parts = Arc::new(parts);
-        match again {
+        match self.weavers.deps.who.again(&parts).await {
             Authentication::Known(principal) => {
                 Allowed::look(&self.weavers, principal, self.id).await.map(Some)
             }
@@ -413,21 +406,11 @@ impl Visit {
         send(socket, exit).await.then_some(Close::Done)
     }
 
-    /// A token for one WebSocket is used up: of who came with one the membership is asked for.
     async fn still_may(&self, allowed: &Allowed) -> bool {
-        let deps = &self.weavers.deps;
-        let now = if token_of(&self.parts).is_some() {
-            let org = allowed.row.org_id.to_string();
-            match deps.orgs.acting_in(&allowed.principal, &org).await {
-                Ok(now) => now,
-                Err(error) => return error.status().is_server_error(),
-            }
-        } else {
-            match deps.who.again(&self.parts).await {
-                Authentication::Known(now) => now,
-                Authentication::Refused(error) => return error.status().is_server_error(),
-                Authentication::Anonymous => return false,
-            }
+        let now = match self.weavers.deps.who.still(&allowed.principal, &self.info).await {
+            Authentication::Known(now) => now,
+            Authentication::Refused(error) => return error.status().is_server_error(),
+            Authentication::Anonymous => return false,
         };
         let row = &allowed.row;
         access::writes(&now).is_ok_and(|may| may.sees(row.org_id, row.owner_id, row.id))
@@ -449,14 +432,6 @@ fn with_token(parts: &Parts, token: &str) -> Option<Parts> {
         parts.headers.insert(header::AUTHORIZATION, value);
     }
     Some(parts)
-}
-
-fn token_of(parts: &Parts) -> Option<&str> {
-    if parts.headers.contains_key(header::AUTHORIZATION) || parts.headers.contains_key("x-api-key")
-    {
-        return None;
-    }
-    parts.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("token="))
 }
 
 async fn resize(sizes: &mut Option<mpsc::Sender<TerminalSize>>, width: u16, height: u16) {

@@ -320,7 +320,7 @@ async fn who_attaches_says_who_it_is_in_the_handshake_or_at_first() {
     ] {
         let mut terminal = Terminal::open(app, None, &path).await.unwrap();
         terminal.text(&first).await;
-        assert_eq!(terminal.closed().await, 4401);
+        assert_eq!(terminal.closed().await, 4403);
     }
     app.anonymous().get(&path).await.expect(401);
     // By somebody else.
@@ -331,6 +331,28 @@ async fn who_attaches_says_who_it_is_in_the_handshake_or_at_first() {
     terminal.text(&json!({"type": "auth", "token": stranger.key})).await;
     assert_eq!(terminal.control().await["code"], "weaver_not_found");
     assert!(world.cluster.stdin(&pod(&id)).is_empty());
+}
+
+#[tokio::test]
+async fn a_terminal_ends_with_the_credential_that_opened_it() {
+    let world = World::start().await;
+    let id = running(&world).await;
+    let path = format!("/api/weaver/{id}/attach");
+    let token = world.user.get("/auth/ws-token").await.expect(200).json();
+    let with_token = format!("{path}?token={}", token["token"].as_str().unwrap());
+    let mut by_token = Terminal::open(&world.app, None, &with_token).await.unwrap();
+    let mut by_key = Terminal::open(&world.app, world.user.key.as_deref(), &path).await.unwrap();
+    for terminal in [&mut by_token, &mut by_key] {
+        assert_eq!(terminal.control().await["status"], "attached");
+    }
+    for change in
+        ["UPDATE api_keys SET revoked_at = now()", "SELECT pg_notify('loom_auth_revoked', 'all')"]
+    {
+        sqlx::query(change).execute(world.app.database.pool()).await.unwrap();
+    }
+    for mut terminal in [by_token, by_key] {
+        assert_eq!(terminal.closed().await, 4403);
+    }
 }
 
 #[tokio::test]
