@@ -51,7 +51,7 @@ struct Onward {
 
 async fn show_sign_in(State(auth): State<Auth>, Query(query): Query<Onward>) -> Response {
     let redirect = query.redirect.as_deref().and_then(|path| auth.site.own_path(path));
-    sign_in::sign_in(&auth, redirect.as_deref())
+    sign_in::sign_in(&auth, redirect.as_deref()).await
 }
 
 #[derive(Deserialize)]

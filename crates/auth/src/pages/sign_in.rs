@@ -11,7 +11,9 @@ use super::Page;
 use crate::{Auth, sign_in::magic_link::Link};
 
 /// The ways in.
-pub(super) fn sign_in(auth: &Auth, redirect: Option<&str>) -> Response {
+pub(super) async fn sign_in(auth: &Auth, redirect: Option<&str>) -> Response {
+    // The ways in are shown also when that cannot be known.
+    let is_new = auth.wants_set_up().await.unwrap_or_default();
     let offered = auth.sign_in.offered();
     let mail = auth.magic_links_work();
     let query = redirect
@@ -19,6 +21,11 @@ pub(super) fn sign_in(auth: &Auth, redirect: Option<&str>) -> Response {
         .map(|query| format!("?{query}"))
         .unwrap_or_default();
     let body = html! {
+        @if is_new {
+            p.note { "Nobody administers this server yet. It printed a link when it started, good for a day, that makes \
+                whoever opens it the first admin; on its machine " code { "loom-server admin create <email>" }
+                " does the same. " a href="/docs/sign-in" { "More" } }
+        }
         section.card {
             h1 { "Sign in" }
             @for (id, name) in &offered {

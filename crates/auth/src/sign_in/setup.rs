@@ -60,6 +60,12 @@ impl Auth {
         Ok(Some(format!("{}/auth/setup?token={token}", self.site.base_url)))
     }
 
+    /// Does nobody administer this installation yet?
+    pub(crate) async fn wants_set_up(&self) -> Result<bool> {
+        let mut db = self.pool.acquire().await?;
+        Ok(!has_admin(&mut db).await?)
+    }
+
     /// Is the link good? Nothing happens to it.
     pub(crate) async fn look_at_setup(&self, token: &str) -> Result<()> {
         let mut db = self.pool.acquire().await?;

@@ -215,9 +215,9 @@ pub(crate) async fn get_overview(
     principal: Principal,
 ) -> Result<Json<Overview>> {
     reads(&principal)?;
-    let since = crons.deps.clock.now() - TimeDelta::days(1);
+    let now = crons.deps.clock.now();
     let mut db = crons.deps.pool.acquire().await?;
-    Ok(Json(store::stats::overview(&mut db, principal.org, since).await?))
+    Ok(Json(store::stats::overview(&mut db, principal.org, now).await?))
 }
 
 /// A badge: how a monitor does, for pages that show it

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
-use chrono::TimeDelta;
 use http::request::Parts;
 use loom_core::{
     Error, Principal, Query, Result,
@@ -66,8 +65,8 @@ pub(crate) async fn watch_monitors(
     if let Some(slug) = &query.monitor {
         find(&mut db, &principal, slug).await?;
     }
-    let since = crons.deps.clock.now() - TimeDelta::days(1);
-    let totals = store::stats::overview(&mut db, principal.org, since).await?;
+    let now = crons.deps.clock.now();
+    let totals = store::stats::overview(&mut db, principal.org, now).await?;
     drop(db);
     let init = serde_json::to_value(&totals).map_err(Error::internal)?;
     let recheck = recheck(&crons, principal.org, parts);

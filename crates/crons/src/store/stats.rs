@@ -1,6 +1,6 @@
 //! The SQL of figures over check-ins.
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use loom_core::{
     Result,
     id::{MonitorId, OrgId},
@@ -162,6 +162,7 @@ pub(crate) struct Overview {
     /// Monitors by the health of their environments; one that is well in one and not in another counts
     /// as not well.
     pub(crate) healthy: i64,
+    pub(crate) late: i64,
     pub(crate) failing: i64,
     pub(crate) missed: i64,
     pub(crate) timeout: i64,
@@ -188,11 +189,13 @@ pub(crate) struct Hour {
 pub(crate) async fn overview(
     db: &mut PgConnection,
     org: OrgId,
-    since: DateTime<Utc>,
+    now: DateTime<Utc>,
 ) -> Result<Overview> {
     let monitors = sqlx::query!(
         r#"WITH worst AS (
                SELECT m.id, m.paused_at IS NOT NULL AS paused,
+                      coalesce(bool_or(e.health IN ('healthy', 'unknown') AND e.due_at IS NOT NULL
+                                       AND e.expected_at < $2), false) AS late,
                       bool_or(e.health = 'failing') AS failing, bool_or(e.health = 'missed') AS missed,
                       bool_or(e.health = 'timeout') AS timeout, bool_or(e.health = 'healthy') AS healthy,
                       count(e.incident_id) AS incidents
@@ -202,10 +205,12 @@ pub(crate) async fn overview(
                   count(*) FILTER (WHERE failing) AS "failing!",
                   count(*) FILTER (WHERE missed AND NOT failing) AS "missed!",
                   count(*) FILTER (WHERE timeout AND NOT missed AND NOT failing) AS "timeout!",
-                  count(*) FILTER (WHERE healthy AND NOT (failing OR missed OR timeout)) AS "healthy!",
+                  count(*) FILTER (WHERE late AND NOT (failing OR missed OR timeout)) AS "late!",
+                  count(*) FILTER (WHERE healthy AND NOT (failing OR missed OR timeout OR late)) AS "healthy!",
                   coalesce(sum(incidents), 0)::bigint AS "incidents!"
              FROM worst"#,
-        org.0
+        org.0,
+        now
     )
     .fetch_one(&mut *db)
     .await?;
@@ -216,7 +221,7 @@ pub(crate) async fn overview(
                   count(*) FILTER (WHERE status IN ('error', 'missed', 'timeout')) AS "failed!"
              FROM cron_checkins WHERE org_id = $1 AND at >= $2 GROUP BY 1 ORDER BY 1"#,
         org.0,
-        since
+        now - TimeDelta::hours(24)
     )
     .fetch_all(db)
     .await?;
@@ -228,11 +233,13 @@ pub(crate) async fn overview(
         active: monitors.all - monitors.paused,
         paused: monitors.paused,
         healthy: monitors.healthy,
+        late: monitors.late,
         failing: monitors.failing,
         missed: monitors.missed,
         timeout: monitors.timeout,
         unknown: monitors.all
             - monitors.healthy
+            - monitors.late
             - monitors.failing
             - monitors.missed
             - monitors.timeout,

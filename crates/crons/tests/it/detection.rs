@@ -22,6 +22,8 @@ async fn a_missed_run_is_found_in_the_minute_after_its_margin_and_dated_when_it_
             ada.get(&format!("/api/crons/monitors?health={health}")).await.expect(200).json();
         assert_eq!(page["monitors"].as_array().unwrap().len(), found, "{health}");
     }
+    let all = ada.get("/api/crons/overview").await.expect(200).json();
+    assert_eq!((&all["late"], &all["healthy"], &all["unknown"]), (&json!(1), &json!(0), &json!(0)));
     assert!(checkins(&ada, "backup").await.is_empty());
     minutes(&app, 2).await;
     let monitor = read(&ada, "backup").await;

@@ -150,11 +150,17 @@ async fn a_server_that_nobody_administers_prints_a_link_that_opens_until_there_i
     let status = async || reqwest::get(&printed).await.unwrap().status().as_u16();
     loom_testkit::app::install_crypto();
     assert_eq!(status().await, 200);
+    let says_so = async || {
+        let page = reqwest::get(format!("{}/auth/sign-in", server.url)).await.unwrap();
+        page.text().await.unwrap().contains("Nobody administers this server yet")
+    };
+    assert!(says_so().await);
     let data = dir.join("data");
     let cli = Cli::on(&database).set("LOOM_SERVER_DATA_DIR", data.to_str().unwrap());
     let admin = cli.run(&["admin", "create", "ada@example.com"]).await;
     assert_eq!(admin.code, Some(0), "{}", admin.err);
     assert_eq!(status().await, 400);
+    assert!(!says_so().await);
     server.end().await;
     let mut server = Server::ready(spawn("second")).await;
     server.end().await;

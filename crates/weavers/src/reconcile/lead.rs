@@ -2,19 +2,20 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::{Event as ClusterEvent, Pod};
 use kube::runtime::{
     WatchStreamExt as _,
     watcher::{self, watcher},
 };
-use loom_core::{Result, id::WeaverId};
+use loom_core::{Error, Result, id::WeaverId};
 use loom_db::Signal;
 use tokio::task::JoinSet;
 
@@ -216,7 +217,11 @@ impl Weavers {
                 work.running.insert(id);
                 let (weavers, lead) = (self.clone(), Arc::clone(lead));
                 let stray = work.strays.get(&id).copied();
-                tasks.spawn(async move { (id, weavers.see_to(&lead, id, stray).await) });
+                tasks.spawn(async move {
+                    let seen_to = AssertUnwindSafe(weavers.see_to(&lead, id, stray)).catch_unwind();
+                    let panicked = |_| Err(Error::internal("a fault of ours: it panicked"));
+                    (id, seen_to.await.unwrap_or_else(panicked))
+                });
             }
         }
     }

@@ -23,9 +23,8 @@ export function periodOf(query: URLSearchParams, fallback: Span | 'any'): Period
     const from = new Date(`${first}T00:00`);
     const to = new Date(`${last && DAY.test(last) ? last : first}T00:00`);
     to.setDate(to.getDate() + 1);
-    const end = new Date(Math.min(to.getTime(), Date.now()));
     const by = to.getTime() - from.getTime() > 8 * 24 * HOUR ? 'day' : 'hour';
-    return { span: 'days', from: from.toISOString(), to: end > from ? end.toISOString() : to.toISOString(), by };
+    return { span: 'days', from: from.toISOString(), to: to.getTime() < Date.now() ? to.toISOString() : undefined, by };
   }
   const asked = query.get('span') ?? fallback;
   if (!(asked in LENGTH)) return { span: 'any', by: 'day' };
