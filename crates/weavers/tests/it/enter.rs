@@ -320,7 +320,7 @@ async fn who_attaches_says_who_it_is_in_the_handshake_or_at_first() {
     ] {
         let mut terminal = Terminal::open(app, None, &path).await.unwrap();
         terminal.text(&first).await;
-        assert_eq!(terminal.closed().await, 4403);
+        assert_eq!(terminal.closed().await, 4401);
     }
     app.anonymous().get(&path).await.expect(401);
     // By somebody else.
