@@ -87,6 +87,8 @@ impl Author {
                 ("reply, streamed", request, "data: [DONE]\n\n")
             }
             21..=60 => ("thread", self.person.get(&format!("/api/threads/{thread}")), "}"),
+            61..=90 => ("threads", self.person.get("/api/threads?limit=5"), "}"),
+            // Routes under /auth have a limit for each network, which all of these are of.
             _ => ("me", self.person.get("/auth/me"), "}"),
         };
         let answer = async {
