@@ -3,23 +3,36 @@
 {
   lib,
   buildNpmPackage,
+  cacert,
   importNpmLock,
+  nodejs,
+  runCommand,
 }:
 let
   root = ../..;
   npmRoot = root + "/crates/dashboard/ui";
   lock = lib.importJSON (npmRoot + "/package-lock.json");
 
-  # The lock file names no registry, see .npmrc. The hash, not the address, says what a package is.
-  address =
+  # The lock file names no registry, see .npmrc, so npm itself finds each package, at its own or at the one that
+  # NPM_CONFIG_REGISTRY names. What it is, says the hash in the lock file.
+  tarball =
     path: package:
     let
       name = package.name or (lib.last (lib.splitString "node_modules/" path));
     in
-    "mirror://npm/${name}/-/${baseNameOf name}-${package.version}.tgz";
-  resolved =
-    path: package:
-    package // lib.optionalAttrs (package ? integrity && !(package ? resolved)) { resolved = address path package; };
+    runCommand "${baseNameOf name}-${package.version}.tgz"
+      {
+        nativeBuildInputs = [ nodejs ];
+        NODE_EXTRA_CA_CERTS = "${cacert}/etc/ssl/certs/ca-bundle.crt";
+        impureEnvVars = lib.fetchers.proxyImpureEnvVars ++ [ "NPM_CONFIG_REGISTRY" ];
+        outputHashMode = "flat";
+        outputHash = package.integrity;
+        preferLocalBuild = true;
+      }
+      ''
+        HOME=$PWD npm pack --ignore-scripts ${name}@${package.version}
+        mv *.tgz $out
+      '';
 in
 buildNpmPackage {
   pname = "loom-dashboard";
@@ -39,7 +52,8 @@ buildNpmPackage {
 
   npmDeps = importNpmLock {
     inherit npmRoot;
-    packageLock = lock // { packages = lib.mapAttrs resolved lock.packages; };
+    packageLock = lock;
+    packageSourceOverrides = lib.mapAttrs tarball (lib.filterAttrs (_: package: package ? integrity) lock.packages);
   };
   inherit (importNpmLock) npmConfigHook;
 

@@ -35,6 +35,7 @@ let
     getExe = package: "${package}/bin/${package.meta.mainProgram}";
     makeBinPath = packages: concatStringsSep ":" (map (package: "${package}/bin") packages);
     licenses.asl20.spdxId = "Apache-2.0";
+    fetchers.proxyImpureEnvVars = [ ];
     literalExpression = text: { _type = "literalExpression"; inherit text; };
 
     # Every path that is named must be there.
