@@ -141,7 +141,8 @@ async fn what_a_dead_server_held_comes_back_when_its_lease_ends_and_what_it_spen
         let _ = request.send().await;
     });
     app.mock.wait_for_request(2).await;
-    runtime.shutdown_background();
+    // It is dead when nothing of it runs any more.
+    std::thread::spawn(|| runtime.shutdown_timeout(Duration::from_secs(10))).join().unwrap();
     lost.abort();
     // Of four, one was spent, and the dead holds one and some more.
     user.post("/v1/messages", &tight()).await.expect(200);
