@@ -123,11 +123,11 @@ async fn a_cached_reply_needs_no_budget_and_is_whole_in_the_usage() {
     body["temperature"] = json!(0);
     body["max_tokens"] = json!(500);
     user.post("/v1/messages", &body).await.expect(200);
-    eventually(async || {
-        let answer = user.post("/v1/messages", &body).await;
-        (answer.header("x-loom-cache") == Some("hit")).then_some(())
-    })
-    .await;
+    // It is kept behind the reply; whoever asks before is refused, for nothing is left of the budget.
+    let kept = "SELECT 1 FROM llm_cached_replies";
+    eventually(async || (app.rows(kept).await.len() == 1).then_some(())).await;
+    let again = user.post("/v1/messages", &body).await.expect(200);
+    assert_eq!(again.header("x-loom-cache"), Some("hit"));
     user.post("/v1/messages", &tight()).await.expect(429);
     let refused = "SELECT 1 FROM llm_requests WHERE status = 429";
     eventually(async || (app.rows(refused).await.len() == 1).then_some(())).await;
