@@ -36,8 +36,8 @@ impl Turn<'_> {
                 let error = text::cut(self.error.unwrap_or("it did not say why"), ERROR_LEN);
                 let text = format!(
                     "The background job {job} ({name}) has failed {failures} times in a row, most \
-                     recently with:\n\n{error}\n\nIts history is at GET \
-                     /api/admin/jobs/{job}/history. You will hear of it again when a run succeeds.\n"
+                     recently with:\n\n{error}\n\nYou will hear of it again when a run succeeds. \
+                     Its history:\n"
                 );
                 ("job.failing", format!("Job {job} keeps failing"), text)
             }
@@ -51,6 +51,6 @@ impl Turn<'_> {
             }
             _ => return None,
         };
-        Some(Alert { kind, key: (*job).to_owned(), title, text })
+        Some(Alert { kind, key: (*job).to_owned(), title, text, page: format!("/jobs?job={job}") })
     }
 }

@@ -22,6 +22,8 @@ const OUTBOUND_ALLOW: &str = "LOOM_SERVER_OUTBOUND_ALLOW";
 pub struct Config {
     /// Without it mail goes to the outbox.
     pub smtp: Option<Smtp>,
+    /// Where people reach this server: links to the dashboard begin with it.
+    pub base_url: String,
     /// Where mail is written when there is no SMTP.
     pub outbox: PathBuf,
     /// Without SMTP: no text of a mail in the log, and health says so.
@@ -55,7 +57,7 @@ pub enum Tls {
 }
 
 impl Config {
-    pub fn load(env: &mut Env, data_dir: &Path, production: bool) -> Self {
+    pub fn load(env: &mut Env, data_dir: &Path, production: bool, base_url: &str) -> Self {
         let smtp = Smtp::load(env);
         let alert_emails = env.list(ALERT_EMAILS);
         if alert_emails.len() > MOST_ALERT_EMAILS {
@@ -76,7 +78,8 @@ impl Config {
                 ),
             }
         }
-        Self { smtp, outbox: data_dir.join("outbox"), production, alert_emails, outbound_allow }
+        let (base_url, outbox) = (base_url.to_owned(), data_dir.join("outbox"));
+        Self { smtp, base_url, outbox, production, alert_emails, outbound_allow }
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Alert {
     pub key: String,
     pub title: String,
     pub text: String,
+    /// Where the dashboard shows it, as `/jobs?job=…`.
+    pub page: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]

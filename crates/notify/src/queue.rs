@@ -98,6 +98,8 @@ impl Notify {
         let title = one_line(&loom_redact::shared().redact(&alert.title));
         let body = loom_redact::shared().redact(&alert.text);
         let body = text::cut(&body, ALERT_TEXT_MAX);
+        let url = format!("{}{}", self.base_url, alert.page);
+        let mail_text = format!("{}\n\n{url}\n", body.trim_end());
         let key = text::cut(&alert.key, KEY_MAX);
         let addresses = if self.alert_emails.is_empty() {
             self.admins.admin_addresses().await?
@@ -109,7 +111,7 @@ impl Notify {
                 kind: alert.kind,
                 to,
                 subject: title.clone(),
-                text: body.to_owned(),
+                text: mail_text.clone(),
                 html: None,
                 expires_at: None,
             };
@@ -125,7 +127,7 @@ impl Notify {
                 tracing::warn!(kind = alert.kind, %error, "an alert cannot be mailed to an admin");
             }
         }
-        let data = json!({"key": key, "title": title, "text": body});
+        let data = json!({"key": key, "title": title, "text": body, "url": url});
         match self.queue_event(db, None, alert.kind, &title, Some(key), &data).await {
             Err(error) if !error.status().is_server_error() => {
                 tracing::warn!(kind = alert.kind, %error, "an alert goes to no webhook");

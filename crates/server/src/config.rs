@@ -160,13 +160,13 @@ pub fn load(vars: BTreeMap<String, String>, overrides: Overrides) -> Loaded {
     let vault = loom_vault::Config::load(env);
     let mut auth = loom_auth::Config::load(env, production, &http.base_url);
     let mut llm = loom_llm_proxy::Config::load(env);
-    let notify = loom_notify::Config::load(env, &data_dir, production);
+    let notify = loom_notify::Config::load(env, &data_dir, production, &http.base_url);
     let threads = loom_threads::Config::load(env, &http.base_url);
     let scm = loom_scm::Config::load(env, &data_dir, &http.base_url);
     let ingest = loom_ingest::Config::load(env);
     let crashes = loom_crashes::Config::load(env, &data_dir, &http.base_url);
     let crons = loom_crons::Config::load(env, &http.base_url);
-    let sessions = loom_sessions::Config::load(env);
+    let sessions = loom_sessions::Config::load(env, &http.base_url);
     let weavers = loom_weavers::Config::load(env, &http.base_url);
     let jobs = loom_jobs::Config::load(env);
     let logs = loom_logs::Config::load(env);

@@ -177,6 +177,14 @@ impl Sessions {
         }))
     }
 
+    /// The page of the dashboard.
+    fn link(&self, rule: &Alert, project: &Project, release: &str) -> String {
+        let base = &self.config.base_url;
+        let release =
+            percent_encoding::utf8_percent_encode(release, percent_encoding::NON_ALPHANUMERIC);
+        format!("{base}/releases/{}/{release}?org={}", project.slug, rule.org_id)
+    }
+
     /// Tells what has changed, in the transaction that remembers it.
     async fn tell(&self, rule: &Alert, project: &Project, finding: Finding) -> Result<()> {
         let Finding { release, is_bad, value, text } = finding;
@@ -193,13 +201,12 @@ impl Sessions {
         let line = |text: &str| text.replace(char::is_control, " ");
         let subject = line(&format!("{}: release {release} {what} ({})", project.name, rule.name));
         let environment = rule.environment.as_deref().unwrap_or("all");
+        let url = self.link(rule, project, &release);
         let body = format!(
-            "Release {release} of {} {what}.\n\n{text}\n\nAlert: {} ({})\nEnvironment: {environment}\n\nMore: GET \
-             /api/app-sessions/releases/{release}?project={}\n",
+            "Release {release} of {} {what}.\n\n{text}\n\nAlert: {} ({})\nEnvironment: {environment}\n\n{url}\n",
             project.name,
             rule.name,
             rule.kind.as_str(),
-            project.slug,
         );
         let orgs = self.deps.orgs.as_ref();
         for to in loom_notify::recipients(orgs, rule.org_id, &rule.emails).await? {
@@ -229,6 +236,7 @@ impl Sessions {
                 "alert_id": rule.id, "alert": rule.name, "kind": rule.kind.as_str(), "firing": is_bad,
                 "project_id": project.id, "project": project.slug, "release": release,
                 "environment": rule.environment, "value": value, "threshold": rule.threshold, "text": text,
+                "url": url,
             });
             let called = self
                 .deps
@@ -282,6 +290,8 @@ fn by_sessions(rule: &Alert, release: &str, counts: &Counts) -> Finding {
 
 fn span_of(rule: &Alert) -> String {
     match rule.window_minutes {
+        60 => "hour".to_owned(),
+        1440 => "day".to_owned(),
         minutes if minutes % 1440 == 0 => format!("{} days", minutes / 1440),
         minutes if minutes % 60 == 0 => format!("{} hours", minutes / 60),
         minutes => format!("{minutes} minutes"),

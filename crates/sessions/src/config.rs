@@ -7,6 +7,8 @@ use loom_core::config::Env;
 
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where people reach this server: links to the dashboard begin with it.
+    pub(crate) base_url: String,
     /// How long single sessions are kept.
     pub(crate) retention: TimeDelta,
     /// The share of sessions that is kept, beside all that crashed.
@@ -19,6 +21,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            base_url: String::new(),
             retention: TimeDelta::days(30),
             sample_rate: 1.0,
             aggregation_interval: Duration::from_secs(3600),
@@ -28,10 +31,11 @@ impl Default for Config {
 }
 
 impl Config {
-    pub fn load(env: &mut Env) -> Self {
+    pub fn load(env: &mut Env, base_url: &str) -> Self {
         // Longer than a session may be updated: sums of what is gone are never made anew.
         let days = env.number("LOOM_SERVER_SESSIONS_RETENTION_DAYS", 30, 7, 3650);
         Self {
+            base_url: base_url.to_owned(),
             retention: TimeDelta::days(days),
             sample_rate: env.number("LOOM_SERVER_SESSIONS_SAMPLE_RATE", 1.0, 0.0001, 1.0),
             aggregation_interval: env.secs(

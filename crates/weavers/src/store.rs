@@ -296,7 +296,8 @@ pub(crate) async fn change(
 }
 
 /// In a transaction that holds the weaver's row. What has a code is told once for each phase and code, what has
-/// none once for each phase: a server that takes over sees much of it again.
+/// none once for each phase: a server that takes over sees much of it again. The warning before the end is our
+/// own, and comes again after an extension.
 pub(crate) async fn add_events(
     db: &mut PgConnection,
     id: WeaverId,
@@ -306,7 +307,7 @@ pub(crate) async fn add_events(
         sqlx::query!(
             "INSERT INTO weaver_events (weaver_id, number, at, phase, code, message)
              SELECT $1, (SELECT COALESCE(max(number), 0) + 1 FROM weaver_events WHERE weaver_id = $1), $2, $3, $4, $5
-             WHERE NOT EXISTS (
+             WHERE COALESCE($4::text = 'expiring', false) OR NOT EXISTS (
                 SELECT FROM weaver_events WHERE weaver_id = $1 AND phase = $3 AND code IS NOT DISTINCT FROM $4)",
             id.0,
             event.at,

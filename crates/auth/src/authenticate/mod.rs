@@ -104,6 +104,10 @@ impl Auth {
             return self.by_digest(kind, digest, wanted, info).await.map(Some);
         }
         if let Some(token) = ws_token(request) {
+            // It stands in an address, and those get about. Asked first, so that it is not used up.
+            if self.site.has_foreign_origin(headers) {
+                return Err(cross_site());
+            }
             return self.by_ws_token(token, wanted, info).await.map(Some);
         }
         if cookie(headers, self.site.session_cookie()).is_some() {
@@ -343,7 +347,7 @@ fn cross_site() -> Error {
         StatusCode::FORBIDDEN,
         "cross_site",
         "this request comes from another site, or does not say from which (`Sec-Fetch-Site`, `Origin`); \
-         a session's cookie counts only in requests of our own pages",
+         a session's cookie and a WebSocket's token count only in requests of our own pages",
     )
 }
 

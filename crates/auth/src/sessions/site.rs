@@ -83,6 +83,11 @@ impl Site {
             .is_some_and(|own| own.origin() == origin.origin())
     }
 
+    /// Does the request say that it comes from a page that is not ours?
+    pub(crate) fn has_foreign_origin(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(header::ORIGIN) && !self.has_own_origin(headers)
+    }
+
     /// May a cookie authenticate this request? One that changes something, or opens a WebSocket,
     /// must come from a page of ours: the browser attaches the cookie whoever asks.
     pub(crate) fn cookie_counts(&self, request: &Parts) -> bool {

@@ -154,9 +154,10 @@ impl Keeper {
                 title: format!("The LLM credential {} is disabled", member.name),
                 text: format!(
                     "The credential {} ({id}) was refused and is not used any more: {reason}\n\nGive it a new \
-                     secret, or enable it again, under /api/admin/llm/providers, or with `loom-server llm credential`.",
+                     secret, or enable it again, with `loom-server llm credential` or here:",
                     member.name
                 ),
+                page: "/llm/providers".to_owned(),
             };
             self.notify.alert(&mut db, &alert).await?;
         }

@@ -12,6 +12,7 @@ pub(crate) fn alert() -> Alert {
         key: "session-cleanup".to_owned(),
         title: "The job session-cleanup fails\r\nBcc: eve@example.com".to_owned(),
         text: "It failed three times: password=hunter2hunter2".to_owned(),
+        page: "/jobs?job=session-cleanup".to_owned(),
     }
 }
 
@@ -59,12 +60,17 @@ async fn an_alert_reaches_every_admin_and_every_webhook_that_wants_it() {
     assert_eq!(mail.subject(), "The job session-cleanup fails  Bcc: eve@example.com");
     assert_eq!(mail.header("Bcc"), None);
     assert!(mail.text().contains("failed three times") && !mail.text().contains("hunter2"));
+    let page = "https://loom.example/jobs?job=session-cleanup";
+    assert!(mail.text().contains(page), "{}", mail.text());
     let mut paths: Vec<_> = hooks.calls().into_iter().map(|call| call.path).collect();
     paths.sort();
     assert_eq!(paths, ["/all", "/this"]);
     let body = hooks.call(1).await.json();
     assert_eq!(body["type"], "job.failing");
-    assert_eq!(body["data"]["key"], "session-cleanup");
+    assert_eq!(
+        (&body["data"]["key"], &body["data"]["url"]),
+        (&json!("session-cleanup"), &json!(page))
+    );
     assert!(!body.to_string().contains("hunter2"));
 }
 

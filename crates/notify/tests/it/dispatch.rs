@@ -53,7 +53,8 @@ impl World {
     fn replica_on(&self, pool: PgPool) -> Notify {
         let settings = self.smtp.settings();
         let vars = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
-        let config = Config::load(&mut Env::new(vars), Path::new("/nowhere"), false);
+        let config =
+            Config::load(&mut Env::new(vars), Path::new("/nowhere"), false, "http://localhost");
         Notify::new(pool, self.clock.clone(), Arc::clone(&self.vault), Arc::new(Nobody), &config)
             .unwrap()
     }
@@ -168,6 +169,7 @@ async fn one_that_is_silent_needs_nothing_but_a_database_and_sends_nothing() {
         key: "session-cleanup".to_owned(),
         title: String::new(),
         text: String::new(),
+        page: String::new(),
     };
     let mut db = loom_db::begin(database.pool()).await.unwrap();
     silent.unwrap().alert(&mut db, &alert).await.unwrap();

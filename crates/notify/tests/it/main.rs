@@ -37,7 +37,10 @@ fn mail(to: &str) -> Mail {
 }
 
 fn setup(smtp: &SmtpServer) -> Setup {
-    let start = Setup::default().manual_clock().set("LOOM_SERVER_OUTBOUND_ALLOW", "127.0.0.0/8");
+    let start = Setup::default()
+        .manual_clock()
+        .set("LOOM_SERVER_OUTBOUND_ALLOW", "127.0.0.0/8")
+        .set("LOOM_SERVER_BASE_URL", "https://loom.example");
     smtp.settings().into_iter().fold(start, |setup, (name, value)| setup.set(name, value))
 }
 

@@ -8,7 +8,7 @@ use loom_notify::{Config, Tls};
 fn load(vars: &[(&str, &str)]) -> (Config, Vec<String>) {
     let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let env = &mut Env::new(vars);
-    let config = Config::load(env, Path::new("/data"), false);
+    let config = Config::load(env, Path::new("/data"), false, "http://localhost");
     (config, env.problems().iter().map(|problem| problem.name.clone()).collect())
 }
 

@@ -8,7 +8,10 @@ use serde_json::json;
 use crate::harness::Rig;
 
 fn setup(smtp: &SmtpServer) -> Setup {
-    let setup = Setup::default().manual_clock().set("LOOM_SERVER_OUTBOUND_ALLOW", "127.0.0.0/8");
+    let setup = Setup::default()
+        .manual_clock()
+        .set("LOOM_SERVER_OUTBOUND_ALLOW", "127.0.0.0/8")
+        .set("LOOM_SERVER_BASE_URL", "https://loom.example");
     smtp.settings().into_iter().fold(setup, |setup, (name, value)| setup.set(name, value))
 }
 
@@ -43,11 +46,18 @@ async fn a_release_below_the_bar_is_told_once_over_all_servers_and_once_when_it_
     let mail = smtp.mail(1).await;
     assert_eq!(mail.to, ["ada@example.com"]);
     assert!(mail.subject().contains("release 1.0 does badly"), "{}", mail.subject());
-    for part in ["50.00 % of 20 sessions", "10 crashed", "95 % confidence", "the bar is 95 %"] {
+    for part in [
+        "50.00 % of 20 sessions did without a crash in the last hour",
+        "10 crashed",
+        "95 % confidence",
+        "the bar is 95 %",
+    ] {
         assert!(mail.text().contains(part), "{part} in {}", mail.text());
     }
+    let page = format!("https://loom.example/releases/shop/1%2E0?org={}", rig.ada.org);
+    assert!(mail.text().contains(&page), "{}", mail.text());
     let call = hook.call(1).await.json();
-    assert_eq!(call["type"], "app_session.alert");
+    assert_eq!((&call["type"], &call["data"]["url"]), (&json!("app_session.alert"), &json!(page)));
     assert_eq!((&call["data"]["release"], &call["data"]["firing"]), (&json!("1.0"), &json!(true)));
     let firing = rig.get(&path).await["firing"].clone();
     assert_eq!((&firing[0]["release"], &firing[0]["value"]), (&json!("1.0"), &json!(50.0)));

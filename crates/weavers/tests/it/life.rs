@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use loom_testkit::{eventually, kubernetes::Fault};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{World, pod};
 
@@ -162,14 +162,22 @@ async fn time_that_is_over_ends_a_weaver_and_it_was_warned() {
     let id = world.weaver_with(json!({"image": "fake/agent", "lifetime_hours": 1})).await;
     world.row_in(&id, "running").await;
     world.app.clock.advance(Duration::from_secs(55 * 60 + 1));
-    world.row_when(&id, |row| row["warned_at"].is_string()).await;
-    assert_eq!(world.row(&id).await["status"], "running");
+    let warned = world.row_when(&id, |row| row["warned_at"].is_string()).await;
+    assert_eq!(warned["status"], "running");
+    // With more time it is warned once more.
+    let path = format!("/api/weaver/{id}");
+    world.user.patch(&path, &json!({"lifetime_hours": 2})).await.expect(200);
+    world.app.clock.advance(Duration::from_secs(60 * 60));
+    let again =
+        |row: &Value| row["warned_at"].is_string() && row["warned_at"] != warned["warned_at"];
+    world.row_when(&id, again).await;
     world.app.clock.advance(Duration::from_secs(5 * 60));
     let row = world.row_in(&id, "expired").await;
     assert_eq!(row["reason_code"], "expired");
     world.is_gone(&id).await;
     let steps = world.steps(&id).await;
-    assert!(steps.contains(&"warning:expiring".to_owned()), "{steps:?}");
+    let warnings = steps.iter().filter(|step| *step == "warning:expiring");
+    assert_eq!(warnings.count(), 2, "{steps:?}");
 }
 
 #[tokio::test]

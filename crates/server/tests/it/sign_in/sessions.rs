@@ -190,16 +190,27 @@ async fn a_websocket_token_is_good_once_for_half_a_minute_and_for_a_websocket_on
         );
         answer.json()["token"].as_str().unwrap().to_owned()
     };
-    let open = async |token: &str, is_websocket: bool| {
+    let open_from = async |origin: Option<&str>, token: &str, is_websocket: bool| {
         let caller = app.anonymous();
         let mut request = caller.request(Method::GET, &format!("/auth/me?token={token}"));
         if is_websocket {
             request = request.header("connection", "upgrade").header("upgrade", "websocket");
         }
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
         caller.send(request).await
     };
+    let open = async |token: &str, is_websocket: bool| open_from(None, token, is_websocket).await;
     let first = token().await;
     open(&first, false).await.expect(401);
+    // A page from elsewhere has no use for one, and does not use it up.
+    for origin in ["https://evil.example", "null"] {
+        let refused = open_from(Some(origin), &first, true).await.expect(403);
+        assert_eq!(refused.json()["code"], "cross_site");
+    }
+    let own = token().await;
+    open_from(Some(&app.url()), &own, true).await.expect(200);
     let seen = open(&first, true).await.expect(200).json();
     assert_eq!(seen["user"]["email"], "ada@example.com");
     open(&first, true).await.expect(401);
