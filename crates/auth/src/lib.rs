@@ -62,6 +62,8 @@ pub struct Inner {
     exports: Arc<Semaphore>,
     /// Set at the start in development mode.
     dev_user: OnceLock<UserId>,
+    /// Set once somebody is known to administer the installation.
+    administered: OnceLock<()>,
 }
 
 impl std::ops::Deref for Auth {
@@ -86,6 +88,7 @@ impl Auth {
             rare: limit::Rare::new(clock.clone()),
             exports: Arc::new(Semaphore::new(audit::EXPORTS)),
             dev_user: OnceLock::new(),
+            administered: OnceLock::new(),
             pool,
             clock,
             notify,

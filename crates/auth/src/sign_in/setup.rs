@@ -60,10 +60,16 @@ impl Auth {
         Ok(Some(format!("{}/auth/setup?token={token}", self.site.base_url)))
     }
 
-    /// Does nobody administer this installation yet?
+    /// Does nobody administer this installation yet? The database is asked until somebody does.
     pub(crate) async fn wants_set_up(&self) -> Result<bool> {
-        let mut db = self.pool.acquire().await?;
-        Ok(!has_admin(&mut db).await?)
+        if self.administered.get().is_none() {
+            let mut db = self.pool.acquire().await?;
+            if !has_admin(&mut db).await? {
+                return Ok(true);
+            }
+            self.administered.get_or_init(|| ());
+        }
+        Ok(false)
     }
 
     /// Is the link good? Nothing happens to it.
