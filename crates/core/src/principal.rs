@@ -227,6 +227,16 @@ pub enum Authentication {
 }
 
 impl Authentication {
+    /// Whether what was let in may go on: `may` decides of who it is now. True also when nobody could be asked:
+    /// an outage is no reason to go blind, and while it lasts nothing is revoked.
+    pub fn still(self, may: impl FnOnce(Principal) -> bool) -> bool {
+        match self {
+            Self::Known(now) => may(now),
+            Self::Refused(error) => error.status().is_server_error(),
+            Self::Anonymous => false,
+        }
+    }
+
     fn principal(&self) -> Result<&Principal, Error> {
         match self {
             Self::Known(principal) => Ok(principal),

@@ -3,7 +3,7 @@
 mod seats;
 mod watch;
 
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,17 +14,24 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use http::{HeaderValue, header};
+use http::{HeaderValue, header, request::Parts};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use seats::{Places, Seat, Seats};
 pub use watch::watch;
 
-use crate::port::BoxFuture;
+use crate::{
+    Principal,
+    port::{BoxFuture, Reauthenticate},
+};
 
 /// A comment line is sent after this long without an event.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Whoever watches is asked about again this often.
+const RECHECK: Duration = Duration::from_secs(10);
+/// However long somebody watches: then they come anew.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// The response for a stream of events.
 pub fn response(events: impl Stream<Item = Event> + Send + 'static) -> Response {
@@ -60,6 +67,22 @@ pub fn raw_response(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Respo
 /// May the watcher go on watching? True also while that cannot be known.
 pub type Recheck = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
+/// Asks once more who is behind `request`, and by `may` what they may now.
+pub fn recheck(
+    who: &Arc<dyn Reauthenticate>,
+    request: Parts,
+    may: impl Fn(Principal) -> bool + Send + Sync + 'static,
+) -> Recheck {
+    let (who, asked) = (Arc::clone(who), Arc::new((request, may)));
+    Box::new(move || {
+        let (who, asked) = (Arc::clone(&who), Arc::clone(&asked));
+        Box::pin(async move {
+            let (request, may) = &*asked;
+            who.again(request).await.still(may)
+        })
+    })
+}
+
 /// Why a stream ends before its client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bye {
@@ -84,21 +107,15 @@ impl Bye {
 pub struct Leash {
     stop: CancellationToken,
     recheck: Recheck,
-    every: Duration,
     end: Instant,
     checked: Instant,
 }
 
 impl Leash {
-    /// `recheck` is asked after each `every`; the stream ends after `longest` in any case.
-    pub fn new(
-        stop: CancellationToken,
-        recheck: Recheck,
-        every: Duration,
-        longest: Duration,
-    ) -> Self {
+    /// `recheck` is asked every ten seconds; the stream ends after an hour in any case.
+    pub fn new(stop: CancellationToken, recheck: Recheck) -> Self {
         let now = Instant::now();
-        Self { stop, recheck, every, end: now + longest, checked: now }
+        Self { stop, recheck, end: now + LONGEST, checked: now }
     }
 
     /// # Errors
@@ -110,7 +127,7 @@ impl Leash {
                 biased;
                 () = self.stop.cancelled() => return Err(Bye::Shutdown),
                 () = sleep_until(self.end) => return Err(Bye::MaxDuration),
-                () = sleep_until(self.checked + self.every) => {
+                () = sleep_until(self.checked + RECHECK) => {
                     self.check_again(Duration::ZERO).await?;
                 }
                 done = &mut waiting => return Ok(done),

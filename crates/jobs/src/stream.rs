@@ -1,7 +1,5 @@
 //! Runs as they begin and end, on whichever server, for those who watch.
 
-use std::{sync::Arc, time::Duration};
-
 use axum::{extract::State, response::Response};
 use bytes::Bytes;
 use futures::{StreamExt as _, future::ready};
@@ -11,8 +9,8 @@ use loom_core::{
     authorize::{Action, authorize},
     error::Problem,
     id::RunId,
-    principal::{Authentication, Scope},
-    sse::{self, Leash, Places, Recheck},
+    principal::Scope,
+    sse::{self, Leash, Places},
 };
 use loom_db::Signal;
 use serde::Deserialize;
@@ -26,9 +24,6 @@ use crate::{
 
 /// On which replicas tell each other of runs: one JSON object each.
 pub const RUNS_CHANNEL: &str = "loom_job_runs";
-
-const RECHECK: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Who watches.
 pub(crate) const PLACES: Places = Places {
@@ -82,7 +77,9 @@ pub(crate) async fn watch_jobs(
     }
     let seat = inner.seats.sit(principal.holder())?;
     let said = inner.hub.subscribe(RUNS_CHANNEL);
-    let leash = Leash::new(inner.streams.clone(), recheck(&admin, parts), RECHECK, LONGEST);
+    let may = |now: Principal| authorize(&now, Action::InspectSystem(Scope::AdminRead)).is_ok();
+    let recheck = sse::recheck(&admin.who, parts, may);
+    let leash = Leash::new(inner.streams.clone(), recheck);
     let heard = said.signals().filter_map(move |signal| {
         let piece = match &signal {
             Signal::ReadAgain => Some("event: lagged\ndata: {}\n\n".to_owned()),
@@ -92,24 +89,6 @@ pub(crate) async fn watch_jobs(
     });
     let begin = Bytes::from_static(b"event: ready\ndata: {}\n\n");
     Ok(sse::raw_response(sse::watch(begin, heard, leash, seat)))
-}
-
-/// Asks who is behind the request once more, and what they may now.
-fn recheck(admin: &Admin, parts: Parts) -> Recheck {
-    let (who, parts) = (Arc::clone(&admin.who), Arc::new(parts));
-    Box::new(move || {
-        let (who, parts) = (Arc::clone(&who), Arc::clone(&parts));
-        Box::pin(async move {
-            match who.again(&parts).await {
-                Authentication::Known(now) => {
-                    authorize(&now, Action::InspectSystem(Scope::AdminRead)).is_ok()
-                }
-                // Nobody could be asked: an outage is no reason to go blind.
-                Authentication::Refused(error) => error.status().is_server_error(),
-                Authentication::Anonymous => false,
-            }
-        })
-    })
 }
 
 fn tell(word: &str, job: Option<&str>) -> Option<String> {

@@ -16,7 +16,7 @@ use loom_core::{
     authorize::{Action, authorize},
     error::Problem,
     port::{Audit, Reauthenticate},
-    principal::{Authentication, RequestInfo, Scope, required},
+    principal::{RequestInfo, Scope, required},
     sse::{self, Recheck},
 };
 use serde::Serialize;
@@ -264,21 +264,8 @@ impl Admin {
     }
 
     fn recheck(&self, parts: Parts) -> Recheck {
-        let (who, parts) = (Arc::clone(&self.who), Arc::new(parts));
-        Box::new(move || {
-            let (who, parts) = (Arc::clone(&who), Arc::clone(&parts));
-            let again = async move {
-                match who.again(&parts).await {
-                    Authentication::Known(principal) => {
-                        authorize(&principal, Action::InspectSystem(Scope::AdminRead)).is_ok()
-                    }
-                    // Nobody could be asked: an outage is no reason to go blind, and while it lasts
-                    // nothing is revoked.
-                    Authentication::Refused(error) => error.status().is_server_error(),
-                    Authentication::Anonymous => false,
-                }
-            };
-            Box::pin(again.instrument(tracing::error_span!(WATCHING_SPAN)))
-        })
+        let may = |now: Principal| authorize(&now, Action::InspectSystem(Scope::AdminRead)).is_ok();
+        let recheck = sse::recheck(&self.who, parts, may);
+        Box::new(move || Box::pin(recheck().instrument(tracing::error_span!(WATCHING_SPAN))))
     }
 }

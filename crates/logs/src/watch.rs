@@ -21,8 +21,6 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(50);
 const LARGEST_PIECE: usize = 256 << 10;
 const PING: Duration = Duration::from_secs(15);
-const RECHECK: Duration = Duration::from_secs(60);
-const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Who watches.
 pub(crate) const PLACES: Places = Places {
@@ -41,7 +39,7 @@ pub(crate) struct Leash {
 
 impl Leash {
     pub(crate) fn new(stop: CancellationToken, recheck: Recheck) -> Self {
-        Self { leash: sse::Leash::new(stop, recheck, RECHECK, LONGEST), ended: false }
+        Self { leash: sse::Leash::new(stop, recheck), ended: false }
     }
 
     async fn unless_ended<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Bye> {

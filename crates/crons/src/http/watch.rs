@@ -1,16 +1,13 @@
 //! Monitors, followed live.
 
-use std::{sync::Arc, time::Duration};
-
 use axum::{extract::State, response::Response};
 use http::request::Parts;
 use loom_core::{
     Error, Principal, Query, Result,
     authorize::{Action, authorize},
     error::Problem,
-    id::OrgId,
-    principal::{Authentication, Scope},
-    sse::{self, Leash, Recheck},
+    principal::Scope,
+    sse::{self, Leash},
 };
 use serde::Deserialize;
 
@@ -18,9 +15,6 @@ use super::{find, reads};
 use crate::{CHANNEL, Crons, store, stream};
 
 /// Whether the watcher still may is asked so often; and before events are given out.
-const RECHECK: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(60 * 60);
-
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct WatchQuery {
@@ -69,26 +63,12 @@ pub(crate) async fn watch_monitors(
     let totals = store::stats::overview(&mut db, principal.org, now).await?;
     drop(db);
     let init = serde_json::to_value(&totals).map_err(Error::internal)?;
-    let recheck = recheck(&crons, principal.org, parts);
-    let leash = Leash::new(crons.leaving.clone(), recheck, RECHECK, LONGEST);
-    let events = stream::events(principal.org, query.monitor, said, &init, seat, leash);
+    let org = principal.org;
+    let may = move |now: Principal| {
+        now.org == org && authorize(&now, Action::Use(Scope::CronsRead)).is_ok()
+    };
+    let recheck = sse::recheck(&crons.deps.who, parts, may);
+    let leash = Leash::new(crons.leaving.clone(), recheck);
+    let events = stream::events(org, query.monitor, said, &init, seat, leash);
     Ok(sse::raw_response(events))
-}
-
-fn recheck(crons: &Crons, org: OrgId, parts: Parts) -> Recheck {
-    let (again, parts) = (Arc::clone(&crons.deps.who), Arc::new(parts));
-    Box::new(move || {
-        let (again, parts) = (Arc::clone(&again), Arc::clone(&parts));
-        Box::pin(async move {
-            match again.again(&parts).await {
-                Authentication::Known(now) => {
-                    now.org == org && authorize(&now, Action::Use(Scope::CronsRead)).is_ok()
-                }
-                // Nobody could be asked: an outage is no reason to go blind, and while it lasts
-                // nothing is revoked.
-                Authentication::Refused(error) => error.status().is_server_error(),
-                Authentication::Anonymous => false,
-            }
-        })
-    })
 }

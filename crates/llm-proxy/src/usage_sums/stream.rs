@@ -1,7 +1,5 @@
 //! Usage, followed live.
 
-use std::{sync::Arc, time::Duration};
-
 use axum::{extract::State, middleware, response::Response};
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, stream};
@@ -10,9 +8,8 @@ use loom_core::{
     Principal, Query, Result,
     authorize::{Action, authorize},
     error::Problem,
-    id::OrgId,
-    principal::{Authentication, Scope, required},
-    sse::{self, Leash, Places, Recheck},
+    principal::{Scope, required},
+    sse::{self, Leash, Places},
 };
 use loom_db::{Signal, Subscription};
 use serde::Deserialize;
@@ -22,12 +19,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     http::whose,
     news::{Concern, PAUSE, USAGE_CHANNEL},
-    sum::Whose,
 };
 use crate::LlmProxy;
-
-const RECHECK: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Who watches.
 pub(crate) const PLACES: Places = Places {
@@ -74,10 +67,14 @@ async fn watch_llm_usage(
 ) -> Result<Response> {
     authorize(&principal, Action::Use(Scope::LlmUse))?;
     let seat = proxy.seats.sit(principal.holder())?;
-    let (org, whose) = (principal.org, whose(&principal));
-    let heard = heard(proxy.hub.subscribe(USAGE_CHANNEL), Concern::new(org.0, whose));
-    let leash =
-        Leash::new(proxy.leaving.clone(), recheck(&proxy, org, whose, parts), RECHECK, LONGEST);
+    let (org, seen) = (principal.org, whose(&principal));
+    let heard = heard(proxy.hub.subscribe(USAGE_CHANNEL), Concern::new(org.0, seen));
+    let may = move |now: Principal| {
+        let may = authorize(&now, Action::Use(Scope::LlmUse)).is_ok();
+        may && now.org == org && whose(&now) == seen
+    };
+    let recheck = sse::recheck(&proxy.who, parts, may);
+    let leash = Leash::new(proxy.leaving.clone(), recheck);
     let begin = Bytes::from_static(b"event: ready\ndata: {}\n\n");
     Ok(sse::raw_response(sse::watch(begin, heard, leash, seat)))
 }
@@ -95,24 +92,5 @@ fn heard(said: Subscription, concern: Concern) -> impl Stream<Item = Bytes> + Se
         while said.next().now_or_never().flatten().is_some() {}
         let usage = Bytes::from_static(b"event: usage\ndata: {}\n\n");
         Some((usage, (said, concern, Instant::now() + PAUSE)))
-    })
-}
-
-/// Asks who is behind the request once more, and what they may see now.
-fn recheck(proxy: &LlmProxy, org: OrgId, seen: Whose, parts: Parts) -> Recheck {
-    let (who, parts) = (Arc::clone(&proxy.who), Arc::new(parts));
-    Box::new(move || {
-        let (who, parts) = (Arc::clone(&who), Arc::clone(&parts));
-        Box::pin(async move {
-            match who.again(&parts).await {
-                Authentication::Known(now) => {
-                    let may = authorize(&now, Action::Use(Scope::LlmUse)).is_ok();
-                    may && now.org == org && whose(&now) == seen
-                }
-                // Nobody could be asked: an outage is no reason to go blind.
-                Authentication::Refused(error) => error.status().is_server_error(),
-                Authentication::Anonymous => false,
-            }
-        })
     })
 }

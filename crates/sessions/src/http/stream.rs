@@ -1,6 +1,6 @@
 //! Sessions of a project, followed live.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::fmt::Write;
 
 use axum::{extract::State, response::Response};
 use bytes::Bytes;
@@ -11,8 +11,8 @@ use loom_core::{
     authorize::{Action, authorize},
     error::Problem,
     id::{OrgId, ProjectId},
-    principal::{Authentication, Scope},
-    sse::{self, Leash, Recheck},
+    principal::Scope,
+    sse::{self, Leash},
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -22,9 +22,6 @@ use crate::{
     Sessions,
     feed::{Heard, What},
 };
-
-const RECHECK: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -66,29 +63,15 @@ pub(crate) async fn watch_app_sessions(
     authorize(&principal, Action::Use(Scope::SessionsRead))?;
     let project = sessions.project(&principal, &query.project).await?;
     let (seat, heard) = sessions.feed.sit(principal.holder())?;
-    let recheck = recheck(&sessions, principal.org, parts);
-    let leash = Leash::new(sessions.feed.leaving.clone(), recheck, RECHECK, LONGEST);
+    let org = principal.org;
+    let may = move |now: Principal| {
+        now.org == org && authorize(&now, Action::Use(Scope::SessionsRead)).is_ok()
+    };
+    let recheck = sse::recheck(&sessions.deps.who, parts, may);
+    let leash = Leash::new(sessions.feed.leaving.clone(), recheck);
     let begin = Bytes::from_static(b"event: ready\ndata: {}\n\n");
     let heard = pieces(project.org, project.id, heard);
     Ok(sse::raw_response(sse::watch(begin, heard, leash, seat)))
-}
-
-/// Asks who is behind the request once more, and what they may now.
-fn recheck(sessions: &Sessions, org: OrgId, parts: Parts) -> Recheck {
-    let (again, parts) = (Arc::clone(&sessions.deps.who), Arc::new(parts));
-    Box::new(move || {
-        let (again, parts) = (Arc::clone(&again), Arc::clone(&parts));
-        Box::pin(async move {
-            match again.again(&parts).await {
-                Authentication::Known(now) => {
-                    now.org == org && authorize(&now, Action::Use(Scope::SessionsRead)).is_ok()
-                }
-                // Nobody could be asked: an outage is no reason to go blind.
-                Authentication::Refused(error) => error.status().is_server_error(),
-                Authentication::Anonymous => false,
-            }
-        })
-    })
 }
 
 /// What is heard of one project, until the feed ends.

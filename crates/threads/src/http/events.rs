@@ -9,8 +9,8 @@ use loom_core::{
     authorize::{Action, authorize},
     error::Problem,
     id::ThreadId,
-    principal::{Authentication, Scope},
-    sse::{self, Leash, Recheck},
+    principal::Scope,
+    sse::{self, Leash},
 };
 
 use super::{EventsQuery, not_found};
@@ -21,9 +21,6 @@ use crate::{
 };
 
 /// Whether the watcher still may is asked so often; and before events are given out, see `feed::watch`.
-const RECHECK: std::time::Duration = std::time::Duration::from_secs(10);
-const LONGEST: std::time::Duration = std::time::Duration::from_secs(60 * 60);
-
 /// Follow a thread.
 ///
 /// Server-sent events: first `ready`, whose id is where the stream begins; then `message`, `state`,
@@ -111,31 +108,15 @@ async fn watch(
     let seen = parts.headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?").to_owned());
     let seen = seen.or(query.after);
     let who: Who = Arc::new(Mutex::new(principal));
-    let recheck = recheck(threads, Arc::clone(&who), parts);
-    let leash = Leash::new(threads.feed.leaving.clone(), recheck, RECHECK, LONGEST);
+    let known = Arc::clone(&who);
+    let may = move |now: Principal| {
+        let mut who = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = now.org == who.org && authorize(&now, Action::Use(Scope::ThreadsRead)).is_ok();
+        *who = now;
+        may
+    };
+    let recheck = sse::recheck(&threads.who, parts, may);
+    let leash = Leash::new(threads.feed.leaving.clone(), recheck);
     let events = watch::events(&threads.feed, scope, who, seen.as_deref(), seat, leash).await?;
     Ok(sse::raw_response(events))
-}
-
-/// Asks who is behind the request once more, and what they may now.
-fn recheck(threads: &Threads, who: Who, parts: Parts) -> Recheck {
-    let (again, parts) = (Arc::clone(&threads.who), Arc::new(parts));
-    Box::new(move || {
-        let (who, again, parts) = (Arc::clone(&who), Arc::clone(&again), Arc::clone(&parts));
-        Box::pin(async move {
-            match again.again(&parts).await {
-                Authentication::Known(now) => {
-                    let mut who = who.lock().unwrap_or_else(PoisonError::into_inner);
-                    let is_good = now.org == who.org
-                        && authorize(&now, Action::Use(Scope::ThreadsRead)).is_ok();
-                    *who = now;
-                    is_good
-                }
-                // Nobody could be asked: an outage is no reason to go blind, and while it lasts
-                // nothing is revoked.
-                Authentication::Refused(error) => error.status().is_server_error(),
-                Authentication::Anonymous => false,
-            }
-        })
-    })
 }

@@ -407,13 +407,11 @@ impl Visit {
     }
 
     async fn still_may(&self, allowed: &Allowed) -> bool {
-        let now = match self.weavers.deps.who.still(&allowed.principal, &self.info).await {
-            Authentication::Known(now) => now,
-            Authentication::Refused(error) => return error.status().is_server_error(),
-            Authentication::Anonymous => return false,
-        };
         let row = &allowed.row;
-        access::writes(&now).is_ok_and(|may| may.sees(row.org_id, row.owner_id, row.id))
+        let now = self.weavers.deps.who.still(&allowed.principal, &self.info).await;
+        now.still(|now| {
+            access::writes(&now).is_ok_and(|may| may.sees(row.org_id, row.owner_id, row.id))
+        })
     }
 }
 

@@ -1,14 +1,11 @@
 //! Watching weavers.
 
-use std::{sync::Arc, time::Duration};
-
 use axum::{extract::State, response::Response};
 use http::request::Parts;
 use loom_core::{
     Principal, Query, Result,
     error::Problem,
     id::WeaverId,
-    principal::Authentication,
     sse::{self, Leash, Recheck},
 };
 use serde::Deserialize;
@@ -20,10 +17,6 @@ use crate::{
     store,
     stream::{self, Told},
 };
-
-/// Whoever watches is asked for again.
-const RECHECK: Duration = Duration::from_secs(30);
-const LONGEST: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -69,24 +62,13 @@ pub(crate) async fn watch_weavers(
     let mut db = weavers.deps.pool.acquire().await?;
     let counts = store::list::counts(&mut db, access).await?;
     drop(db);
-    let leash =
-        Leash::new(weavers.leaving.clone(), recheck(&weavers, access, parts), RECHECK, LONGEST);
+    let leash = Leash::new(weavers.leaving.clone(), recheck(&weavers, access, parts));
     let init = json!({"counts": counts});
     Ok(sse::raw_response(stream::events(access, query.weaver, said, &init, seat, leash)))
 }
 
 pub(crate) fn recheck(weavers: &Weavers, access: Access, parts: Parts) -> Recheck {
-    let (again, parts) = (Arc::clone(&weavers.deps.who), Arc::new(parts));
-    Box::new(move || {
-        let (again, parts) = (Arc::clone(&again), Arc::clone(&parts));
-        Box::pin(async move {
-            match again.again(&parts).await {
-                Authentication::Known(now) => access::reads(&now).is_ok_and(|may| may == access),
-                // Nobody could be asked: an outage is no reason to go blind, and while it lasts
-                // nothing is revoked.
-                Authentication::Refused(error) => error.status().is_server_error(),
-                Authentication::Anonymous => false,
-            }
-        })
+    sse::recheck(&weavers.deps.who, parts, move |now| {
+        access::reads(&now).is_ok_and(|may| may == access)
     })
 }

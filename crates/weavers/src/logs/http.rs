@@ -1,7 +1,5 @@
 //! Logs for people and programs.
 
-use std::time::Duration;
-
 use axum::{extract::State, response::Response};
 use http::request::Parts;
 use loom_core::{
@@ -15,8 +13,6 @@ use serde::Deserialize;
 use super::{store, stream};
 use crate::{Weavers, access, http::watch::recheck};
 
-const RECHECK: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(60 * 60);
 const TAIL: i64 = 100;
 const MOST: i64 = 100_000;
 
@@ -100,6 +96,6 @@ pub(crate) async fn get_logs(
     };
     let seat = weavers.seats.sit(principal.holder())?;
     let recheck = recheck(&weavers, reads, parts);
-    let leash = Leash::new(weavers.leaving.clone(), recheck, RECHECK, LONGEST);
+    let leash = Leash::new(weavers.leaving.clone(), recheck);
     Ok(sse::raw_response(stream::events(weavers.logs.clone(), wanted, leash, seat)))
 }

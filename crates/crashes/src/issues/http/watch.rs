@@ -1,7 +1,5 @@
 //! Issues, followed live.
 
-use std::{sync::Arc, time::Duration};
-
 use axum::{extract::State, response::Response};
 use http::request::Parts;
 use loom_core::{
@@ -9,8 +7,8 @@ use loom_core::{
     authorize::{Action, authorize},
     error::Problem,
     id::ProjectId,
-    principal::{Authentication, Scope},
-    sse::{self, Leash, Recheck},
+    principal::Scope,
+    sse::{self, Leash},
 };
 use serde_json::json;
 
@@ -22,9 +20,6 @@ use super::super::{
 use crate::Crashes;
 
 /// Whether the watcher still may is asked so often, and before events are given out.
-const RECHECK: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(60 * 60);
-
 /// Follow a project
 ///
 /// Server-sent events: first `init` with the number of open issues, then `crash.new`, `issue.new`,
@@ -87,12 +82,12 @@ async fn watch(
     let listening = stream::listen(crashes);
     let open = store::detail::open(&crashes.deps.pool, principal.org, project).await?;
     let init = json!({ "project_id": project, "issue_count": open });
-    let leash = Leash::new(
-        crashes.watchers.leaving.clone(),
-        recheck(crashes, principal, parts),
-        RECHECK,
-        LONGEST,
-    );
+    let org = principal.org;
+    let may = move |now: Principal| {
+        now.org == org && authorize(&now, Action::Use(Scope::CrashesRead)).is_ok()
+    };
+    let recheck = sse::recheck(&crashes.deps.who, parts, may);
+    let leash = Leash::new(crashes.watchers.leaving.clone(), recheck);
     let scope = stream::Scope { org: principal.org, project, events };
     Ok(sse::raw_response(stream::events(scope, listening, &init, seat, leash)))
 }
@@ -110,23 +105,4 @@ fn wanted(query: &StreamQuery) -> Result<Option<Vec<&'static str>>> {
             Err(Error::invalid("event", message))
         }
     }
-}
-
-/// Asks who is behind the request once more, and what they may now.
-fn recheck(crashes: &Crashes, principal: &Principal, parts: Parts) -> Recheck {
-    let (again, parts, org) = (Arc::clone(&crashes.deps.who), Arc::new(parts), principal.org);
-    Box::new(move || {
-        let (again, parts) = (Arc::clone(&again), Arc::clone(&parts));
-        Box::pin(async move {
-            match again.again(&parts).await {
-                Authentication::Known(now) => {
-                    now.org == org && authorize(&now, Action::Use(Scope::CrashesRead)).is_ok()
-                }
-                // Nobody could be asked: an outage is no reason to go blind, and while it lasts
-                // nothing is revoked.
-                Authentication::Refused(error) => error.status().is_server_error(),
-                Authentication::Anonymous => false,
-            }
-        })
-    })
 }
