@@ -14,7 +14,6 @@ use serde::Deserialize;
 use super::{find, reads};
 use crate::{CHANNEL, Crons, store, stream};
 
-/// Whether the watcher still may is asked so often; and before events are given out.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct WatchQuery {

@@ -20,7 +20,6 @@ use crate::{
     store,
 };
 
-/// Whether the watcher still may is asked so often; and before events are given out, see `feed::watch`.
 /// Follow a thread.
 ///
 /// Server-sent events: first `ready`, whose id is where the stream begins; then `message`, `state`,

@@ -19,7 +19,6 @@ use super::super::{
 };
 use crate::Crashes;
 
-/// Whether the watcher still may is asked so often, and before events are given out.
 /// Follow a project
 ///
 /// Server-sent events: first `init` with the number of open issues, then `crash.new`, `issue.new`,
